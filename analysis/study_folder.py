@@ -1,0 +1,279 @@
+"""The study folder: the one place that knows its names, how to read it and how to write it.
+
+    results/<study>/
+      study.json       what was asked: cells, seeds, data, code, versions, hardware, attempts
+      trials.parquet   epochs.parquet  steps.parquet  layers.parquet   records of all trials (trainable/records.py)
+      model.parquet    the layers of every model of the study
+      samples.npz      images (10, n, 32, 32, 3) uint8 and class_names (10,) for the sample figure
+      trials/<id>/     one trial: trial.json, its newest checkpoints, its own records
+      ray/             Ray Tune's own files
+      report/          index.html, tables/, figures/
+
+A folder may come from someone else: everything here is JSON, Parquet or NPZ without pickles, checked on reading, and a
+folder that cannot be read raises StudyFolderError naming the file and the reason. Knows no torch and no Ray.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trainable.records import SCHEMA_VERSION, SCHEMAS
+
+
+class StudyFolderError(Exception):
+    """A study folder that is missing, damaged, foreign or newer than this program; the message names file and reason."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One configuration of the study without its seed, and what was published about it.
+
+    `config` holds every TrialConfig field but the seed. `published` maps names of cell metrics (analysis.summary) to
+    published values, accuracies as fractions.
+    """
+
+    cell_id: str
+    label: str
+    config: dict[str, Any]
+    published: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StudyInfo:
+    """The content of study.json: everything about a study that is not a measurement."""
+
+    name: str
+    title: str
+    created_at: str
+    cells: tuple[Cell, ...]
+    seeds: tuple[int, ...]
+    factors: tuple[str, ...]  # configuration fields that differ between cells
+    reductions: tuple[str, ...]  # how the study is smaller than its grid file says, in words; empty if it is not
+    equivalence_margin: float  # accuracies that differ by less count as equivalent
+    data: dict[str, Any]  # dataset, fingerprint, source, num_train, num_test, class_names
+    code: dict[str, Any]  # fingerprint of trainable, commit, diff hash
+    environment: dict[str, Any]  # versions and hardware
+    resources: dict[str, Any] = field(default_factory=dict)  # CPUs and GPUs of a trial
+    attempts: tuple[dict[str, Any], ...] = ()  # one entry per invocation of the driver
+    accepted_changes: tuple[dict[str, Any], ...] = ()  # changes that --accept-changes let in
+    schema_version: int = SCHEMA_VERSION
+
+    def to_json(self) -> str:
+        """The text of study.json."""
+        return json.dumps(asdict(self), indent=1, sort_keys=False, allow_nan=False) + "\n"
+
+
+_EXPECTED: dict[str, type | tuple[type, ...]] = {
+    "name": str, "title": str, "created_at": str, "cells": list, "seeds": list, "factors": list, "reductions": list,
+    "equivalence_margin": (int, float), "data": dict, "code": dict, "environment": dict, "resources": dict,
+    "attempts": list, "accepted_changes": list,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """A study folder at `path`; nothing is read or created until asked for."""
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path).absolute())
+
+    @property
+    def study_json(self) -> Path:
+        return self.path / "study.json"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples.npz"
+
+    @property
+    def trials(self) -> Path:
+        return self.path / "trials"
+
+    @property
+    def ray(self) -> Path:
+        return self.path / "ray"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report"
+
+    @property
+    def tables(self) -> Path:
+        return self.report / "tables"
+
+    @property
+    def figures(self) -> Path:
+        return self.report / "figures"
+
+    def records(self, kind: str) -> Path:
+        """The file of one kind of record: trials, epochs, steps, layers or model."""
+        return self.path / f"{kind}.parquet"
+
+    def trial(self, trial_id: str) -> Path:
+        """The folder of one trial."""
+        return self.trials / trial_id
+
+    def exists(self) -> bool:
+        """True where there is a study."""
+        return self.study_json.is_file()
+
+    def read_study(self) -> StudyInfo:
+        """study.json, checked. Errors: StudyFolderError."""
+        if not self.path.is_dir():
+            raise StudyFolderError(f"{self.path}: no such study folder")
+        return parse_study(read_json(self.study_json), self.study_json)
+
+    def write_study(self, study: StudyInfo) -> None:
+        """Replace study.json in one step."""
+        write_atomically(self.study_json, study.to_json().encode())
+
+    def read_records(self, kind: str, columns: Sequence[str] | None = None, filters: Any = None) -> pa.Table:
+        """A table of records in its schema; an absent file other than trials is an empty table.
+
+        `columns` and `filters` (a pyarrow expression) are pushed down to the file. Errors: StudyFolderError.
+        """
+        path = self.records(kind)
+        expected = SCHEMAS[kind]
+        if not path.exists():
+            if kind == "trials":
+                raise StudyFolderError(f"{path}: missing; the study has not written its records yet")
+            empty = expected.empty_table()
+            return empty.select(list(columns)) if columns is not None else empty
+        check_schema(path, kind)
+        try:
+            table = pq.read_table(path, columns=list(columns) if columns is not None else None, filters=filters)
+        except (pa.ArrowException, OSError) as error:
+            raise StudyFolderError(f"{path}: cannot be read ({_first_line(error)})") from error
+        return table
+
+    def write_records(self, kind: str, table: pa.Table) -> None:
+        """Replace the file of one kind of record in one step; `table` must have its schema."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(table.cast(SCHEMAS[kind]).replace_schema_metadata(SCHEMAS[kind].metadata), sink, compression="zstd")
+        write_atomically(self.records(kind), sink.getvalue())
+
+    def read_samples(self) -> tuple[np.ndarray, list[str]] | None:
+        """The sample images (classes, n, 32, 32, 3) uint8 and the class names; None where none were kept."""
+        if not self.samples.exists():
+            return None
+        try:
+            with np.load(self.samples, allow_pickle=False) as content:
+                images, names = content["images"], [str(name) for name in content["class_names"]]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise StudyFolderError(f"{self.samples}: cannot be read ({_first_line(error)})") from error
+        if images.ndim != 5 or images.dtype != np.uint8 or len(images) != len(names):
+            raise StudyFolderError(f"{self.samples}: images have shape {images.shape} and type {images.dtype}")
+        return images, names
+
+
+def check_schema(path: Path, kind: str) -> None:
+    """Raise StudyFolderError unless the Parquet file has the columns of `kind`, in this schema version."""
+    try:
+        found = pq.read_schema(path)
+    except (pa.ArrowException, OSError) as error:
+        raise StudyFolderError(f"{path}: not a readable Parquet file ({_first_line(error)})") from error
+    version = (found.metadata or {}).get(b"schema_version", b"none").decode(errors="replace")
+    if version != str(SCHEMA_VERSION):
+        raise StudyFolderError(f"{path}: schema version {version}, this program reads version {SCHEMA_VERSION}")
+    expected = SCHEMAS[kind]
+    if missing := [name for name in expected.names if name not in found.names]:
+        raise StudyFolderError(f"{path}: not {kind} records, column {missing[0]} is missing")
+    for column in expected:
+        if found.field(column.name).type != column.type:
+            raise StudyFolderError(
+                f"{path}: column {column.name} is {found.field(column.name).type}, not {column.type}"
+            )
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file. Errors: StudyFolderError naming the file and the reason."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise StudyFolderError(f"{path}: missing; not a study folder") from None
+    except OSError as error:
+        raise StudyFolderError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise StudyFolderError(f"{path}: not valid JSON ({_first_line(error)})") from error
+
+
+def parse_study(content: Any, path: Path) -> StudyInfo:
+    """Parsed JSON -> StudyInfo; StudyFolderError names the first field that is missing or of the wrong type."""
+    if not isinstance(content, dict):
+        raise StudyFolderError(f"{path}: not a study")
+    version = content.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise StudyFolderError(f"{path}: schema version {version!r}, this program reads version {SCHEMA_VERSION}")
+    for name, kind in _EXPECTED.items():
+        if not isinstance(content.get(name), kind) or isinstance(content.get(name), bool):
+            raise StudyFolderError(f"{path}: field {name!r} is missing or of the wrong type")
+    if unknown := set(content) - set(_EXPECTED) - {"schema_version"}:
+        raise StudyFolderError(f"{path}: unknown field {sorted(unknown)[0]!r}")
+    values = {name: content[name] for name in _EXPECTED}
+    values["cells"] = tuple(_parse_cell(cell, path) for cell in content["cells"])
+    for name, kind in (("seeds", int), ("factors", str), ("reductions", str), ("attempts", dict), ("accepted_changes", dict)):
+        if not all(isinstance(item, kind) and not isinstance(item, bool) for item in content[name]):
+            raise StudyFolderError(f"{path}: field {name!r} holds something else than {kind.__name__}")
+        values[name] = tuple(content[name])
+    return StudyInfo(**values)
+
+
+def _parse_cell(content: Any, path: Path) -> Cell:
+    if not isinstance(content, dict) or set(content) != {"cell_id", "label", "config", "published"}:
+        raise StudyFolderError(f"{path}: field 'cells' holds something else than a cell")
+    published, config = content["published"], content["config"]
+    if not (isinstance(content["cell_id"], str) and isinstance(content["label"], str) and isinstance(config, dict)):
+        raise StudyFolderError(f"{path}: field 'cells' holds something else than a cell")
+    if not isinstance(published, dict) or not all(_is_number(value) for value in published.values()):
+        raise StudyFolderError(f"{path}: cell {content['cell_id']!r} has a published value that is no number")
+    return Cell(**content)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def write_atomically(path: Path, content: bytes | memoryview | pa.Buffer) -> None:
+    """Write `content` to `path` so that a reader or a crash sees the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Replace a JSON file in one step."""
+    write_atomically(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,171 @@
+"""The complete configuration of one trial: every value that decides what is trained and what is recorded.
+
+Imports neither torch nor Ray, so that command lines can validate their input at once. A trial is identified by the
+hash of its complete configuration together with the fingerprint of its data (`trial_id`); a cell is the same
+configuration without the seed (`cell_id`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Dataset = Literal["cifar10", "synthetic"]
+Precision = Literal["fp32", "bf16"]
+FieldValue = bool | int | float | str | None
+
+
+def _option(
+    default: FieldValue, doc: str, *, low: float | None = None, high: float | None = None, below: float | None = None,
+    above: float | None = None,
+) -> Any:  # fmt: skip
+    """A dataclass field with its meaning and range; `low` and `high` are allowed values, `above` and `below` are not."""
+    return field(default=default, metadata={"doc": doc, "low": low, "high": high, "above": above, "below": below})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialConfig:
+    """One trial. The defaults are the published experiment 1; a value out of range raises ValueError naming the field."""
+
+    dataset: Dataset = _option("cifar10", "images to learn: CIFAR-10, or drawn ones that need no download")
+    batch_size: int = _option(64, "images per step", low=1, high=50_000)
+    learning_rate: float = _option(0.15, "initial learning rate of the cosine schedule", above=0, high=1_000)
+    seed: int = _option(0, "decides initialisation, order of images and augmentation", low=0, high=2**31 - 1)
+    epochs: int = _option(25, "passes over the training set, and the period of the cosine schedule", low=1, high=100_000)
+    width: int = _option(64, "channels of the first stage; 64 is the published network", low=1, high=1_024)
+    momentum: float = _option(0.9, "momentum of SGD", low=0, below=1)
+    weight_decay: float = _option(5e-4, "L2 penalty on every parameter", low=0, high=10)
+    crop_padding: int = _option(4, "black pixels around an image before its random crop", low=0, high=16)
+    flip_probability: float = _option(0.5, "probability of a horizontal flip", low=0, high=1)
+    color_jitter: float = _option(0.2, "brightness, contrast, saturation factors are drawn from 1 +- this", low=0, high=1)
+    train_limit: int | None = _option(None, "use only so many training images, class-balanced", low=1)
+    test_limit: int | None = _option(None, "use only so many test images, class-balanced", low=1)
+    validation_size: int = _option(0, "training images held out for validation, class-balanced", low=0)
+    log_every_steps: int = _option(50, "a step record every so many steps of an epoch", low=1)
+    instrument_every_steps: int = _option(100, "layer records every so many steps of an epoch; 0: never", low=0)
+    noise_scale_every_epochs: int = _option(1, "gradient noise scale every so many epochs; 0: never", low=0)
+    precision: Precision = _option("fp32", "fp32, or bf16 autocast with fp32 weights")
+
+    def __post_init__(self) -> None:
+        for spec in dataclasses.fields(self):
+            object.__setattr__(self, spec.name, _checked(spec, getattr(self, spec.name)))
+        if self.train_limit is not None and self.train_limit - self.validation_size < self.batch_size:
+            raise ValueError(
+                f"train_limit={self.train_limit} less validation_size={self.validation_size} leaves no full batch of "
+                f"batch_size={self.batch_size}: raise train_limit or lower batch_size"
+            )
+
+    def to_dict(self) -> dict[str, FieldValue]:
+        """Every field with its value, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrialConfig:
+        """The configuration with these fields set and the defaults for the rest; unknown fields raise ValueError."""
+        for name in values:
+            check_field_name(name)
+        return cls(**values)
+
+
+FIELDS: dict[str, dataclasses.Field[Any]] = {spec.name: spec for spec in dataclasses.fields(TrialConfig)}
+_TYPES: dict[str, Any] = typing.get_type_hints(TrialConfig)
+
+
+def check_field_name(name: str) -> None:
+    """Raise ValueError naming the nearest field where `name` is not a field of TrialConfig."""
+    if name not in FIELDS:
+        near = difflib.get_close_matches(name, FIELDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"fields are {', '.join(FIELDS)}"
+        raise ValueError(f"unknown field {name!r}: {hint}")
+
+
+def parse_override(text: str) -> tuple[str, FieldValue]:
+    """`field=value` as typed on a command line -> the field's name and its checked value. Errors: ValueError."""
+    name, equals, value = text.partition("=")
+    name, value = name.strip(), value.strip()
+    if not equals or not name or not value:
+        raise ValueError(f"{text!r} is not field=value")
+    check_field_name(name)
+    return name, _checked(FIELDS[name], _parse(value))
+
+
+def trial_id(config: TrialConfig, data_fingerprint: str) -> str:
+    """16 hex digits: the SHA-256 of the complete configuration and the data it trains on."""
+    return _digest({"config": config.to_dict(), "data": data_fingerprint}, 16)
+
+
+def cell_id(config: TrialConfig) -> str:
+    """10 hex digits: the SHA-256 of the configuration without its seed, shared by the seeds of one cell."""
+    return _digest({name: value for name, value in config.to_dict().items() if name != "seed"}, 10)
+
+
+def _digest(content: Mapping[str, Any], length: int) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:length]
+
+
+def _parse(text: str) -> FieldValue:
+    if text.lower() in ("none", "null"):
+        return None
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _checked(spec: dataclasses.Field[Any], value: Any) -> FieldValue:
+    """`value` in the type of its field, or a ValueError that says what is allowed."""
+    kind = _TYPES[spec.name] if isinstance(spec.type, str) else spec.type
+    optional = isinstance(kind, types.UnionType)
+    if optional:
+        if value is None:
+            return None
+        kind = typing.get_args(kind)[0]
+    if typing.get_origin(kind) is Literal:
+        choices = typing.get_args(kind)
+        if not isinstance(value, str) or value not in choices:
+            raise ValueError(f"{spec.name}={value!r} is not one of {', '.join(choices)}")
+        return value
+    number = _as_number(kind, value)
+    if number is None or not _in_range(spec.metadata, number):
+        noun = "a whole number" if kind is int else "a number"
+        none = " or none" if optional else ""
+        raise ValueError(f"{spec.name}={value!r} is not {noun}{_range_text(spec.metadata)}{none}")
+    return number
+
+
+def _as_number(kind: type, value: Any) -> int | float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    if kind is int:
+        return int(value) if float(value).is_integer() and abs(value) < 2**53 else None
+    return float(value) if abs(value) < 1e300 else None
+
+
+def _in_range(limits: Mapping[str, Any], value: float) -> bool:
+    low, high, above, below = limits["low"], limits["high"], limits["above"], limits["below"]
+    return (
+        (low is None or value >= low)
+        and (high is None or value <= high)
+        and (above is None or value > above)
+        and (below is None or value < below)
+    )
+
+
+def _range_text(limits: Mapping[str, Any]) -> str:
+    parts = [
+        text.format(limits[key])
+        for key, text in (("low", ">= {}"), ("above", "> {}"), ("high", "<= {}"), ("below", "< {}"))
+        if limits[key] is not None
+    ]
+    return f" {' and '.join(parts)}" if parts else ""

@@ -1,0 +1,232 @@
+"""Every column of every record, with its unit, as pyarrow schemas; nothing else decides what a record holds.
+
+Accuracy is a fraction from 0 to 1, times are seconds, sizes are bytes, angles are radians. Epochs count from 1; steps
+count from 0 over the whole trial. A value that was not measured is null, never zero.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from trainable.config import FIELDS, TrialConfig
+
+SCHEMA_VERSION = 1
+
+_TEXT = pa.string()
+_NAME = pa.dictionary(pa.int32(), pa.string())  # few distinct values, many rows
+
+
+class Column(NamedTuple):
+    """One column: its name, pyarrow type, unit ('' for none) and meaning."""
+
+    name: str
+    type: pa.DataType
+    unit: str
+    meaning: str
+
+
+EPOCH_COLUMNS = (
+    Column("trial_id", _NAME, "", "hash of the trial's complete configuration and data"),
+    Column("epoch", pa.int32(), "epochs", "finished epochs, from 1"),
+    Column("step", pa.int64(), "steps", "steps taken so far"),
+    Column("train_loss", pa.float64(), "nats", "mean over the epoch's steps of the batch loss, in training mode, augmented"),
+    Column("train_accuracy", pa.float64(), "fraction", "correct over seen training images during the epoch"),
+    Column("test_loss", pa.float64(), "nats", "mean over test batches (of the trial's batch size) of the batch loss"),
+    Column("test_accuracy", pa.float64(), "fraction", "correct over all test images"),
+    Column("val_loss", pa.float64(), "nats", "as test_loss, on the held-out training images; null without them"),
+    Column("val_accuracy", pa.float64(), "fraction", "as test_accuracy, on the held-out images; null without them"),
+    Column("learning_rate", pa.float64(), "", "after the scheduler's step at the end of the epoch, as published"),
+    Column("train_time_s", pa.float64(), "s", "augmentation and steps, instruments included"),
+    Column("eval_time_s", pa.float64(), "s", "evaluation on the test and validation images"),
+    Column("instrument_time_s", pa.float64(), "s", "host time spent in instruments, part of train_time_s where in the loop"),
+    Column("images_per_s", pa.float64(), "images/s", "training images over train_time_s"),
+    Column("peak_memory_bytes", pa.int64(), "bytes", "peak device memory of the trial; resident memory on the CPU"),
+    Column("noise_scale", pa.float64(), "images", "gradient noise scale tr(S)/|G|^2 (McCandlish 2018); null if undefined"),
+    Column("gradient_l2_squared_unbiased", pa.float64(), "", "|G|^2 corrected for batch size; an estimate, may be negative"),
+    Column("gradient_covariance_trace", pa.float64(), "", "tr(S): variance of one image's gradient, summed over parameters"),
+)
+
+STEP_COLUMNS = (
+    Column("trial_id", _NAME, "", "as in epochs"),
+    Column("epoch", pa.int32(), "epochs", "the epoch the step belongs to, from 1"),
+    Column("step", pa.int64(), "steps", "from 0 over the whole trial"),
+    Column("batch_loss", pa.float64(), "nats", "cross-entropy of the step's batch"),
+    Column("running_accuracy", pa.float64(), "fraction", "correct over seen images of the epoch so far"),
+    Column("learning_rate", pa.float64(), "", "used by the step"),
+    Column("gradient_mean_abs", pa.float64(), "", "mean over tensors of mean |g|; published as avg_gradient_norm"),
+    Column("gradient_max_abs", pa.float64(), "", "max over tensors of max |g|; published as max_gradient_norm"),
+    Column("gradient_l2", pa.float64(), "", "L2 norm of the whole gradient"),
+)
+
+_MEASURED = pa.float32()
+LAYER_COLUMNS = (
+    Column("trial_id", _NAME, "", "as in epochs"),
+    Column("epoch", pa.int32(), "epochs", "the epoch the step belongs to, from 1"),
+    Column("step", pa.int64(), "steps", "from 0 over the whole trial"),
+    Column("layer", _NAME, "", "name of the parameter tensor"),
+    Column("group", _NAME, "", "stem, layer1, layer2, layer3, layer4 or fc"),
+    Column("kind", _NAME, "", "conv, bn or linear"),
+    Column("num_elements", pa.int64(), "", "elements of the tensor"),
+    Column("gradient_mean_abs", _MEASURED, "", "mean |g|"),
+    Column("gradient_max_abs", _MEASURED, "", "max |g|"),
+    Column("gradient_min_abs", _MEASURED, "", "min |g|"),
+    Column("gradient_std_abs", _MEASURED, "", "standard deviation of |g|, unbiased"),
+    Column("gradient_l2", _MEASURED, "", "L2 norm of the gradient"),
+    Column("weight_mean_abs", _MEASURED, "", "mean |w| after the step"),
+    Column("weight_max_abs", _MEASURED, "", "max |w| after the step"),
+    Column("weight_std", _MEASURED, "", "standard deviation of w after the step, unbiased"),
+    Column("weight_l2", _MEASURED, "", "L2 norm of w after the step"),
+    Column("update_l2", _MEASURED, "", "L2 norm of the change made by this one step"),
+    Column("update_ratio", _MEASURED, "", "update_l2 over the L2 norm of w before the step; null where that is 0"),
+    Column("displacement_mean_abs", _MEASURED, "", "mean |w - w0|, w0 the initial weights; published as weight change"),
+    Column("displacement_max_abs", _MEASURED, "", "max |w - w0|"),
+    Column("displacement_l2", _MEASURED, "", "L2 norm of w - w0"),
+    Column("angular_update", _MEASURED, "rad", "angle between w before and after the step; conv followed by BN only"),
+)
+
+MODEL_COLUMNS = (
+    Column("width", pa.int32(), "channels", "the model's width; a study may hold several models"),
+    Column("position", pa.int32(), "", "order of execution, from 0"),
+    Column("layer", _TEXT, "", "name of the module"),
+    Column("group", _TEXT, "", "stem, layer1, layer2, layer3, layer4 or fc"),
+    Column("kind", _TEXT, "", "conv, bn, relu, add, pool or linear"),
+    Column("input_shape", _TEXT, "", "channels x height x width of one image"),
+    Column("output_shape", _TEXT, "", "channels x height x width of one image"),
+    Column("num_parameters", pa.int64(), "", "trainable elements"),
+    Column("macs", pa.int64(), "MAC/image", "multiply-accumulates of the forward pass"),
+    Column("flops_worksheet", pa.int64(), "FLOP/image", "published convention, forward pass"),
+    Column("flops_fvcore", pa.int64(), "FLOP/image", "fvcore's convention, forward pass, evaluation mode"),
+    Column("flops_two_per_mac", pa.int64(), "FLOP/image", "torch's FlopCounterMode, forward pass"),
+    Column("flops_two_per_mac_training", pa.int64(), "FLOP/image", "the same, forward and backward pass"),
+)
+
+_CONFIG_TYPES = {"int": pa.int64(), "float": pa.float64(), "int | None": pa.int64()}
+CONFIG_COLUMNS = tuple(
+    Column(f"config.{name}", _CONFIG_TYPES.get(str(spec.type), _TEXT), "", spec.metadata["doc"])
+    for name, spec in FIELDS.items()
+)
+TRIAL_COLUMNS = (
+    Column("trial_id", _TEXT, "", "hash of the trial's complete configuration and data"),
+    Column("cell_id", _TEXT, "", "hash of the configuration without the seed"),
+    Column("status", _TEXT, "", "pending, running, completed, diverged, pruned or failed"),
+    Column("reason", _TEXT, "", "why the status is what it is, where that needs saying"),
+    Column("seed", pa.int64(), "", "as config.seed"),
+    *CONFIG_COLUMNS,
+    Column("data_fingerprint", _TEXT, "", "hash of the images and labels"),
+    Column("code_fingerprint", _TEXT, "", "hash of the source of the package trainable"),
+    Column("epochs_completed", pa.int32(), "epochs", "epochs with a record"),
+    Column("attempts", pa.int32(), "", "how often the trial was started or resumed"),
+    Column("failures", pa.int32(), "", "how often it ended with an error"),
+    Column("hardware", _TEXT, "", "device the trial ran on"),
+    Column("hostname", _TEXT, "", "node the trial ran on last"),
+    Column("num_threads", pa.int32(), "", "CPU threads of the training"),
+    Column("gpu_share", pa.float64(), "GPUs", "GPUs the trial had; 0 on the CPU"),
+    Column("timing_exclusive", pa.bool_(), "", "false where other trials shared its device: its times are no results"),
+    Column("torch_version", _TEXT, "", "torch that trained it"),
+    Column("started_at", _TEXT, "", "UTC, ISO 8601"),
+    Column("ended_at", _TEXT, "", "UTC, ISO 8601"),
+    Column("wall_time_s", pa.float64(), "s", "time in the trial over all its attempts"),
+)
+TRIAL_STATUSES = ("pending", "running", "completed", "diverged", "pruned", "failed")
+
+COLUMNS: dict[str, tuple[Column, ...]] = {
+    "trials": TRIAL_COLUMNS,
+    "epochs": EPOCH_COLUMNS,
+    "steps": STEP_COLUMNS,
+    "layers": LAYER_COLUMNS,
+    "model": MODEL_COLUMNS,
+}
+
+
+def schema(kind: str) -> pa.Schema:
+    """The pyarrow schema of one kind of record: trials, epochs, steps, layers or model."""
+    return pa.schema(
+        [pa.field(c.name, c.type, metadata={"unit": c.unit, "meaning": c.meaning}) for c in COLUMNS[kind]],
+        metadata={"schema_version": str(SCHEMA_VERSION), "kind": kind},
+    )
+
+
+SCHEMAS: dict[str, pa.Schema] = {kind: schema(kind) for kind in COLUMNS}
+
+
+def build_table(kind: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Rows as mappings -> a table in the schema of `kind`; absent columns are null, unknown ones raise ValueError."""
+    rows = list(rows)
+    known = set(SCHEMAS[kind].names)
+    for row in rows:
+        if unknown := set(row) - known:
+            raise ValueError(f"{kind} records have no column {', '.join(sorted(unknown))}")
+    return pa.Table.from_pylist(rows, schema=SCHEMAS[kind])
+
+
+@dataclass(frozen=True)
+class TrialRecords:
+    """What one trial has measured so far: its epochs, steps and layers, each a table in its schema."""
+
+    epochs: pa.Table
+    steps: pa.Table
+    layers: pa.Table
+
+    @classmethod
+    def empty(cls) -> TrialRecords:
+        """Records of a trial that has measured nothing yet."""
+        return cls(*(SCHEMAS[kind].empty_table() for kind in ("epochs", "steps", "layers")))
+
+    def extended(self, later: TrialRecords) -> TrialRecords:
+        """These records followed by `later` ones; neither is changed."""
+        return TrialRecords(
+            pa.concat_tables([self.epochs, later.epochs]),
+            pa.concat_tables([self.steps, later.steps]),
+            pa.concat_tables([self.layers, later.layers]),
+        )
+
+    def tables(self) -> dict[str, pa.Table]:
+        """The three tables by the name of their kind."""
+        return {"epochs": self.epochs, "steps": self.steps, "layers": self.layers}
+
+    def to_ipc(self) -> dict[str, bytes]:
+        """Arrow IPC streams by kind, for a checkpoint."""
+        return {kind: _table_to_ipc(table) for kind, table in self.tables().items()}
+
+    @classmethod
+    def from_ipc(cls, streams: Mapping[str, bytes]) -> TrialRecords:
+        """The records that `to_ipc` wrote; ValueError where a stream is damaged or has another schema."""
+        return cls(*(_table_from_ipc(kind, streams[kind]) for kind in ("epochs", "steps", "layers")))
+
+
+def _table_to_ipc(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    table = table.unify_dictionaries().combine_chunks()
+    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+def _table_from_ipc(kind: str, stream: bytes) -> pa.Table:
+    try:
+        table = pa.ipc.open_stream(stream).read_all()
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"damaged {kind} records: {error}") from error
+    if not table.schema.equals(SCHEMAS[kind]):
+        raise ValueError(f"{kind} records have another schema than this version of the project writes")
+    return table
+
+
+def config_from_row(row: Mapping[str, Any]) -> TrialConfig:
+    """The configuration in a row of trials."""
+    return TrialConfig.from_dict({name: row[f"config.{name}"] for name in FIELDS})
+
+
+def config_columns(config: TrialConfig) -> dict[str, Any]:
+    """The `config.*` columns of a row of trials."""
+    return {f"config.{name}": value for name, value in config.to_dict().items()}
+
+
+def column_names(kind: str) -> Sequence[str]:
+    """Names of the columns of one kind of record, in order."""
+    return [column.name for column in COLUMNS[kind]]
