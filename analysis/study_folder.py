@@ -162,7 +162,9 @@ class StudyFolder:
     def write_records(self, kind: str, table: pa.Table) -> None:
         """Replace the file of one kind of record in one step; `table` must have its schema."""
         sink = pa.BufferOutputStream()
-        pq.write_table(table.cast(SCHEMAS[kind]).replace_schema_metadata(SCHEMAS[kind].metadata), sink, compression="zstd")
+        pq.write_table(
+            table.cast(SCHEMAS[kind]).replace_schema_metadata(SCHEMAS[kind].metadata), sink, compression="zstd"
+        )
         write_atomically(self.records(kind), sink.getvalue())
 
     def read_samples(self) -> tuple[np.ndarray, list[str]] | None:
@@ -224,7 +226,13 @@ def parse_study(content: Any, path: Path) -> StudyInfo:
         raise StudyFolderError(f"{path}: unknown field {sorted(unknown)[0]!r}")
     values = {name: content[name] for name in _EXPECTED}
     values["cells"] = tuple(_parse_cell(cell, path) for cell in content["cells"])
-    for name, kind in (("seeds", int), ("factors", str), ("reductions", str), ("attempts", dict), ("accepted_changes", dict)):
+    for name, kind in (
+        ("seeds", int),
+        ("factors", str),
+        ("reductions", str),
+        ("attempts", dict),
+        ("accepted_changes", dict),
+    ):
         if not all(isinstance(item, kind) and not isinstance(item, bool) for item in content[name]):
             raise StudyFolderError(f"{path}: field {name!r} holds something else than {kind.__name__}")
         values[name] = tuple(content[name])

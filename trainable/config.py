@@ -39,13 +39,17 @@ class TrialConfig:
     batch_size: int = _option(64, "images per step", low=1, high=50_000)
     learning_rate: float = _option(0.15, "initial learning rate of the cosine schedule", above=0, high=1_000)
     seed: int = _option(0, "decides initialisation, order of images and augmentation", low=0, high=2**31 - 1)
-    epochs: int = _option(25, "passes over the training set, and the period of the cosine schedule", low=1, high=100_000)
+    epochs: int = _option(
+        25, "passes over the training set, and the period of the cosine schedule", low=1, high=100_000
+    )
     width: int = _option(64, "channels of the first stage; 64 is the published network", low=1, high=1_024)
     momentum: float = _option(0.9, "momentum of SGD", low=0, below=1)
     weight_decay: float = _option(5e-4, "L2 penalty on every parameter", low=0, high=10)
     crop_padding: int = _option(4, "black pixels around an image before its random crop", low=0, high=16)
     flip_probability: float = _option(0.5, "probability of a horizontal flip", low=0, high=1)
-    color_jitter: float = _option(0.2, "brightness, contrast, saturation factors are drawn from 1 +- this", low=0, high=1)
+    color_jitter: float = _option(
+        0.2, "brightness, contrast, saturation factors are drawn from 1 +- this", low=0, high=1
+    )
     train_limit: int | None = _option(None, "use only so many training images, class-balanced", low=1)
     test_limit: int | None = _option(None, "use only so many test images, class-balanced", low=1)
     validation_size: int = _option(0, "training images held out for validation, class-balanced", low=0)

@@ -34,7 +34,9 @@ EPOCH_COLUMNS = (
     Column("trial_id", _NAME, "", "hash of the trial's complete configuration and data"),
     Column("epoch", pa.int32(), "epochs", "finished epochs, from 1"),
     Column("step", pa.int64(), "steps", "steps taken so far"),
-    Column("train_loss", pa.float64(), "nats", "mean over the epoch's steps of the batch loss, in training mode, augmented"),
+    Column(
+        "train_loss", pa.float64(), "nats", "mean over the epoch's steps of the batch loss, in training mode, augmented"
+    ),
     Column("train_accuracy", pa.float64(), "fraction", "correct over seen training images during the epoch"),
     Column("test_loss", pa.float64(), "nats", "mean over test batches (of the trial's batch size) of the batch loss"),
     Column("test_accuracy", pa.float64(), "fraction", "correct over all test images"),
@@ -43,12 +45,20 @@ EPOCH_COLUMNS = (
     Column("learning_rate", pa.float64(), "", "after the scheduler's step at the end of the epoch, as published"),
     Column("train_time_s", pa.float64(), "s", "augmentation and steps, instruments included"),
     Column("eval_time_s", pa.float64(), "s", "evaluation on the test and validation images"),
-    Column("instrument_time_s", pa.float64(), "s", "host time spent in instruments, part of train_time_s where in the loop"),
+    Column(
+        "instrument_time_s", pa.float64(), "s", "host time spent in instruments, part of train_time_s where in the loop"
+    ),
     Column("images_per_s", pa.float64(), "images/s", "training images over train_time_s"),
     Column("peak_memory_bytes", pa.int64(), "bytes", "peak device memory of the trial; resident memory on the CPU"),
-    Column("noise_scale", pa.float64(), "images", "gradient noise scale tr(S)/|G|^2 (McCandlish 2018); null if undefined"),
-    Column("gradient_l2_squared_unbiased", pa.float64(), "", "|G|^2 corrected for batch size; an estimate, may be negative"),
-    Column("gradient_covariance_trace", pa.float64(), "", "tr(S): variance of one image's gradient, summed over parameters"),
+    Column(
+        "noise_scale", pa.float64(), "images", "gradient noise scale tr(S)/|G|^2 (McCandlish 2018); null if undefined"
+    ),
+    Column(
+        "gradient_l2_squared_unbiased", pa.float64(), "", "|G|^2 corrected for batch size; an estimate, may be negative"
+    ),
+    Column(
+        "gradient_covariance_trace", pa.float64(), "", "tr(S): variance of one image's gradient, summed over parameters"
+    ),
 )
 
 STEP_COLUMNS = (
