@@ -1,0 +1,123 @@
+"""Checkpoints: everything one trial is, its records so far included, in one file that is whole or not there.
+
+The name of a checkpoint holds its epoch and the SHA-256 of its content (`epoch-00017.<digest>.ckpt`), so damage is
+seen on reading and the checkpoint before it is used. Files may come from someone else: they are read with
+`weights_only`, which executes nothing. Knows nothing of training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainable.config import TrialConfig
+from trainable.files import write_atomically
+from trainable.records import SCHEMA_VERSION, TrialRecords
+
+_NAME = re.compile(r"epoch-(\d{5,})\.([0-9a-f]{16})\.ckpt")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a trial after `epoch` finished epochs; tensors are on the CPU and belong to the checkpoint alone."""
+
+    config: TrialConfig
+    data_fingerprint: str
+    epoch: int
+    model: Mapping[str, torch.Tensor]
+    optimizer: Mapping[str, Any]
+    records: TrialRecords
+
+    def to_bytes(self) -> bytes:
+        """The checkpoint as one torch file of tensors and plain values."""
+        content = {
+            "schema_version": SCHEMA_VERSION,
+            "config": self.config.to_dict(),
+            "data_fingerprint": self.data_fingerprint,
+            "epoch": self.epoch,
+            "model": dict(self.model),
+            "optimizer": dict(self.optimizer),
+            "records": {
+                kind: torch.frombuffer(bytearray(stream), dtype=torch.uint8)
+                for kind, stream in self.records.to_ipc().items()
+            },
+        }
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Checkpoint:
+        """The checkpoint that `to_bytes` wrote. Errors: ValueError for anything else; nothing in it is executed."""
+        try:
+            values = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            if values["schema_version"] != SCHEMA_VERSION:
+                raise ValueError(f"schema version {values['schema_version']}, this program reads {SCHEMA_VERSION}")
+            return cls(
+                config=TrialConfig.from_dict(values["config"]),
+                data_fingerprint=str(values["data_fingerprint"]),
+                epoch=int(values["epoch"]),
+                model=values["model"],
+                optimizer=values["optimizer"],
+                records=TrialRecords.from_ipc(
+                    {kind: tensor.numpy().tobytes() for kind, tensor in values["records"].items()}
+                ),
+            )
+        except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not a checkpoint ({(str(error) or type(error).__name__).splitlines()[0]})") from error
+
+
+def write_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int = 2) -> Path:
+    """Write `checkpoint` into `folder` and remove all but the newest `keep` ones. Errors: OSError, older ones untouched."""
+    content = checkpoint.to_bytes()
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    path = folder / f"epoch-{checkpoint.epoch:05d}.{digest}.ckpt"
+    write_atomically(path, content)
+    for older in list_checkpoints(folder)[keep:]:
+        older.unlink(missing_ok=True)
+    return path
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`, the newest epoch first; an absent folder has none."""
+    found = [path for path in folder.glob("epoch-*.ckpt") if _NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: (_epoch(path), path.stat().st_mtime_ns), reverse=True)
+
+
+def load_newest_checkpoint(
+    folder: Path, config: TrialConfig, data_fingerprint: str
+) -> tuple[Checkpoint | None, list[str]]:
+    """The newest whole checkpoint of this trial, or None, and what was wrong with each newer one that was passed over."""
+    problems: list[str] = []
+    for path in list_checkpoints(folder):
+        try:
+            checkpoint = _read(path)
+        except (OSError, ValueError) as error:
+            problems.append(f"{path.name} cannot be used: {error}")
+            continue
+        if checkpoint.config != config or checkpoint.data_fingerprint != data_fingerprint:
+            problems.append(f"{path.name} cannot be used: it belongs to another trial")
+            continue
+        return checkpoint, problems
+    return None, problems
+
+
+def _read(path: Path) -> Checkpoint:
+    content = path.read_bytes()
+    named = _NAME.fullmatch(path.name)
+    if named is None or hashlib.sha256(content).hexdigest()[:16] != named.group(2):
+        raise ValueError("damaged, its content does not match the digest in its name")
+    return Checkpoint.from_bytes(content)
+
+
+def _epoch(path: Path) -> int:
+    named = _NAME.fullmatch(path.name)
+    return int(named.group(1)) if named else -1
