@@ -167,7 +167,7 @@ class _Trial:
         self.num_train = min(self.config.train_limit or study.data["num_train"], study.data["num_train"])
         self.steps_per_epoch = (self.num_train - self.config.validation_size) // self.config.batch_size
         self.random = np.random.default_rng([index, seed])
-        self.luck = self.random.normal(0.0, truth.seed_sd)
+        self.luck, self.early_luck, self.gap_luck = self.random.normal(0.0, truth.seed_sd, 3)
 
     def row(self, hardware: str) -> dict[str, Any]:
         return {
@@ -191,20 +191,20 @@ class _Trial:
 
     def test_accuracy(self, epochs: np.ndarray) -> np.ndarray:
         """From the first epoch's value to the final one, which is exactly the truth and this trial's luck."""
-        final = self.truth.final_test_accuracy + self.luck
+        final, first = self.truth.final_test_accuracy + self.luck, self.truth.epoch1_test_accuracy + self.early_luck
         span = max(self.config.epochs - 1, 1)
         rise = (
             (1 - np.exp(-3 * (epochs - 1) / span)) / (1 - np.exp(-3))
             if self.config.epochs > 1
             else np.ones_like(epochs)
         )
-        return np.asarray(self.truth.epoch1_test_accuracy + (final - self.truth.epoch1_test_accuracy) * rise)
+        return np.asarray(first + (final - first) * rise)
 
     def epochs(self) -> pa.Table:
         epochs = np.arange(1, self.num_epochs + 1)
         accuracy, progress = self.test_accuracy(epochs), epochs / self.config.epochs
         time_s = np.full(len(epochs), self.epoch_time_s)
-        train_accuracy = np.minimum(accuracy + self.truth.gap * progress**2, 1.0)
+        train_accuracy = np.minimum(accuracy + (self.truth.gap + self.gap_luck) * progress**2, 1.0)
         images = self.steps_per_epoch * self.config.batch_size
         return _table("epochs", len(epochs), {
             "trial_id": self._name(len(epochs)), "epoch": epochs, "step": epochs * self.steps_per_epoch,

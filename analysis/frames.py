@@ -1,0 +1,120 @@
+"""The records of a study as pandas DataFrames, read when asked for and kept.
+
+Checks that the records fit together; a study whose files contradict each other raises StudyFolderError. Knows nothing of
+what the numbers mean (summary.py) or how they are shown (tables.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.compute as pc
+
+from analysis.study_folder import Cell, StudyFolder, StudyFolderError, StudyInfo
+from trainable.records import SCHEMAS
+
+FINISHED = "completed"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study: `info` is study.json, and each kind of record is a DataFrame with the columns of trainable/records.py.
+
+    `trials` has the label of the cell beside its id, one row per cell and seed; trials of cells that the study does not
+    have are left out. `layers` holds every measured tensor at every measured step and may be large: `read_layers` reads
+    only some columns.
+    """
+
+    folder: StudyFolder
+    info: StudyInfo
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        frame = self.folder.read_records("trials").to_pandas()
+        labels = {cell.cell_id: cell.label for cell in self.info.cells}
+        frame.insert(2, "label", frame["cell_id"].map(labels))
+        frame = frame[frame["label"].notna()]
+        if frame["trial_id"].duplicated().any():
+            twice = frame.loc[frame["trial_id"].duplicated(), "trial_id"].iloc[0]
+            raise StudyFolderError(f"{self.folder.records('trials')}: trial {twice} has more than one row")
+        return _one_per_seed(frame, self.info)
+
+    @cached_property
+    def epochs(self) -> pd.DataFrame:
+        frame = self._of_known_trials("epochs").sort_values(["trial_id", "epoch"], ignore_index=True)
+        path = self.folder.records("epochs")
+        if frame.duplicated(["trial_id", "epoch"]).any():
+            row = frame[frame.duplicated(["trial_id", "epoch"])].iloc[0]
+            raise StudyFolderError(f"{path}: trial {row['trial_id']} has epoch {row['epoch']} more than once")
+        completed = self.trials[self.trials["status"] == FINISHED].set_index("trial_id")
+        found = frame.groupby("trial_id").size().reindex(completed.index, fill_value=0)
+        if len(short := found[found < completed["epochs_completed"]]):
+            trial_id = short.index[0]
+            raise StudyFolderError(
+                f"{path}: trial {trial_id} completed {completed.loc[trial_id, 'epochs_completed']} epochs and has "
+                f"records of {short.iloc[0]}"
+            )
+        return frame
+
+    @cached_property
+    def steps(self) -> pd.DataFrame:
+        return self._of_known_trials("steps").sort_values(["trial_id", "step"], ignore_index=True)
+
+    @cached_property
+    def layers(self) -> pd.DataFrame:
+        return self.read_layers(SCHEMAS["layers"].names)
+
+    @cached_property
+    def model(self) -> pd.DataFrame:
+        frame: pd.DataFrame = self.folder.read_records("model").to_pandas()
+        return frame.sort_values(["width", "position"], ignore_index=True)
+
+    @cached_property
+    def completed_ids(self) -> list[str]:
+        """The trials that trained to their end."""
+        return list(self.trials.loc[self.trials["status"] == FINISHED, "trial_id"])
+
+    @cached_property
+    def cells(self) -> dict[str, Cell]:
+        """The cells by id, in the order of the study."""
+        return {cell.cell_id: cell for cell in self.info.cells}
+
+    def read_layers(self, columns: Sequence[str], filters: Any = None) -> pd.DataFrame:
+        """Some columns of layers, trial_id, layer, group and kind as categories; `filters` is a pyarrow expression."""
+        table = self.folder.read_records("layers", columns, filters).unify_dictionaries()
+        frame: pd.DataFrame = table.to_pandas(split_blocks=True, self_destruct=True)
+        return frame
+
+    def _of_known_trials(self, kind: str) -> pd.DataFrame:
+        known = pc.field("trial_id").isin(list(self.trials["trial_id"]))
+        frame: pd.DataFrame = self.folder.read_records(kind, filters=known).to_pandas()
+        frame["trial_id"] = frame["trial_id"].astype("str")
+        return frame
+
+
+def load_study(path: Path | str | StudyFolder) -> Study:
+    """The study in a folder. Errors: StudyFolderError where it is missing, damaged, foreign or too new."""
+    folder = path if isinstance(path, StudyFolder) else StudyFolder(Path(path))
+    return Study(folder, folder.read_study())
+
+
+def _one_per_seed(trials: pd.DataFrame, info: StudyInfo) -> pd.DataFrame:
+    """One row per cell and seed: of several (data that was changed and accepted) the newest that completed."""
+    order = pd.DataFrame(
+        {
+            "data": trials["data_fingerprint"] == info.data.get("fingerprint"),
+            "completed": trials["status"] == FINISHED,
+            "started": trials["started_at"].fillna(""),
+        },
+        index=trials.index,
+    ).sort_values(["data", "completed", "started"], kind="stable")
+    newest = trials.loc[order.index].drop_duplicates(["cell_id", "seed"], keep="last")
+    position = {cell.cell_id: number for number, cell in enumerate(info.cells)}
+    return newest.assign(_position=newest["cell_id"].map(position)).sort_values(
+        ["_position", "seed"], ignore_index=True
+    ).drop(columns="_position")  # fmt: skip

@@ -1,0 +1,170 @@
+"""Every table of the report, by name and in reading order; each is built only when it is asked for.
+
+The tables of one subject are built beside the code that computes them; this module holds those about the trials
+themselves. Knows nothing of files or of how a number is printed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+
+from analysis.frames import FINISHED, Study, load_study
+from analysis.result_table import Column, ColumnKind, ResultTable
+from analysis.study_folder import StudyFolder
+from analysis.summary import METRICS, hardware_of, study_notes, summarize_cells, summarize_trials, timing_note
+
+__all__ = ["Column", "ResultTable", "build_tables", "shown_epochs", "table_names"]
+
+PUBLISHED_EPOCHS = (1, 5, 10, 15, 20, 25)
+_CURVES: dict[str, tuple[str, ColumnKind]] = {
+    "train_loss": ("train loss", "loss"),
+    "train_accuracy": ("train accuracy", "accuracy"),
+    "test_loss": ("test loss", "loss"),
+    "test_accuracy": ("test accuracy", "accuracy"),
+    "val_loss": ("validation loss", "loss"),
+    "val_accuracy": ("validation accuracy", "accuracy"),
+}
+_FACTOR_KINDS: dict[str, ColumnKind] = {"learning_rate": "learning_rate", "batch_size": "count", "epochs": "count"}
+
+
+def build_tables(folder: StudyFolder | Study, names: Sequence[str] | None = None) -> dict[str, ResultTable]:
+    """The tables of a study by name, in reading order; only the records that the asked ones need are read.
+
+    Errors: ValueError for an unknown name, StudyFolderError where the folder cannot be read.
+    """
+    if unknown := set(names or ()) - set(_BUILDERS):
+        raise ValueError(f"no table {sorted(unknown)[0]!r}; the tables are {', '.join(_BUILDERS)}")
+    study = folder if isinstance(folder, Study) else load_study(folder)
+    notes = study_notes(study)
+    tables = {}
+    for name, build in _BUILDERS.items():
+        if names is None or name in names:
+            table = build(study)
+            tables[name] = ResultTable(name, table.title, table.frame, table.columns, (*notes, *table.notes))
+    return tables
+
+
+def table_names() -> tuple[str, ...]:
+    """The names of all tables, in reading order."""
+    return tuple(_BUILDERS)
+
+
+def shown_epochs(num_epochs: int) -> list[int]:
+    """The epochs that are shown: 1, 5, 10, 15, 20, 25 of 25, and as many parts of another number of epochs."""
+    last = PUBLISHED_EPOCHS[-1]
+    return sorted({max(1, round(epoch * num_epochs / last)) for epoch in PUBLISHED_EPOCHS})
+
+
+def factor_columns(study: Study) -> tuple[Column, ...]:
+    """Batch size, learning rate and the other factors of the study, as columns."""
+    names = [
+        "batch_size",
+        "learning_rate",
+        *(f for f in study.info.factors if f not in ("batch_size", "learning_rate")),
+    ]
+    kind = {name: _factor_kind(study, name) for name in names}
+    return (Column("label", "cell"), *(Column(name, name.replace("_", " "), kind[name]) for name in names))
+
+
+def add_factors(study: Study, frame: pd.DataFrame) -> pd.DataFrame:
+    """`frame`, which has a column cell_id, with the columns of `factor_columns` in front and cell_id last."""
+    values = {
+        column.name: frame["cell_id"].map(
+            {
+                cell.cell_id: cell.label if column.name == "label" else cell.config.get(column.name)
+                for cell in study.info.cells
+            }
+        )
+        for column in factor_columns(study)
+    }
+    rest = frame.drop(columns=[*(name for name in values if name in frame), "cell_id"])
+    return pd.concat([pd.DataFrame(values, index=frame.index), rest, frame[["cell_id"]]], axis=1)
+
+
+def _factor_kind(study: Study, name: str) -> ColumnKind:
+    if all(isinstance(cell.config.get(name), (int, float)) for cell in study.info.cells):
+        return _FACTOR_KINDS.get(name, "number")
+    return "text"
+
+
+def _build_comparison(study: Study) -> ResultTable:
+    """One row per cell: every metric as mean and standard deviation over seeds, the published value beside it."""
+    cells = summarize_cells(study)
+    frame = cells[["cell_id", "seeds"]].copy()
+    columns = [*factor_columns(study), Column("seeds", "seeds", "count")]
+    for metric in METRICS.values():
+        if metric.name == "final_val_accuracy" and not cells[f"{metric.name}_n"].any():
+            continue
+        mean, spread = f"{metric.name}_mean", f"{metric.name}_sd"
+        frame[mean], frame[spread] = cells[mean], cells[spread]
+        columns.append(Column(mean, metric.title, metric.kind, spread=spread))
+        published = [cell.published.get(metric.name) for cell in study.info.cells]
+        if any(value is not None for value in published):
+            frame[f"{metric.name}_published"] = pd.Series(published, dtype="float64")
+            columns.append(Column(f"{metric.name}_published", f"published {metric.title}", metric.kind))
+    notes = ["Mean ± standard deviation over seeds; a single seed has no spread.", timing_note(study)]
+    return ResultTable("", "Comparison of the cells", add_factors(study, frame), tuple(columns), tuple(notes))
+
+
+def _build_epochs(study: Study) -> ResultTable:
+    """One row per cell and epoch: mean and standard deviation of losses and accuracies over seeds."""
+    usable = study.trials[study.trials["status"].isin([FINISHED, "running", "pending"])]
+    epochs = study.epochs.merge(usable[["trial_id", "cell_id"]], on="trial_id")
+    curves = [name for name in _CURVES if not name.startswith("val_") or epochs[name].notna().any()]
+    grouped = epochs.groupby(["cell_id", "epoch"])
+    frame = grouped.size().rename("seeds").to_frame()
+    for name in curves:
+        frame[f"{name}_mean"], frame[f"{name}_sd"] = grouped[name].mean(), grouped[name].std()
+    frame = _in_study_order(study, frame.reset_index(), ["epoch"])
+    columns = [*factor_columns(study), Column("epoch", "epoch", "count"), Column("seeds", "seeds", "count")]
+    columns += [Column(f"{n}_mean", _CURVES[n][0], _CURVES[n][1], spread=f"{n}_sd") for n in curves]
+    notes = ("Diverged, pruned and failed trials are left out; a trial that still runs counts as far as it is.",)
+    return ResultTable("", "Losses and accuracies by epoch", add_factors(study, frame), tuple(columns), notes)
+
+
+def _build_learning_rate(study: Study) -> ResultTable:
+    """Learning rate after the scheduler step of the shown epochs, one row per cell and epoch."""
+    wanted = {cell.cell_id: shown_epochs(int(cell.config["epochs"])) for cell in study.info.cells}
+    epochs = study.epochs.merge(study.trials[["trial_id", "cell_id"]], on="trial_id")
+    shown = [epoch in wanted[cell] for cell, epoch in zip(epochs["cell_id"], epochs["epoch"], strict=True)]
+    frame = epochs[pd.Series(shown, dtype=bool, index=epochs.index)]
+    frame = frame.groupby(["cell_id", "epoch"])["learning_rate"].mean().rename("rate").reset_index()
+    frame = add_factors(study, _in_study_order(study, frame, ["epoch"]))
+    columns = [
+        *factor_columns(study),
+        Column("epoch", "epoch", "count"),
+        Column("rate", "after the epoch", "learning_rate"),
+    ]
+    return ResultTable("", "Learning rate after the scheduler step of an epoch", frame, tuple(columns))
+
+
+def _build_trials(study: Study) -> ResultTable:
+    """One row per trial, whatever became of it."""
+    summary, trials = summarize_trials(study), study.trials
+    frame = summary[["cell_id", "seed", "status", "reason", "epochs_completed", "final_test_accuracy", "train_time_s"]]
+    frame = frame.assign(hardware=hardware_of(trials), trial_id=summary["trial_id"])
+    columns = (
+        *factor_columns(study), Column("seed", "seed", "count"), Column("status", "status"), Column("reason", "reason"),
+        Column("epochs_completed", "epochs", "count"),
+        Column("final_test_accuracy", "final test accuracy", "accuracy"),
+        Column("train_time_s", "train time", "seconds"), Column("hardware", "hardware"), Column("trial_id", "trial"),
+    )  # fmt: skip
+    return ResultTable("", "Trials", add_factors(study, frame), columns)
+
+
+def _in_study_order(study: Study, frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    position = {cell_id: number for number, cell_id in enumerate(study.cells)}
+    ordered = frame.assign(_position=frame["cell_id"].map(position)).sort_values(
+        ["_position", *keys], ignore_index=True
+    )
+    return ordered.drop(columns="_position")
+
+
+_BUILDERS: dict[str, Callable[[Study], ResultTable]] = {
+    "comparison": _build_comparison,
+    "epochs": _build_epochs,
+    "learning_rate": _build_learning_rate,
+    "trials": _build_trials,
+}
