@@ -1,0 +1,188 @@
+"""Batches of images on the training device: per-image random crop, flip and colour jitter, then normalisation.
+
+The published pipeline (torchvision on PIL images) applied to many images at once, pixel for pixel equal to it. Every
+random draw is a function of (seed, epoch) alone; neither the global random state nor the device or chunk size has a part in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainable.config import TrialConfig
+from trainable.data import Split
+from trainable.image_data import ImageArray, LabelArray
+
+MEAN = (0.4914, 0.4822, 0.4465)
+STD = (0.2023, 0.1994, 0.2010)
+SIZE = 32  # pixels of height and width
+
+_BRIGHTNESS, _CONTRAST, _SATURATION = range(3)
+_JITTER_ORDERS = tuple(itertools.permutations((_BRIGHTNESS, _CONTRAST, _SATURATION)))
+_GRAY_WEIGHTS = (
+    19595 / 65536,
+    38470 / 65536,
+    7471 / 65536,
+)  # Pillow's integer luma; all sums below are exact in float32
+_BLOCK_IMAGES = {"cpu": 128}  # augmented at once: on a CPU what fits its cache
+_BLOCK_IMAGES_OTHER = 8192
+_CHUNK_IMAGES = 1024  # augmented ahead of the steps, at least; whole batches
+
+
+@dataclass(frozen=True)
+class AugmentationDraws:
+    """What is drawn for each of n images: parts that are turned off in the configuration are None."""
+
+    crops: Tensor | None  # int64 (n, 2): first row and column of the crop in the padded image
+    padding: int
+    flips: Tensor | None  # bool (n,)
+    factors: Tensor | None  # float32 (n, 3): brightness, contrast, saturation
+    jitter_order: Tensor | None  # int64 (n, 3): which of the three comes first, second, third
+
+    def part(self, start: int, stop: int) -> AugmentationDraws:
+        """The draws of images start..stop-1."""
+        crops, flips, factors, order = (
+            None if draws is None else draws[start:stop]
+            for draws in (self.crops, self.flips, self.factors, self.jitter_order)
+        )
+        return AugmentationDraws(crops, self.padding, flips, factors, order)
+
+    def to(self, device: torch.device) -> AugmentationDraws:
+        """The same draws on a device."""
+        crops, flips, factors, order = (
+            None if draws is None else draws.to(device)
+            for draws in (self.crops, self.flips, self.factors, self.jitter_order)
+        )
+        return AugmentationDraws(crops, self.padding, flips, factors, order)
+
+
+def draw_order(num_images: int, config: TrialConfig, epoch: int) -> Tensor:
+    """The order (num_images,) in which an epoch goes through the images."""
+    return torch.randperm(num_images, generator=_build_generator("order", config, epoch))
+
+
+def draw_augmentation(num_images: int, config: TrialConfig, epoch: int) -> AugmentationDraws:
+    """What is drawn for the images of an epoch, in the epoch's order, on the CPU. Each kind of draw has its own stream."""
+    crops = flips = factors = jitter_order = None
+    if config.crop_padding:
+        generator = _build_generator("crop", config, epoch)
+        crops = torch.randint(0, 2 * config.crop_padding + 1, (num_images, 2), generator=generator)
+    if config.flip_probability:
+        flips = torch.rand(num_images, generator=_build_generator("flip", config, epoch)) < config.flip_probability
+    if config.color_jitter:
+        uniform = torch.rand(num_images, 3, generator=_build_generator("jitter", config, epoch))
+        factors = 1 + config.color_jitter * (2 * uniform - 1)
+        generator = _build_generator("jitter order", config, epoch)
+        chosen = torch.randint(0, len(_JITTER_ORDERS), (num_images,), generator=generator)
+        jitter_order = torch.tensor(_JITTER_ORDERS)[chosen]
+    return AugmentationDraws(crops, config.crop_padding, flips, factors, jitter_order)
+
+
+def augment(images: Tensor, draws: AugmentationDraws) -> Tensor:
+    """uint8 (n, 32, 32, 3) -> the same, cropped, flipped and colour-jittered; equal to torchvision on PIL images."""
+    planes = images.permute(3, 0, 1, 2)  # channel first: each operation then runs over long rows
+    if draws.crops is not None:
+        planes = _crop(planes, draws.crops, draws.padding)
+    planes = planes.to(torch.float32, memory_format=torch.contiguous_format)
+    if draws.flips is not None:
+        planes = torch.where(draws.flips[:, None, None], planes.flip(-1), planes)
+    if draws.factors is not None and draws.jitter_order is not None:
+        flat = planes.reshape(3, len(images), SIZE * SIZE)
+        for stage in range(3):
+            _jitter(flat, draws.jitter_order[:, stage], draws.factors)
+        planes = flat.view(3, len(images), SIZE, SIZE)
+    return planes.permute(1, 2, 3, 0).to(torch.uint8, memory_format=torch.contiguous_format)
+
+
+def normalise(images: Tensor) -> Tensor:
+    """uint8 (n, 32, 32, 3) -> float32 (n, 3, 32, 32) in channels_last memory, with the published mean and deviation."""
+    # The constants are repeated to a whole image: broadcasting three numbers along the last axis is ten times slower.
+    scale = torch.tensor([1 / (255 * std) for std in STD], device=images.device).repeat(SIZE * SIZE)
+    shift = torch.tensor([-mean / std for mean, std in zip(MEAN, STD, strict=True)], device=images.device)
+    flat = images.reshape(len(images), -1).float().mul_(scale).add_(shift.repeat(SIZE * SIZE))
+    return flat.view(len(images), SIZE, SIZE, 3).permute(0, 3, 1, 2)
+
+
+class TrainingBatches:
+    """The training images of a trial on its device, and the augmented batches of any epoch; the last partial one is dropped."""
+
+    def __init__(self, split: Split, config: TrialConfig, device: torch.device) -> None:
+        self.num_batches = len(split.labels) // config.batch_size
+        self.device = device
+        self._config = config
+        self._images, self._labels = _to_device(split.images, device), _to_device(split.labels, device)
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Normalised images (B, 3, 32, 32) and labels (B,) of each step; augmented ahead of the steps, many at once."""
+        size, num_images = self._config.batch_size, len(self._labels)
+        order = draw_order(num_images, self._config, epoch).to(self.device)
+        draws = draw_augmentation(num_images, self._config, epoch).to(self.device)
+        chunk = max(1, _CHUNK_IMAGES // size) * size
+        for start in range(0, self.num_batches * size, chunk):
+            stop = min(start + chunk, self.num_batches * size)
+            images, labels = self._augment(order, draws, start, stop), self._labels[order[start:stop]]
+            yield from zip(torch.split(images, size), torch.split(labels, size), strict=True)
+
+    def _augment(self, order: Tensor, draws: AugmentationDraws, start: int, stop: int) -> Tensor:
+        block = _BLOCK_IMAGES.get(self.device.type, _BLOCK_IMAGES_OTHER)
+        parts = []
+        for first in range(start, stop, block):
+            last = min(first + block, stop)
+            parts.append(normalise(augment(self._images[order[first:last]], draws.part(first, last))))
+        return torch.cat(parts).to(memory_format=torch.channels_last)
+
+
+class EvaluationBatches:
+    """All images of a split on the device, normalised batch by batch in their order; the last partial batch is kept."""
+
+    def __init__(self, split: Split, device: torch.device, batch_size: int) -> None:
+        self.num_images = len(split.labels)
+        self._batch_size = batch_size
+        self._images, self._labels = _to_device(split.images, device), _to_device(split.labels, device)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, self.num_images, self._batch_size):
+            part = slice(start, start + self._batch_size)
+            yield normalise(self._images[part]), self._labels[part]
+
+
+def _build_generator(purpose: str, config: TrialConfig, epoch: int) -> torch.Generator:
+    digest = hashlib.sha256(f"{purpose}/{config.seed}/{epoch}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))  # torch uses no more than 32 bits
+
+
+def _crop(planes: Tensor, corners: Tensor, padding: int) -> Tensor:
+    """(3, n, 32, 32) -> the same size, from the corners (n, 2) on in the black-padded images."""
+    padded = F.pad(planes, (padding, padding, padding, padding))
+    windows = padded.unfold(2, SIZE, 1).unfold(3, SIZE, 1)  # (3, n, 2p+1, 2p+1, 32, 32), a view
+    return windows[:, torch.arange(len(corners), device=corners.device), corners[:, 0], corners[:, 1]]
+
+
+def _jitter(planes: Tensor, operation: Tensor, factors: Tensor) -> None:
+    """Change planes (3, n, pixels) by one operation per image, as Pillow does and rounds it.
+
+    Brightness, contrast and saturation are one blend, other + factor * (image - other), where the other image is
+    black, of its mean gray, or its gray version. The result is clipped and cut to whole numbers.
+    """
+    red, green, blue = planes
+    weight_red, weight_green, weight_blue = _GRAY_WEIGHTS
+    gray = red * weight_red
+    gray.add_(green, alpha=weight_green).add_(blue, alpha=weight_blue).add_(0.5).floor_()
+    mean = gray.mean(dim=1, keepdim=True).add_(0.5).floor_()
+    factor = factors.gather(1, operation[:, None])
+    is_contrast, is_saturation = (operation[:, None] == kind for kind in (_CONTRAST, _SATURATION))
+    other = gray.mul_(is_saturation).add_(mean.mul_(is_contrast))
+    planes.sub_(other).mul_(factor).add_(other).clamp_(0, 255).floor_()
+
+
+def _to_device(array: ImageArray | LabelArray, device: torch.device) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*not writable")  # shared memory is read-only, and only read here
+        return torch.from_numpy(array).to(device)
