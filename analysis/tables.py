@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from analysis.frames import FINISHED, Study, load_study
+from analysis.metrics import METRICS
 from analysis.result_table import Column, ColumnKind, ResultTable
 from analysis.study_folder import StudyFolder
-from analysis.summary import METRICS, hardware_of, study_notes, summarize_cells, summarize_trials, timing_note
+from analysis.summary import hardware_of, study_notes, summarize_cells, summarize_trials, timing_note
 
 __all__ = ["Column", "ResultTable", "build_tables", "shown_epochs", "table_names"]
 
