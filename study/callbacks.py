@@ -1,0 +1,89 @@
+"""Tune callbacks and stopper of the driver. An exception in one would end the whole experiment, so none gets out.
+
+Imports Ray: import this module only after the driver has set Ray's environment.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ray import tune
+
+from analysis.study_folder import StudyFolder, StudyFolderError
+from study.ledger import record_failure
+
+if TYPE_CHECKING:
+    from study.driver import Interruption
+
+_log = logging.getLogger(__name__)
+
+
+class FailureRecorder(tune.Callback):
+    """Notes every failed attempt of a trial, with its reason, in the trial's state."""
+
+    def __init__(self, folder: StudyFolder) -> None:
+        self._folder = folder
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The attempt failed and Tune tries again."""
+        self._record(trial, final=False)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The attempt failed and was the last one."""
+        self._record(trial, final=True)
+
+    def _record(self, trial: Any, *, final: bool) -> None:
+        try:
+            record_failure(self._folder, trial.config["trial"]["trial_id"], failure_reason(trial), final=final)
+        except (OSError, StudyFolderError) as error:
+            _log.warning("the failure of trial %s could not be recorded: %s", trial, error)
+
+
+class RunningTrials(tune.Callback):
+    """After an interruption, tells it which trials still run."""
+
+    def __init__(self, interruption: Interruption) -> None:
+        self._interruption = interruption
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Called in every round of Tune's loop."""
+        if self._interruption.requested_at is not None:
+            self._interruption.observe_running({str(t) for t in trials if t.status == "RUNNING"})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class InterruptionStopper(tune.Stopper):
+    """Ends the experiment after an interruption, once the trials that were running have saved and ended."""
+
+    def __init__(self, interruption: Interruption) -> None:
+        self._interruption = interruption
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No single trial is stopped by Tune: interrupted ones end by themselves."""
+        return False
+
+    def stop_all(self) -> bool:
+        """True when all that ran has ended, or had its time."""
+        return self._interruption.over()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+_ERROR_LINE = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit)\b.*")
+
+
+def failure_reason(trial: Any) -> str:
+    """One line: the error that ended the trial's last attempt, from Tune's error file (its last section)."""
+    try:
+        section = Path(trial.error_file).read_text(errors="replace").rpartition("Failure #")[2]
+    except (OSError, TypeError):
+        section = ""
+    lines = [line.strip() for line in section.splitlines()[1:] if line.strip()]
+    named = [line for line in lines if _ERROR_LINE.match(line)]
+    return (named or lines or ["the worker ended without an error message"])[-1][:500]

@@ -1,0 +1,177 @@
+"""StudySpec's trials -> one Ray Tune experiment: resources, callbacks, interruption.
+
+Each invocation is one attempt with its own folder under ray/. Tune schedules and retries; what a trial was and is
+lies in the trial's folder, so nothing of Tune's state is ever restored.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from analysis.study_folder import StudyFolder
+from study.lock import StudyLock
+from study.resources import Machine, TrialResources
+from study.trial_runner import RunnerSettings, run_tune_trial
+from trainable.trial_state import TrialState
+
+if TYPE_CHECKING:
+    from trainable.image_data import ImageData
+
+INTERRUPT_GRACE_S = 8.0
+
+# Set before Ray is imported: none of its banners, boxes and default loggers between the user and the table.
+_QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: trials save their last epoch first
+    "TUNE_GLOBAL_CHECKPOINT_S": "60",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How trials are run; nothing here changes a result."""
+
+    checkpoint_interval_s: float = 30.0
+    max_failures: int = 2
+    verbose: bool = False
+
+
+class Interruption:
+    """Whether and when the user asked to stop, and whether the trials that ran then have ended."""
+
+    def __init__(self, lock: StudyLock) -> None:
+        self._lock = lock
+        self._awaited: set[str] | None = None
+        self.requested_at: float | None = None
+
+    def request(self) -> None:
+        """Ask all trials to save and end."""
+        if self.requested_at is None:
+            self.requested_at = time.monotonic()
+            threading.Thread(target=self._lock.stop_trials, name="stop-trials").start()
+
+    def observe_running(self, trials: set[str]) -> None:
+        """The trials that run now; those of the first call are waited for, later starts are not."""
+        self._awaited = trials if self._awaited is None else self._awaited & trials
+
+    def over(self) -> bool:
+        """True when the trials have ended, or had their time to."""
+        if self.requested_at is None:
+            return False
+        return self._awaited == set() or time.monotonic() - self.requested_at > INTERRUPT_GRACE_S
+
+
+def run_trials(
+    folder: StudyFolder,
+    states: Sequence[TrialState],
+    data: ImageData,
+    machine: Machine,
+    resources: TrialResources,
+    lock: StudyLock,
+    callbacks: Sequence[Any],
+    options: RunOptions,
+) -> bool:
+    """Run `states` as one Tune experiment; False when the user interrupted it.
+
+    Errors of single trials end up in their states, never here.
+    """
+    os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
+    import ray
+    from ray import tune
+
+    from study.callbacks import FailureRecorder, InterruptionStopper, RunningTrials
+
+    interruption = Interruption(lock)
+    settings = RunnerSettings(
+        study_folder=folder.path,
+        driver_token=lock.token,
+        num_threads=resources.cpus_per_trial,
+        gpu_share=resources.gpus_per_trial,
+        timing_exclusive=resources.timing_exclusive,
+        checkpoint_interval_s=options.checkpoint_interval_s,
+    )
+    with _local_ray(ray, machine, options), _signals(interruption):
+        trainable = tune.with_resources(
+            tune.with_parameters(run_tune_trial, settings=settings, data=data),
+            {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
+        )
+        tuner = tune.Tuner(
+            trainable,
+            param_space={"trial": tune.grid_search([describe_trial(state) for state in states])},
+            tune_config=tune.TuneConfig(
+                max_concurrent_trials=resources.max_concurrent,
+                reuse_actors=True,
+                trial_name_creator=_trial_name,
+                trial_dirname_creator=_trial_name,
+            ),
+            run_config=tune.RunConfig(
+                name=f"attempt-{time.strftime('%Y%m%dT%H%M%S')}-{lock.token[:4]}",
+                storage_path=str(folder.ray),
+                failure_config=tune.FailureConfig(max_failures=options.max_failures),
+                callbacks=[FailureRecorder(folder), RunningTrials(interruption), *callbacks],
+                stop=InterruptionStopper(interruption),
+                verbose=1 if options.verbose else 0,
+            ),
+        )
+        tuner.fit()
+    return interruption.requested_at is None
+
+
+def describe_trial(state: TrialState) -> dict[str, Any]:
+    """What Tune carries as a trial's configuration, under the key 'trial'."""
+    return {"trial_id": state.trial_id, "config": state.config.to_dict()}
+
+
+def _trial_name(trial: Any) -> str:
+    return str(trial.config["trial"]["trial_id"])
+
+
+@contextmanager
+def _local_ray(ray: Any, machine: Machine, options: RunOptions) -> Iterator[None]:
+    """A Ray of our own on this machine, on loopback, without a dashboard; gone afterwards."""
+    ray.init(
+        address="local",
+        num_cpus=machine.num_cpus,
+        num_gpus=machine.num_gpus,
+        include_dashboard=False,
+        log_to_driver=options.verbose,
+        logging_level=logging.INFO if options.verbose else logging.ERROR,
+        configure_logging=True,
+    )
+    if not options.verbose:
+        for name in ("ray", "ray.tune", "ray.train", "ray.data"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _signals(interruption: Interruption) -> Iterator[None]:
+    """SIGINT and SIGTERM ask the trials to save and end; a second one ends the driver at once."""
+
+    def on_signal(number: int, frame: Any) -> None:
+        if interruption.requested_at is not None:
+            raise KeyboardInterrupt
+        interruption.request()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,163 @@
+"""One driver per study folder: the lock file `driver.json`, its heartbeat, and the stop signal that trials read from it.
+
+The file is created exclusively, which network file systems honour too, and rewritten as a heartbeat. A lock is stale
+when its process is gone (same host) or when its heartbeat is old by the file system's own clock (another host).
+Trials poll the file: they end when it is gone, says that the driver is stopping, or belongs to another driver.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from trainable.files import write_json
+from trainable.trial_state import utc_now
+
+LOCK_FILE = "driver.json"
+HEARTBEAT_S = 5.0
+STALE_AFTER_S = 60.0
+_MISSES_ALLOWED = 4  # a network file system may hide a file for a moment while it is replaced
+
+
+class StudyLockedError(Exception):
+    """Another driver works on the study folder; the message names its host, process id and start."""
+
+
+class StudyLock:
+    """The right to work on one study folder; a context manager."""
+
+    def __init__(self, study_folder: Path) -> None:
+        self._path = study_folder / LOCK_FILE
+        self.token = secrets.token_hex(8)
+        self._content: dict[str, Any] = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "process_start": _process_start(os.getpid()),
+            "started_at": utc_now(),
+            "token": self.token,
+            "stopping": False,
+        }
+        self._writing = threading.Lock()
+        self._released = threading.Event()
+        self._heartbeat = threading.Thread(target=self._beat, name="study-lock", daemon=True)
+
+    def __enter__(self) -> StudyLock:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        while not self._create():
+            self._remove_stale()
+        self._heartbeat.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._released.set()
+        self._heartbeat.join()
+        if _read(self._path).get("token") == self.token:
+            self._path.unlink(missing_ok=True)
+
+    def stop_trials(self) -> None:
+        """Tell every trial of this driver to save its last epoch and end. Safe to call more than once."""
+        self._content["stopping"] = True
+        self._write()
+
+    def _create(self) -> bool:
+        try:
+            descriptor = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except FileExistsError:
+            return False
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(self._content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        return True
+
+    def _remove_stale(self) -> None:
+        """Take a stale lock out of the way, or raise StudyLockedError."""
+        holder = _read(self._path)
+        if not _is_stale(holder, self._path):
+            raise StudyLockedError(
+                f"{self._path.parent}: another driver works on this study (host {holder.get('host', 'unknown')}, process "
+                f"{holder.get('pid', 'unknown')}, since {holder.get('started_at', 'unknown')}); wait for it or stop it"
+            )
+        aside = self._path.with_name(f".{LOCK_FILE}.{self.token}.stale")
+        try:
+            self._path.rename(aside)  # of two drivers that try this, one succeeds
+        except FileNotFoundError:
+            return
+        aside.unlink(missing_ok=True)
+
+    def _write(self) -> None:
+        with self._writing:
+            if self._path.parent.is_dir() and not self._released.is_set():
+                write_json(self._path, self._content)
+
+    def _beat(self) -> None:
+        while not self._released.wait(HEARTBEAT_S):
+            try:
+                self._write()
+            except OSError:
+                continue  # a full disk must not end the heartbeat; the next one may get through
+
+
+def watch_lock(study_folder: Path, token: str, stop: threading.Event, interval_s: float = 0.5) -> Callable[[], None]:
+    """Set `stop` as soon as the driver with `token` is stopping or gone; returns a function that ends the watch."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        missed = 0
+        while not ended.wait(interval_s):
+            content = _read(study_folder / LOCK_FILE)
+            ours = content.get("token") == token
+            missed = 0 if ours else missed + 1
+            if missed == _MISSES_ALLOWED or (ours and content.get("stopping") is not False):
+                stop.set()
+                return
+
+    threading.Thread(target=watch, name="watch-driver", daemon=True).start()
+    return ended.set
+
+
+def _is_stale(holder: dict[str, Any], path: Path) -> bool:
+    if holder.get("host") == socket.gethostname() and isinstance(holder.get("pid"), int):
+        return _process_start(holder["pid"]) != holder.get("process_start")
+    return _age_s(path) > STALE_AFTER_S
+
+
+def _age_s(path: Path) -> float:
+    """Age of the file by the clock of its file system, so that hosts with different clocks agree."""
+    probe = path.with_name(f".{path.name}.{secrets.token_hex(4)}.probe")
+    try:
+        probe.touch()
+        return probe.stat().st_mtime - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _process_start(pid: int) -> str | None:
+    """When a process started, in the kernel's ticks; None where there is no such process (a zombie has ended too)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else fields[19]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The lock's content; an unreadable or half-written one counts as held by nobody known."""
+    for _ in range(3):
+        try:
+            content = json.loads(path.read_bytes())
+            return content if isinstance(content, dict) else {}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError):
+            time.sleep(0.05)
+    return {}

@@ -1,0 +1,160 @@
+"""What the user sees while trials run: a live table in a terminal, one plain line per epoch elsewhere.
+
+`Progress` holds the rows and draws them; `study.callbacks` feeds it. Knows no Ray.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from trainable.trial_state import TrialState
+
+_MAX_ROWS = 24
+
+
+@dataclass
+class Row:
+    """One trial as shown."""
+
+    state: TrialState
+    status: str
+    epoch: int = 0
+    latest: dict[str, Any] | None = None
+    epoch_time_s: float | None = None
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds to the trial's end, from its own last epochs; None before the first."""
+        if self.epoch_time_s is None:
+            return None
+        return (self.state.config.epochs - self.epoch) * self.epoch_time_s
+
+
+class Progress:
+    """The rows of all trials of an invocation, drawn live or as lines."""
+
+    def __init__(
+        self, console: Console, states: Sequence[TrialState], factors: Sequence[str], max_concurrent: int
+    ) -> None:
+        self._console = console
+        self._factors = list(factors) or ["batch_size", "learning_rate"]
+        self._max_concurrent = max_concurrent
+        self._rows = {
+            state.trial_id: Row(state, "done" if state.finished else "waiting", state.epochs_completed)
+            for state in states
+        }
+        self._live = (
+            Live(console=console, refresh_per_second=4, get_renderable=self.render) if console.is_terminal else None
+        )
+
+    def __enter__(self) -> Progress:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def start(self, trial_id: str) -> None:
+        """The trial got its place."""
+        self._rows[trial_id].status = "running"
+
+    def update(self, trial_id: str, result: dict[str, Any]) -> None:
+        """The trial finished an epoch; `result` holds the columns of its epoch record."""
+        row = self._rows[trial_id]
+        took_s = result["train_time_s"] + result["eval_time_s"]
+        row.epoch_time_s = took_s if row.epoch_time_s is None else 0.7 * row.epoch_time_s + 0.3 * took_s
+        row.epoch, row.latest = result["epoch"], result
+        if self._live is None:
+            self._console.print(self._line(row), highlight=False, soft_wrap=True)
+
+    def end(self, trial_id: str, status: str, reason: str | None = None) -> None:
+        """The trial ended, or an attempt of it did."""
+        row = self._rows[trial_id]
+        row.status = "done" if status == "completed" else status
+        if self._live is None or reason:
+            said = f": {reason}" if reason else ""
+            self._console.print(f"{self._name(row)}  {row.status}{said}", highlight=False, soft_wrap=True, markup=False)
+
+    def render(self) -> Table:
+        """The live table: running trials, then the latest others, at most a screenful."""
+        table = Table(box=None, pad_edge=False, header_style="bold", caption=self._summary(), caption_justify="left")
+        for name in (
+            *(_SHORT.get(f, f) for f in self._factors),
+            "seed",
+            "epoch",
+            "train",
+            "",
+            "test",
+            "",
+            "img/s",
+            "left",
+        ):
+            table.add_column(name, justify="right", no_wrap=True)
+        for row in self._shown():
+            table.add_row(*self._cells(row))
+        return table
+
+    def _shown(self) -> list[Row]:
+        rows = list(self._rows.values())
+        if len(rows) <= _MAX_ROWS:
+            return rows
+        rank = {"running": 0, "failed": 1, "diverged": 1, "done": 3}
+        chosen = sorted(rows, key=lambda row: rank.get(row.status, 2))[:_MAX_ROWS]
+        return [row for row in rows if row in chosen]
+
+    def _cells(self, row: Row) -> list[str]:
+        config = row.state.config
+        head = [*(f"{getattr(config, f)}" for f in self._factors), str(config.seed)]
+        epoch = f"{row.epoch}/{config.epochs}" if row.status == "running" else row.status
+        if row.latest is None:
+            return [*head, epoch, "", "", "", "", "", ""]
+        left = _clock(row.left_s) if row.status == "running" else ""
+        latest = row.latest
+        return [
+            *head, epoch, f"{latest['train_loss']:.3f}", f"{latest['train_accuracy']:.1%}", f"{latest['test_loss']:.3f}",
+            f"{latest['test_accuracy']:.1%}", f"{latest['images_per_s']:,.0f}", left,
+        ]  # fmt: skip
+
+    def _line(self, row: Row) -> str:
+        latest = row.latest or {}
+        return (
+            f"{self._name(row)}  epoch {row.epoch}/{row.state.config.epochs}  train {latest['train_loss']:.3f} "
+            f"{latest['train_accuracy']:.1%}  test {latest['test_loss']:.3f} {latest['test_accuracy']:.1%}  "
+            f"{latest['images_per_s']:,.0f} img/s  {_clock(row.left_s)} left"
+        )
+
+    def _name(self, row: Row) -> str:
+        values = "  ".join(f"{_SHORT.get(f, f)} {getattr(row.state.config, f)}" for f in self._factors)
+        return f"{time.strftime('%H:%M:%S')}  {values}  seed {row.state.config.seed}"
+
+    def _summary(self) -> str:
+        rows = list(self._rows.values())
+        done = sum(row.status not in ("running", "waiting", "pending") for row in rows)
+        times = [row.epoch_time_s for row in rows if row.epoch_time_s is not None]
+        if not times:
+            return f"{done} of {len(rows)} trials done"
+        mean_s = sum(times) / len(times)
+        open_rows = [row for row in rows if row.status in ("running", "waiting", "pending")]
+        left_s = [row.left_s or (row.state.config.epochs - row.epoch) * mean_s for row in open_rows]
+        total_s = max([sum(left_s) / self._max_concurrent, *left_s], default=0.0)
+        return f"{done} of {len(rows)} trials done, {_clock(total_s)} left"
+
+
+_SHORT = {"batch_size": "batch", "learning_rate": "lr"}
+
+
+def _clock(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

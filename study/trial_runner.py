@@ -1,0 +1,77 @@
+"""The thin Tune trainable: configuration in, `run_trial` out, one small report per epoch.
+
+Runs in Ray's worker processes, which are reused from trial to trial. Everything a trial must not lose is in its own
+folder before it is reported, so Ray's files are never read back.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from study.lock import watch_lock
+from trainable.config import TrialConfig, trial_id
+
+if TYPE_CHECKING:
+    from trainable.image_data import ImageData
+    from trainable.training import EpochResult
+
+
+@dataclass(frozen=True)
+class RunnerSettings:
+    """What every trial of one driver shares."""
+
+    study_folder: Path
+    driver_token: str
+    num_threads: int
+    gpu_share: float
+    timing_exclusive: bool
+    checkpoint_interval_s: float
+
+
+def run_tune_trial(tune_config: Mapping[str, Any], *, settings: RunnerSettings, data: ImageData) -> None:
+    """Train the configuration in `tune_config["trial"]["config"]` and report each epoch to Tune.
+
+    An error is noted in the trial's state by the driver, which also sees the workers that died without a word.
+    """
+    import ray
+    import torch
+    from ray import tune
+
+    from trainable.trial import Placement, run_trial
+
+    config = TrialConfig.from_dict(tune_config["trial"]["config"])
+    use_cuda = settings.gpu_share > 0 and torch.cuda.is_available() and bool(ray.get_gpu_ids())
+    if use_cuda:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    placement = Placement(
+        device="cuda" if use_cuda else "cpu",
+        num_threads=settings.num_threads,
+        gpu_share=settings.gpu_share if use_cuda else 0.0,
+        timing_exclusive=settings.timing_exclusive,
+    )
+    stop = threading.Event()
+    end_watch = watch_lock(settings.study_folder, settings.driver_token, stop)
+    try:
+        run_trial(
+            config,
+            data,
+            settings.study_folder / "trials" / trial_id(config, data.fingerprint),
+            placement,
+            on_epoch=lambda result: tune.report(build_report(result)),
+            stop=stop,
+            checkpoint_interval_s=settings.checkpoint_interval_s,
+        )
+    finally:
+        end_watch()
+
+
+def build_report(result: EpochResult) -> dict[str, Any]:
+    """The scalars of one epoch, and its step series for trackers; layer records are not sent through Tune."""
+    scalars = {name: value for name, value in result.metrics.items() if value is not None and name != "trial_id"}
+    steps = result.steps.drop_columns(["trial_id", "epoch"]).to_pylist()
+    return {**scalars, "step_series": steps}

@@ -1,0 +1,103 @@
+"""`python -m trainable`: one trial in this process, without Ray, one line per epoch."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainable.config import FIELDS, TrialConfig, parse_override, trial_id
+
+if TYPE_CHECKING:
+    from trainable.training import EpochResult
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m trainable",
+        description="Train one configuration in this process and print one line per epoch.",
+        epilog="fields and defaults: " + ", ".join(f"{name}={spec.default}" for name, spec in FIELDS.items()),
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of TrialConfig")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with CIFAR-10; default: cache, else download")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="keep checkpoints and records in DIR/<trial id>; go on from there"
+    )
+    parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads (default: all)")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one trial; 0 completed, 1 diverged, 2 bad input, 130 interrupted."""
+    options = build_parser().parse_args(arguments)
+    try:
+        config = TrialConfig.from_dict(dict(parse_override(text) for text in options.set))
+        return _run(config, options)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        where = f"; the same command goes on from {options.out}" if options.out else ""
+        print(f"interrupted{where}", file=sys.stderr)
+        return 130
+
+
+def _run(config: TrialConfig, options: argparse.Namespace) -> int:
+    import torch
+
+    from trainable.data import load_data
+    from trainable.training import TrainingDiverged, train
+    from trainable.trial import Placement, run_trial
+
+    if options.threads < 1:
+        raise ValueError(f"--threads {options.threads} is not a number of threads")
+    _check_device(options.device)
+    data = load_data(config.dataset, options.data)
+    print(f"{data.dataset}  {len(data.train_labels):,}/{len(data.test_labels):,} images from {data.source}")
+    print(f"trial {trial_id(config, data.fingerprint)}  width {config.width}  batch {config.batch_size}  "
+          f"lr {config.learning_rate:g}  seed {config.seed}  {config.precision} on {options.device}")  # fmt: skip
+    if options.out is not None:
+        folder = options.out.absolute() / trial_id(config, data.fingerprint)
+        placement = Placement(device=options.device, num_threads=options.threads)
+        state = run_trial(config, data, folder, placement, on_epoch=_print_epoch)
+        print(f"{state.status}{': ' + state.reason if state.reason else ''}  {folder}")
+        return 1 if state.status == "diverged" else 0
+    torch.set_num_threads(options.threads)
+    try:
+        for result in train(config, data, device=options.device):
+            _print_epoch(result)
+    except TrainingDiverged as diverged:
+        print(f"diverged: {diverged}")
+        return 1
+    return 0
+
+
+def _check_device(name: str) -> None:
+    import torch
+
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"--device {name}: no such kind of device; cpu and cuda are known") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"--device {name}: only cpu and cuda are supported")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device {name}: torch sees no CUDA device here")
+
+
+def _print_epoch(result: EpochResult) -> None:
+    row = result.metrics
+    print(
+        f"epoch {row['epoch']:>3}  train {row['train_loss']:.3f} {row['train_accuracy']:.2%}  "
+        f"test {row['test_loss']:.3f} {row['test_accuracy']:.2%}  lr {row['learning_rate']:.4f}  "
+        f"{row['images_per_s']:,.0f} images/s  {row['train_time_s']:.1f} s",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,260 @@
+"""Training of one configuration, as a generator that yields what was measured after every epoch.
+
+`train` is the seam of the project: Ray Tune, the command line and the tests all consume it. What an epoch does follows
+from the configuration, the data and the epoch's number alone, so a resumed trial repeats an uninterrupted one bit for
+bit on the CPU. Loss and correct counts stay on the device during an epoch; the host reads them once, at its end.
+Knows no Ray, no files and no terminal.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import nn
+
+from trainable.augmentation import EvaluationBatches, TrainingBatches, draw_order, normalise
+from trainable.checkpoint import Checkpoint
+from trainable.config import TrialConfig, trial_id
+from trainable.data import ImageData, Split, split_data
+from trainable.evaluation import autocast, evaluate
+from trainable.instruments.probe import LayerMeasurements, LayerProbe, is_due
+from trainable.model import build_model
+from trainable.records import TrialRecords, build_table
+
+_EVALUATION_BATCH = {"cpu": 250, "cuda": 2_000}
+_NOISE_SCALE_IMAGES = 256
+_GLOBAL_GRADIENT = ("gradient_mean_abs", "gradient_max_abs", "gradient_l2")
+
+
+class TrainingDiverged(Exception):
+    """The loss is not finite any more. The records of the epoch were yielded before."""
+
+    def __init__(self, epoch: int, step: int) -> None:
+        super().__init__(f"loss not finite in epoch {epoch}, first at step {step}")
+        self.epoch, self.step = epoch, step
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """One finished epoch: its row of the epoch records, its step records, and all records of the trial so far."""
+
+    trial_id: str
+    epoch: int
+    metrics: Mapping[str, Any]
+    steps: pa.Table
+    records: TrialRecords
+    take_checkpoint: Callable[[], Checkpoint]  # a copy of the state now; call before the next epoch is asked for
+
+
+@dataclass(frozen=True)
+class _EpochTotals:
+    """What the steps of one epoch left behind, on the host: per step its loss and correct count (num_batches,)."""
+
+    losses: np.ndarray
+    correct: np.ndarray
+    measured_steps: list[int]
+    measurements: LayerMeasurements
+    instrument_time_s: float
+
+
+def train(
+    config: TrialConfig,
+    data: ImageData,
+    resume: Checkpoint | None = None,
+    *,
+    device: str = "cpu",
+    stop: threading.Event | None = None,
+) -> Iterator[EpochResult]:
+    """Train one configuration and yield an EpochResult after each epoch, from the one after `resume` on.
+
+    `device` is a torch device. When `stop` is set the generator ends within one step, without the epoch in progress.
+    Errors: TrainingDiverged after the epoch whose loss is not finite; ValueError where data, configuration and
+    checkpoint do not fit together.
+    """
+    target = torch.device(device)
+    splits = split_data(data, config)
+    batches = TrainingBatches(splits.train, config, target)
+    test = EvaluationBatches(splits.test, target, _EVALUATION_BATCH[target.type])
+    validation = EvaluationBatches(splits.validation, target, _EVALUATION_BATCH[target.type])
+    model = build_model(config.width, config.seed, len(data.class_names)).to(target, memory_format=torch.channels_last)
+    probe = LayerProbe(model, [p.detach().clone() for p in model.parameters()], _num_measurements(config, batches))
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+    records = TrialRecords.empty() if resume is None else _restore(resume, config, data, model, optimizer)
+    name = trial_id(config, data.fingerprint)
+
+    for epoch in range(1 if resume is None else resume.epoch + 1, config.epochs + 1):
+        set_learning_rate(optimizer, cosine_learning_rate(config, epoch - 1))
+        started = time.perf_counter()
+        totals = _train_epoch(model, optimizer, batches, probe, config, name, epoch, stop)
+        if totals is None:
+            return
+        trained = time.perf_counter()
+        noise = _epoch_noise_scale(model, splits.train, config, epoch, target)
+        measured = time.perf_counter()
+        test_scores = evaluate(model, test, config, stop)
+        validation_scores = evaluate(model, validation, config, stop) if validation.num_images else (None, None)
+        if test_scores is None or validation_scores is None:
+            return
+        evaluated = time.perf_counter()
+
+        images = batches.num_batches * config.batch_size
+        metrics: dict[str, Any] = {
+            "trial_id": name,
+            "epoch": epoch,
+            "step": epoch * batches.num_batches,
+            "train_loss": float(totals.losses.mean()),
+            "train_accuracy": float(totals.correct.sum() / images),
+            "test_loss": test_scores[0],
+            "test_accuracy": test_scores[1],
+            "val_loss": validation_scores[0],
+            "val_accuracy": validation_scores[1],
+            "learning_rate": cosine_learning_rate(config, epoch),
+            "train_time_s": trained - started,
+            "eval_time_s": evaluated - measured,
+            "instrument_time_s": totals.instrument_time_s + measured - trained,
+            "images_per_s": images / (trained - started),
+            "peak_memory_bytes": peak_memory_bytes(target),
+            **noise,
+        }
+        steps = _step_records(config, name, epoch, totals, batches.num_batches)
+        records = records.extended(TrialRecords(build_table("epochs", [metrics]), steps, totals.measurements.layers))
+
+        def take_checkpoint(epoch: int = epoch, records: TrialRecords = records) -> Checkpoint:
+            return Checkpoint(
+                config, data.fingerprint, epoch, _copied(model.state_dict()), _copied(optimizer.state_dict()), records
+            )
+
+        yield EpochResult(name, epoch, metrics, steps, records, take_checkpoint)
+        if not np.isfinite(totals.losses).all():
+            raise TrainingDiverged(epoch, (epoch - 1) * batches.num_batches + int(np.isfinite(totals.losses).argmin()))
+
+
+def _train_epoch(
+    model: nn.Module, optimizer: torch.optim.Optimizer, batches: TrainingBatches, probe: LayerProbe,
+    config: TrialConfig, name: str, epoch: int, stop: threading.Event | None,
+) -> _EpochTotals | None:  # fmt: skip
+    """One pass over the training images; None when asked to stop."""
+    model.train()
+    losses = torch.empty(batches.num_batches, device=batches.device)
+    correct = torch.empty(batches.num_batches, device=batches.device)
+    instrument_time_s = 0.0
+    for step, (images, labels) in enumerate(batches.epoch(epoch)):
+        if stop is not None and stop.is_set():
+            return None
+        optimizer.zero_grad(set_to_none=True)
+        with autocast(config, batches.device):
+            logits = model(images)
+            loss = nn.functional.cross_entropy(logits, labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if is_due(step, config.instrument_every_steps):
+            before = time.perf_counter()
+            probe.before_step()
+            stepping = time.perf_counter()
+            optimizer.step()
+            stepped = time.perf_counter()
+            probe.after_step()
+            instrument_time_s += stepping - before + time.perf_counter() - stepped
+        else:
+            optimizer.step()
+        with torch.no_grad():
+            losses[step] = loss
+            correct[step] = (logits.argmax(dim=1) == labels).sum()
+    first = (epoch - 1) * batches.num_batches
+    measured = [first + s for s in range(batches.num_batches) if is_due(s, config.instrument_every_steps)]
+    host_losses, host_correct = torch.stack([losses, correct]).double().cpu().numpy()
+    return _EpochTotals(host_losses, host_correct, measured, probe.drain(name, epoch, measured), instrument_time_s)
+
+
+def cosine_learning_rate(config: TrialConfig, finished_epochs: int) -> float:
+    """The learning rate after so many epochs: cosine annealing to 0 with T_max = epochs, stepped once per epoch."""
+    return config.learning_rate * (1 + math.cos(math.pi * finished_epochs / config.epochs)) / 2
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Use `learning_rate` for every parameter from the next step on."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Peak memory allocated on a CUDA device since the process's peak was reset; on the CPU the process's peak memory."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _num_measurements(config: TrialConfig, batches: TrainingBatches) -> int:
+    return sum(is_due(step, config.instrument_every_steps) for step in range(batches.num_batches))
+
+
+def _step_records(config: TrialConfig, name: str, epoch: int, totals: _EpochTotals, num_batches: int) -> pa.Table:
+    """Rows for the steps that are logged or instrumented; what was not measured at a step is null."""
+    running = totals.correct.cumsum() / (np.arange(1, num_batches + 1) * config.batch_size)
+    measured = {
+        step: {name: float(getattr(totals.measurements, name)[i]) for name in _GLOBAL_GRADIENT}
+        for i, step in enumerate(totals.measured_steps)
+    }
+    first = (epoch - 1) * num_batches
+    rows = [
+        {
+            "trial_id": name,
+            "epoch": epoch,
+            "step": first + step,
+            "batch_loss": float(totals.losses[step]),
+            "running_accuracy": float(running[step]),
+            "learning_rate": cosine_learning_rate(config, epoch - 1),
+            **measured.get(first + step, {}),
+        }
+        for step in range(num_batches)
+        if step % config.log_every_steps == 0 or is_due(step, config.instrument_every_steps)
+    ]
+    return build_table("steps", rows)
+
+
+def _epoch_noise_scale(
+    model: nn.Module, split: Split, config: TrialConfig, epoch: int, device: torch.device
+) -> dict[str, float | None]:
+    """The noise scale columns of this epoch, measured on images of its first steps, not augmented; {} if not due."""
+    if not is_due(epoch - 1, config.noise_scale_every_epochs):
+        return {}
+    from trainable.instruments.noise_scale import measure_noise_scale
+
+    chosen = draw_order(len(split.labels), config, epoch)[:_NOISE_SCALE_IMAGES].numpy()
+    images = normalise(torch.from_numpy(split.images[chosen]).to(device))
+    return asdict(measure_noise_scale(model, images, torch.from_numpy(split.labels[chosen]).to(device)))
+
+
+def _restore(
+    checkpoint: Checkpoint, config: TrialConfig, data: ImageData, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> TrialRecords:
+    """Put model and optimizer into the checkpoint's state and return its records."""
+    if checkpoint.config != config or checkpoint.data_fingerprint != data.fingerprint:
+        raise ValueError("the checkpoint belongs to another configuration or other data")
+    try:
+        model.load_state_dict(checkpoint.model)
+        optimizer.load_state_dict(_copied(checkpoint.optimizer))
+    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"the checkpoint does not fit the model: {str(error).splitlines()[0]}") from error
+    return checkpoint.records
+
+
+def _copied(state: Any) -> Any:
+    """A state dict with every tensor cloned, on the device it is on: the host copy is the writer's business."""
+    if isinstance(state, torch.Tensor):
+        return state.detach().clone()
+    if isinstance(state, Mapping):
+        return {key: _copied(value) for key, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return [_copied(value) for value in state]
+    return state

@@ -1,0 +1,171 @@
+"""One trial in its folder: goes on from the newest checkpoint, trains to the end, leaves its state on disk.
+
+    trial.json                    status, reason, attempts, hardware, times (trial_state.py)
+    epoch-<epoch>.<digest>.ckpt   the newest checkpoints, the truth from which a trial goes on
+    epochs.parquet ...            the records of the newest checkpoint, for readers without torch
+
+Written in this order: checkpoint, records, state; a crash in between leaves a trial that goes on. Ray's runner and
+`python -m trainable` both run their trials through `run_trial`. Knows no Ray.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from trainable.checkpoint import Checkpoint, load_newest_checkpoint, write_checkpoint
+from trainable.config import TrialConfig
+from trainable.data import ImageData
+from trainable.files import write_atomically
+from trainable.fingerprint import code_fingerprint, cpu_name
+from trainable.records import TrialRecords
+from trainable.training import EpochResult, TrainingDiverged, train
+from trainable.trial_state import TrialState, read_state, utc_now, write_state
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a trial runs and what it shares."""
+
+    device: str = "cpu"
+    num_threads: int = 1
+    gpu_share: float = 0.0
+    timing_exclusive: bool = True
+
+
+def run_trial(
+    config: TrialConfig,
+    data: ImageData,
+    folder: Path,
+    placement: Placement,
+    *,
+    on_epoch: Callable[[EpochResult], None] = lambda result: None,
+    stop: threading.Event | None = None,
+    checkpoint_interval_s: float = 30.0,
+) -> TrialState:
+    """Train one configuration in its folder to the end, or until `stop` is set; returns the state it leaves there.
+
+    A trial that diverges is an outcome (status diverged), one that is stopped stays pending with its last epoch saved.
+    Any other exception is the caller's to record, after the trial's last whole epoch was saved if that is possible.
+    """
+    started = time.monotonic()
+    torch.set_num_threads(placement.num_threads)
+    checkpoint, problems = load_newest_checkpoint(folder, config, data.fingerprint)
+    before = read_state(folder) or TrialState(config=config, data_fingerprint=data.fingerprint)
+    state = _started(before, placement, checkpoint, problems)
+    write_state(folder, state)
+
+    def saved_state(epoch: int) -> TrialState:
+        return replace(state, epochs_completed=epoch, wall_time_s=before.wall_time_s + time.monotonic() - started)
+
+    with _CheckpointWriter(folder, checkpoint, checkpoint_interval_s, saved_state) as writer:
+        status, reason = "completed", None
+        try:
+            for result in train(config, data, checkpoint, device=placement.device, stop=stop):
+                writer.offer(result.take_checkpoint())
+                on_epoch(result)
+        except TrainingDiverged as diverged:
+            status, reason = "diverged", str(diverged)
+        writer.finish()
+        if status == "completed" and writer.newest_epoch < config.epochs:
+            status, reason = "pending", "interrupted"
+    state = replace(saved_state(writer.newest_epoch), status=status, reason=reason, ended_at=utc_now())
+    write_state(folder, state)
+    return state
+
+
+def export_records(folder: Path, records: TrialRecords) -> None:
+    """Write a trial's records as Parquet files, each replaced in one step."""
+    for kind, table in records.tables().items():
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        write_atomically(folder / f"{kind}.parquet", sink.getvalue())
+
+
+def _started(
+    before: TrialState, placement: Placement, checkpoint: Checkpoint | None, problems: list[str]
+) -> TrialState:
+    device = torch.device(placement.device)
+    return replace(
+        before,
+        status="running",
+        reason=None,
+        code_fingerprint=code_fingerprint(),
+        epochs_completed=checkpoint.epoch if checkpoint else 0,
+        attempts=before.attempts + 1,
+        notes=before.notes + tuple(problems),
+        hardware=torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
+        hostname=socket.gethostname(),
+        num_threads=placement.num_threads,
+        gpu_share=placement.gpu_share,
+        timing_exclusive=placement.timing_exclusive and before.timing_exclusive is not False,
+        torch_version=torch.__version__,
+        started_at=before.started_at or utc_now(),
+        ended_at=None,
+    )
+
+
+class _CheckpointWriter:
+    """Writes checkpoints beside the training: one thread, the newest offered one, no more often than the interval.
+
+    An error of the thread is raised at the next offer, so a trial whose disk is full fails instead of running on.
+    """
+
+    def __init__(
+        self, folder: Path, resumed: Checkpoint | None, interval_s: float, saved_state: Callable[[int], TrialState]
+    ) -> None:
+        self._folder, self._interval_s, self._saved_state = folder, interval_s, saved_state
+        self._newest = resumed
+        self._written_epoch = 0  # so that a resumed trial that has nothing left to do exports its records again
+        self._written_at = time.monotonic()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+
+    @property
+    def newest_epoch(self) -> int:
+        """The last epoch that was offered, or the one the trial went on from."""
+        return self._newest.epoch if self._newest else 0
+
+    def offer(self, checkpoint: Checkpoint) -> None:
+        """Take over `checkpoint`; write it now if one is due and none is being written."""
+        self._newest = checkpoint
+        if self._writing is not None and self._writing.done():
+            self._writing.result()
+            self._writing = None
+        if self._writing is None and time.monotonic() - self._written_at >= self._interval_s:
+            self._writing = self._thread.submit(self._write, checkpoint)
+
+    def finish(self) -> None:
+        """Return when the newest checkpoint is on disk."""
+        if self._writing is not None:
+            self._writing.result()
+            self._writing = None
+        if self._newest is not None and self._written_epoch < self._newest.epoch:
+            self._write(self._newest)
+
+    def _write(self, checkpoint: Checkpoint) -> None:
+        write_checkpoint(self._folder, checkpoint)
+        export_records(self._folder, checkpoint.records)
+        write_state(self._folder, self._saved_state(checkpoint.epoch))
+        self._written_epoch, self._written_at = checkpoint.epoch, time.monotonic()
+
+    def __enter__(self) -> _CheckpointWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is not None:  # the trial failed: what it had finished is still worth keeping
+                self.finish()
+        except OSError:
+            pass  # the failure that is already on its way says more than a second one
+        finally:
+            self._thread.shutdown(wait=True)

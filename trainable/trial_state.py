@@ -1,0 +1,114 @@
+"""The state of one trial on disk: trial.json, and the names of the files beside it. Imports no torch.
+
+States: pending (not started, or interrupted and ready to go on), running, completed, diverged, pruned, failed; each
+with a reason where one is needed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from trainable.config import TrialConfig, cell_id, trial_id
+from trainable.files import write_json
+from trainable.records import TRIAL_STATUSES, config_columns
+
+STATE_FILE = "trial.json"
+RECORD_KINDS = ("epochs", "steps", "layers")
+FINISHED = ("completed", "diverged", "pruned")
+
+
+class TrialStateError(ValueError):
+    """A trial.json that cannot be read; the message names the file and the reason."""
+
+
+@dataclass(frozen=True)
+class TrialState:
+    """Everything about a trial that is not a measurement of its training; columns of the same names in trials."""
+
+    config: TrialConfig
+    data_fingerprint: str
+    code_fingerprint: str | None = None
+    status: str = "pending"
+    reason: str | None = None
+    epochs_completed: int = 0
+    attempts: int = 0
+    failures: tuple[str, ...] = ()  # one reason for each attempt that ended with an error
+    notes: tuple[str, ...] = ()  # what else happened, e.g. a damaged checkpoint that was passed over
+    hardware: str | None = None
+    hostname: str | None = None
+    num_threads: int | None = None
+    gpu_share: float | None = None
+    timing_exclusive: bool | None = None
+    torch_version: str | None = None
+    started_at: str | None = None
+    ended_at: str | None = None
+    wall_time_s: float = 0.0
+
+    @property
+    def trial_id(self) -> str:
+        """The id that follows from configuration and data."""
+        return trial_id(self.config, self.data_fingerprint)
+
+    @property
+    def finished(self) -> bool:
+        """True where running it again would train nothing."""
+        return self.status in FINISHED
+
+    def to_row(self) -> dict[str, Any]:
+        """The trial's row of the trials records."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NO_COLUMN}
+        return {
+            "trial_id": self.trial_id,
+            "cell_id": cell_id(self.config),
+            "seed": self.config.seed,
+            **config_columns(self.config),
+            **values,
+            "failures": len(self.failures),
+        }
+
+
+_NO_COLUMN = ("config", "notes")
+
+
+def utc_now() -> str:
+    """The time now in UTC, ISO 8601 to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def write_state(folder: Path, state: TrialState) -> None:
+    """Replace trial.json in one step."""
+    write_json(folder / STATE_FILE, {"trial_id": state.trial_id, **asdict(state)})
+
+
+def read_state(folder: Path) -> TrialState | None:
+    """The state in a trial's folder, None where there is none yet. Errors: TrialStateError."""
+    path = folder / STATE_FILE
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise TrialStateError(f"{path}: cannot be read ({error})") from error
+    try:
+        return _parse_state(content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise TrialStateError(f"{path}: not the state of a trial ({error})") from error
+
+
+def _parse_state(content: Mapping[str, Any]) -> TrialState:
+    values = dict(content)
+    claimed = values.pop("trial_id")
+    values["config"] = TrialConfig.from_dict(values["config"])
+    for name in ("failures", "notes"):
+        values[name] = tuple(str(text) for text in values[name])
+    state = TrialState(**values)
+    if state.status not in TRIAL_STATUSES:
+        raise ValueError(f"unknown status {state.status!r}")
+    if claimed != state.trial_id:
+        raise ValueError("its configuration does not match its id")
+    return state
