@@ -1,0 +1,87 @@
+"""Gradient noise scale: how many images a step needs before its gradient is more signal than noise.
+
+McCandlish et al. 2018 (arXiv 1812.06162), appendix A.1, from microbatches at fixed weights. A batch of B images has an
+expected squared gradient norm of |G|^2 + tr(S) / B, so raw norms at two batch sizes compare nothing; the two estimates
+here do. Batch norm normalises over a microbatch, as it does in training over a batch: the gradient meant is the one of
+batches of that size. Called beside the training path, which it leaves exactly as it was; it must not know the loop.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+MICROBATCH_SIZE = 32
+NUM_MICROBATCHES = 8
+
+
+@dataclass(frozen=True)
+class NoiseScale:
+    """tr(S) / |G|^2 in images, None where the estimate of |G|^2 is not positive, and its two unbiased parts."""
+
+    noise_scale: float | None
+    gradient_l2_squared_unbiased: float
+    gradient_covariance_trace: float
+
+
+def measure_noise_scale(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+    microbatch_size: int = MICROBATCH_SIZE,
+) -> NoiseScale:
+    """The noise scale of `model` on `images` (normalised, as in training), cut into microbatches in the order given.
+
+    `loss` is a mean over a batch. Parameters, their gradients, buffers, training flags and random streams are left as
+    they were. Errors: ValueError where the images do not fill two or more microbatches exactly.
+    """
+    num_microbatches, rest = divmod(len(images), microbatch_size)
+    if num_microbatches < 2 or rest:
+        raise ValueError(f"{len(images)} images do not fill two or more microbatches of {microbatch_size}")
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    total: list[Tensor] = []
+    squares = []
+    with _set_aside(model, images.device) as buffers:
+        for batch, targets in zip(images.chunk(num_microbatches), labels.chunk(num_microbatches), strict=True):
+            batch_loss = loss(functional_call(model, buffers, (batch,)), targets)
+            gradients = list(torch.autograd.grad(batch_loss, parameters))
+            squares.append(_square_sum(gradients))
+            if total:
+                torch._foreach_add_(total, gradients)
+            else:
+                total = gradients
+    small, large = torch.stack([torch.stack(squares).mean(), _square_sum(total) / num_microbatches**2]).tolist()
+    return _estimate(small, large, microbatch_size, microbatch_size * num_microbatches)
+
+
+def _estimate(small: float, large: float, small_batch: int, large_batch: int) -> NoiseScale:
+    """Squared gradient norms at two batch sizes -> the estimates, equations A.1 and A.2 of the paper."""
+    signal = (large_batch * large - small_batch * small) / (large_batch - small_batch)
+    noise = (small - large) / (1 / small_batch - 1 / large_batch)
+    scale = noise / signal if signal > 0 else math.nan
+    return NoiseScale(scale if math.isfinite(scale) else None, signal, noise)
+
+
+def _square_sum(tensors: list[Tensor]) -> Tensor:
+    return torch.stack(torch._foreach_norm(tensors)).double().square().sum()
+
+
+@contextmanager
+def _set_aside(model: nn.Module, device: torch.device) -> Iterator[dict[str, Tensor]]:
+    """Within it the model is in training mode; yields copies of its buffers, for batch norm to write to."""
+    flags = [(module, module.training) for module in model.modules()]
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            model.train()
+            yield {name: buffer.clone() for name, buffer in model.named_buffers()}
+        finally:
+            for module, training in flags:
+                module.training = training
