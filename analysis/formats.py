@@ -179,7 +179,7 @@ def _usual(value: float, kind: ColumnKind) -> str:
         return f"{value:.1e}" if value < 0.001 else f"{value:.3f}"
     if kind == "seconds":
         return _rounded(value, 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2)
-    return f"{value:.4g}"
+    return f"{value:.3g}"
 
 
 def _is_number(value: Any) -> bool:

@@ -1,7 +1,7 @@
 """Records -> one row per trial, and cells with mean, spread and number of seeds.
 
-The metrics are those of metrics.py. Final values come from trials that completed; times only from trials that had their device to themselves, and only from one kind
-of hardware.
+The metrics are those of metrics.py. Final values come from trials that completed; times only from trials that had their
+device to themselves, and only from one kind of hardware.
 """
 
 from __future__ import annotations

@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
+from analysis.effects import build_factors
 from analysis.frames import FINISHED, Study, load_study
 from analysis.metrics import METRICS
+from analysis.pairwise import build_pairwise
 from analysis.result_table import Column, ColumnKind, ResultTable
 from analysis.study_folder import StudyFolder
 from analysis.summary import hardware_of, study_notes, summarize_cells, summarize_trials, timing_note
@@ -168,4 +170,6 @@ _BUILDERS: dict[str, Callable[[Study], ResultTable]] = {
     "epochs": _build_epochs,
     "learning_rate": _build_learning_rate,
     "trials": _build_trials,
+    "pairwise": build_pairwise,
+    "factors": build_factors,
 }
