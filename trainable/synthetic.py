@@ -6,6 +6,9 @@ every machine: random numbers come from raw PCG64 bits, and only arithmetic that
 whose order a library may choose), so that the data fingerprint does not depend on processor or NumPy version.
 """
 
+# mypy: disable-error-code="no-any-return"
+# NumPy declares most of its arithmetic as Any.
+
 from __future__ import annotations
 
 from collections.abc import Callable
