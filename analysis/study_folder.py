@@ -159,11 +159,10 @@ class StudyFolder:
         return table
 
     def write_records(self, kind: str, table: pa.Table) -> None:
-        """Replace the file of one kind of record in one step; `table` must have its schema."""
+        """Replace the file of one kind of record in one step; `table` must have its schema, extra metadata is kept."""
+        metadata = {**(table.schema.metadata or {}), **SCHEMAS[kind].metadata}
         sink = pa.BufferOutputStream()
-        pq.write_table(
-            table.cast(SCHEMAS[kind]).replace_schema_metadata(SCHEMAS[kind].metadata), sink, compression="zstd"
-        )
+        pq.write_table(table.cast(SCHEMAS[kind]).replace_schema_metadata(metadata), sink, compression="zstd")
         write_atomically(self.records(kind), sink.getvalue())
 
     def read_samples(self) -> tuple[np.ndarray, list[str]] | None:

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
 from analysis.study_folder import StudyFolder, StudyFolderError
-from study.ledger import record_failure
+from study.ledger import consolidate, load_state, record_failure
 
 if TYPE_CHECKING:
     from study.driver import Interruption
+    from study.progress import Progress
 
 _log = logging.getLogger(__name__)
+_GATHER_INTERVAL_S = 10.0
 
 
 class FailureRecorder(tune.Callback):
@@ -37,9 +40,66 @@ class FailureRecorder(tune.Callback):
 
     def _record(self, trial: Any, *, final: bool) -> None:
         try:
-            record_failure(self._folder, trial.config["trial"]["trial_id"], failure_reason(trial), final=final)
+            record_failure(self._folder, _id(trial), failure_reason(trial), final=final)
         except (OSError, StudyFolderError) as error:
             _log.warning("the failure of trial %s could not be recorded: %s", trial, error)
+
+
+class ProgressReporter(tune.Callback):
+    """Feeds the live table, and gathers the study's records every now and then so that a reader can watch."""
+
+    def __init__(self, progress: Progress, folder: StudyFolder) -> None:
+        self._progress = progress
+        self._folder = folder
+        self._gathered_at = time.monotonic()
+        self._gathering_s = 0.0
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial begins, or goes on."""
+        self._progress.start(_id(trial))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """A trial finished an epoch."""
+        if "train_loss" in result:
+            self._progress.update(_id(trial), result)
+        self._gather_when_due()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial ended; its state on disk says how."""
+        try:
+            state = load_state(self._folder, _id(trial))
+        except StudyFolderError as error:
+            self._progress.end(_id(trial), "failed", str(error))
+            return
+        if state is None:
+            self._progress.end(_id(trial), "failed", "its folder is gone")
+        else:
+            self._progress.end(_id(trial), state.status, state.reason)
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """An attempt failed; the trial goes on from its newest checkpoint."""
+        self._progress.end(_id(trial), "waiting", f"goes on after: {failure_reason(trial)}")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The last attempt failed."""
+        self._progress.end(_id(trial), "failed", failure_reason(trial))
+
+    def _gather_when_due(self) -> None:
+        """Gathering is kept to a fiftieth of the time, however large the study grows."""
+        now = time.monotonic()
+        if now - self._gathered_at < max(_GATHER_INTERVAL_S, 50 * self._gathering_s):
+            return
+        try:
+            consolidate(self._folder)
+        except (OSError, StudyFolderError) as error:
+            _log.warning("records could not be gathered: %s", error)
+        self._gathered_at = time.monotonic()
+        self._gathering_s = self._gathered_at - now
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
 
 
 class RunningTrials(tune.Callback):
@@ -73,6 +133,10 @@ class InterruptionStopper(tune.Stopper):
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
+
+
+def _id(trial: Any) -> str:
+    return str(trial.config["trial"]["trial_id"])
 
 
 _ERROR_LINE = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit)\b.*")

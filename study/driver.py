@@ -23,6 +23,7 @@ from study.trial_runner import RunnerSettings, run_tune_trial
 from trainable.trial_state import TrialState
 
 if TYPE_CHECKING:
+    from study.progress import Progress
     from trainable.image_data import ImageData
 
 INTERRUPT_GRACE_S = 8.0
@@ -81,7 +82,7 @@ def run_trials(
     machine: Machine,
     resources: TrialResources,
     lock: StudyLock,
-    callbacks: Sequence[Any],
+    progress: Progress,
     options: RunOptions,
 ) -> bool:
     """Run `states` as one Tune experiment; False when the user interrupted it.
@@ -92,7 +93,7 @@ def run_trials(
     import ray
     from ray import tune
 
-    from study.callbacks import FailureRecorder, InterruptionStopper, RunningTrials
+    from study.callbacks import FailureRecorder, InterruptionStopper, ProgressReporter, RunningTrials
 
     interruption = Interruption(lock)
     settings = RunnerSettings(
@@ -121,7 +122,7 @@ def run_trials(
                 name=f"attempt-{time.strftime('%Y%m%dT%H%M%S')}-{lock.token[:4]}",
                 storage_path=str(folder.ray),
                 failure_config=tune.FailureConfig(max_failures=options.max_failures),
-                callbacks=[FailureRecorder(folder), RunningTrials(interruption), *callbacks],
+                callbacks=[FailureRecorder(folder), RunningTrials(interruption), ProgressReporter(progress, folder)],
                 stop=InterruptionStopper(interruption),
                 verbose=1 if options.verbose else 0,
             ),

@@ -29,7 +29,7 @@ def evaluate(
                 logits = model(images).float()
             losses.append(nn.functional.cross_entropy(logits, labels, reduction="none"))
             correct.append((logits.argmax(dim=1) == labels).sum())
-        batch_means = [chunk.mean() for chunk in torch.cat(losses).double().cpu().split(config.batch_size)]
+        batch_means = [chunk.mean() for chunk in torch.split(torch.cat(losses).double().cpu(), config.batch_size)]
         return float(torch.stack(batch_means).mean()), int(torch.stack(correct).sum()) / batches.num_images
 
 

@@ -85,7 +85,8 @@ def train(
     batches = TrainingBatches(splits.train, config, target)
     test = EvaluationBatches(splits.test, target, _EVALUATION_BATCH[target.type])
     validation = EvaluationBatches(splits.validation, target, _EVALUATION_BATCH[target.type])
-    model = build_model(config.width, config.seed, len(data.class_names)).to(target, memory_format=torch.channels_last)
+    model = build_model(config.width, config.seed, len(data.class_names))
+    model = model.to(target).to(memory_format=torch.channels_last)
     probe = LayerProbe(model, [p.detach().clone() for p in model.parameters()], _num_measurements(config, batches))
     optimizer = torch.optim.SGD(
         model.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay

@@ -1,0 +1,180 @@
+"""What a study would run and what it would cost, said before anything runs. Imports neither torch nor Ray."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from study.resources import Machine, TrialResources
+from study.spec import StudySpec
+from trainable.config import TrialConfig
+
+# Training images per second and CPU core at some widths, measured by tests/benchmarks/training.py on the project's
+# reference machine (docs/benchmarks.md). Other machines differ; the live table corrects the estimate from the first epoch on.
+REFERENCE_IMAGES_PER_S = {8: 650.0, 16: 250.0, 32: 75.0, 64: 20.0}
+EVALUATION_COST = 1 / 3  # of a training image: the forward pass alone
+_TRAIN_IMAGES = {"cifar10": 50_000, "synthetic": 10_000}
+_TEST_IMAGES = {"cifar10": 10_000, "synthetic": 2_000}
+_FLOPS_PER_IMAGE_WIDTH_64 = 3_328_997_376  # forward and backward, two per multiply-accumulate
+_PARAMETERS_WIDTH_64 = 11_173_962
+_RECORD_BYTES_PER_LAYER_ROW = 60
+
+
+class NoSpaceError(Exception):
+    """The disk has less room than the study needs; the message says how much of both."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Estimates for a list of trials."""
+
+    train_flops: float
+    cpu_time_s: float | None  # None on a GPU: nothing was measured there
+    disk_bytes: int
+
+
+def estimate_cost(configs: Sequence[TrialConfig], resources: TrialResources) -> Cost:
+    """The cost of training `configs`: floating-point operations, wall time on CPUs, and disk."""
+    flops = sum(_epoch_images(config)[0] * config.epochs * _flops_per_image(config.width) for config in configs)
+    disk = sum(_disk_bytes(config) for config in configs)
+    if resources.gpus_per_trial:
+        return Cost(flops, None, disk)
+    times_s = [_trial_time_s(config, resources.cpus_per_trial) for config in configs]
+    wall_s = max(sum(times_s) / resources.max_concurrent, *times_s) if times_s else 0.0
+    return Cost(flops, wall_s, disk)
+
+
+def check_space(folder: Path, cost: Cost) -> None:
+    """Raise NoSpaceError where the disk of `folder` (or its nearest existing parent) has no room for the study."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < cost.disk_bytes:
+        raise NoSpaceError(
+            f"{existing}: {format_bytes(free)} free, the study needs about {format_bytes(cost.disk_bytes)}; free some or "
+            "choose another --results folder"
+        )
+
+
+def describe_header(spec: StudySpec, resources: TrialResources, machine: Machine, shown_folder: Path) -> str:
+    """One line: name, data, model, trials, resources, folder."""
+    configs = spec.trial_configs()
+    dataset = {"cifar10": "CIFAR-10", "synthetic": "synthetic images"}
+    data = sorted({f"{dataset[c.dataset]} {_epoch_images(c)[0]:,}/{_epoch_images(c)[1]:,}" for c in configs})
+    models = sorted({f"ResNet18 {_parameters(c.width) / 1e6:.1f} M" for c in configs})
+    where = f"{resources.gpus_per_trial:g} GPU a trial" if resources.gpus_per_trial else f"{machine.num_cpus} CPU cores"
+    seeds = f"{len(spec.seeds)} seed{'s' if len(spec.seeds) > 1 else ''}"
+    cells = f"{len(spec.cells)} cell{'s' if len(spec.cells) > 1 else ''}"
+    return "   ".join(
+        [spec.name, " and ".join(data), " and ".join(models), f"{cells} x {seeds}", where, str(shown_folder)]
+    )
+
+
+def describe_cost(cost: Cost, resources: TrialResources, num_trials: int) -> list[str]:
+    """The cost in words, one line each."""
+    lines = [
+        f"runs      {num_trials} trials, {resources.max_concurrent} at a time, {resources.cpus_per_trial} CPU "
+        f"and {resources.gpus_per_trial:g} GPU each",
+        f"compute   {format_flops(cost.train_flops)} of training (two per multiply-accumulate, forward and backward)",
+        f"disk      about {format_bytes(cost.disk_bytes)}",
+    ]
+    if cost.cpu_time_s is None:
+        lines.append("time      not estimated: no GPU times have been measured yet")
+    else:
+        lines.append(
+            f"time      about {format_duration(cost.cpu_time_s)}, judged by the speed of the reference machine's cores"
+        )
+    return lines
+
+
+def describe_trials(spec: StudySpec) -> list[str]:
+    """The trials as aligned lines, all cells of each seed; long studies are cut."""
+    names = [_short(name) for name in ("batch_size", "learning_rate", *_other_factors(spec))]
+    rows = [[*names, "seed", "epochs", "width"]]
+    for config in spec.trial_configs():
+        values = [config.batch_size, config.learning_rate, *(getattr(config, f) for f in _other_factors(spec))]
+        rows.append([*(f"{value}" for value in values), str(config.seed), str(config.epochs), str(config.width)])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return lines if len(lines) <= 41 else [*lines[:41], f"... and {len(lines) - 41} more"]
+
+
+def gpus_unused(machine: Machine, resources: TrialResources) -> str | None:
+    """What to say about GPUs that are there and not used; None where that does not apply."""
+    if machine.num_gpus and not resources.gpus_per_trial:
+        return (
+            f"{machine.num_gpus} GPU{'s are' if machine.num_gpus > 1 else ' is'} here but not used: training on CUDA has not "
+            "been tested in this version; --gpus-per-trial 1 uses it all the same"
+        )
+    return None
+
+
+def format_duration(seconds: float) -> str:
+    """12 s, 5 min, 3.5 h, 4.2 days."""
+    for limit, unit, size in ((90, "s", 1), (5400, "min", 60), (172_800, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / size:.2g} {unit}" if seconds / size < 10 else f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86_400:.2g} days"
+
+
+def format_bytes(count: float) -> str:
+    """Decimal units, two digits."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if count >= 10 or unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def format_flops(flops: float) -> str:
+    """Peta- or teraFLOP."""
+    return f"{flops / 1e15:,.3g} PFLOP" if flops >= 1e15 else f"{flops / 1e12:,.3g} TFLOP"
+
+
+def _trial_time_s(config: TrialConfig, num_cpus: int) -> float:
+    train, test = _epoch_images(config)
+    return config.epochs * (train + EVALUATION_COST * test) / (_reference_rate(config.width) * num_cpus)
+
+
+def _reference_rate(width: int) -> float:
+    """Images per second and core, straight lines through the measured widths on logarithmic axes."""
+    known = sorted(REFERENCE_IMAGES_PER_S)
+    pairs = list(itertools.pairwise(known))
+    low, high = next((pair for pair in pairs if width <= pair[1]), pairs[-1])
+    slope = math.log(REFERENCE_IMAGES_PER_S[high] / REFERENCE_IMAGES_PER_S[low]) / math.log(high / low)
+    return float(REFERENCE_IMAGES_PER_S[low] * (width / low) ** slope)
+
+
+def _epoch_images(config: TrialConfig) -> tuple[int, int]:
+    """Training and test images of an epoch, as far as known without reading the data."""
+    train = min(config.train_limit or math.inf, _TRAIN_IMAGES[config.dataset]) - config.validation_size
+    test = min(config.test_limit or math.inf, _TEST_IMAGES[config.dataset]) + config.validation_size
+    return int(train), int(test)
+
+
+def _flops_per_image(width: int) -> float:
+    return _FLOPS_PER_IMAGE_WIDTH_64 * (width / 64) ** 2
+
+
+def _parameters(width: int) -> float:
+    return _PARAMETERS_WIDTH_64 * (width / 64) ** 2
+
+
+def _disk_bytes(config: TrialConfig) -> int:
+    """Two checkpoints of weights and momentum, a third while it is written, and the records."""
+    measured = 0
+    if config.instrument_every_steps:
+        measured = math.ceil(_epoch_images(config)[0] / config.batch_size / config.instrument_every_steps)
+    records = config.epochs * measured * 62 * _RECORD_BYTES_PER_LAYER_ROW
+    return int(3 * (8 * _parameters(config.width) + records) + 2 * records + 200_000)
+
+
+def _other_factors(spec: StudySpec) -> list[str]:
+    return [name for name in spec.factors if name not in ("batch_size", "learning_rate")]
+
+
+def _short(name: str) -> str:
+    return {"batch_size": "batch", "learning_rate": "lr"}.get(name, name)

@@ -1,0 +1,239 @@
+"""`python -m study.run`: a grid -> trials on Ray Tune -> tables, figures and a report. See `--help`.
+
+Reads top to bottom: options, specification, plan, data, study folder, trials, report.
+Exit status: 0 all trials completed, 3 some failed, 2 bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from analysis.study_folder import StudyFolder, StudyFolderError
+from study import plan
+from study.grid_file import SpecError, list_grids, load_grid, parse_seeds
+from study.ledger import Ledger, consolidate, open_ledger, register_trials
+from study.lock import StudyLock, StudyLockedError
+from study.resources import Machine, ResourceError, TrialResources, divide_resources, inspect_machine
+from study.spec import StudySpec, build_spec
+from study.study_record import IncomparableError, build_study, describe_attempt, extend_study, with_attempt
+from trainable.config import FIELDS, parse_override
+from trainable.data import DataError, check_source, load_data, split_data
+
+if TYPE_CHECKING:
+    from analysis.study_folder import StudyInfo
+    from trainable.image_data import ImageData
+
+_USER_ERRORS = (
+    SpecError, DataError, ResourceError, StudyFolderError, IncomparableError, StudyLockedError, plan.NoSpaceError,
+)  # fmt: skip
+OK, BAD_INPUT, SOME_FAILED, INTERRUPTED = 0, 2, 3, 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m study.run",
+        description="Run a grid of training configurations as Ray Tune trials and report on them.",
+        epilog="fields for --set: " + ", ".join(f"{name}={spec.default}" for name, spec in FIELDS.items()),
+    )
+    parser.add_argument("--grid", required=True, metavar="NAME|FILE", help=f"{', '.join(list_grids())}, or a TOML file")
+    parser.add_argument("--seeds", metavar="N|LIST", help="number of seeds, or a list such as 0,1,5")
+    parser.add_argument("--epochs", metavar="N", help="as --set epochs=N")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="a field for all trials; repeatable"
+    )
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with CIFAR-10; default: cache, else download")
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), metavar="DIR", help="parent of the study folder"
+    )
+    parser.add_argument("--name", help="name of the study folder; default: the grid's name and the overrides")
+    parser.add_argument("--plan", action="store_true", help="print what would run and what it costs; run nothing")
+    parser.add_argument(
+        "--gpus-per-trial", type=float, metavar="G", help="GPUs of a trial, also a part of one (default: 0)"
+    )
+    parser.add_argument(
+        "--max-concurrent", type=int, metavar="N", help="trials at the same time (default: as many as fit)"
+    )
+    parser.add_argument(
+        "--retry-failed", choices=("yes", "no"), default="yes", help="run failed trials again (default: yes)"
+    )
+    parser.add_argument(
+        "--accept-changes", action="store_true", help="go on with a study made with other data, code or torch"
+    )
+    parser.add_argument(
+        "--checkpoint-interval", type=float, default=30.0, metavar="S", help="seconds between checkpoints (default: 30)"
+    )
+    parser.add_argument(
+        "--max-failures", type=int, default=2, metavar="N", help="retries of a failing trial (default: 2)"
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="show what Ray says")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = build_parser().parse_args(arguments)
+    try:
+        return _run(options, arguments)
+    except _USER_ERRORS as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _run(options: argparse.Namespace, arguments: list[str]) -> int:
+    spec = _build_spec(options)
+    machine = inspect_machine()
+    resources = divide_resources(
+        machine, len(spec.trial_configs()),
+        gpus_per_trial=options.gpus_per_trial, max_concurrent=options.max_concurrent,
+    )  # fmt: skip
+    folder = StudyFolder(options.results / spec.name)
+    source = _check_source(spec, options)
+    print(plan.describe_header(spec, resources, machine, options.results / spec.name))
+    if options.plan:
+        _print_plan(spec, resources, machine, source)
+        return OK
+    _check_writable(options.results)
+    if unused := plan.gpus_unused(machine, resources):
+        print(unused)
+
+    data = _load_data(spec, options)
+    study = build_study(spec, data, machine, resources)
+    if folder.exists():
+        study = extend_study(folder.read_study(), study, accept_changes=options.accept_changes)
+    ledger = open_ledger(folder, spec.trial_configs(), data.fingerprint, retry_failed=options.retry_failed == "yes")
+    if ledger.to_run:
+        cost = plan.estimate_cost([state.config for state in ledger.to_run], resources)
+        plan.check_space(folder.path, cost)
+        with StudyLock(folder.path) as lock:
+            folder.write_study(with_attempt(study, describe_attempt(arguments, len(ledger.to_run))))
+            _print_start(ledger, cost, resources)
+            finished = _run_trials(study, ledger, data, folder, machine, resources, lock, options)
+        if not finished:
+            return _say_interrupted(folder, ledger, arguments)
+    else:
+        print(f"nothing to run: {len(ledger.done)} of {ledger.total} trials are done")
+    return _report(folder, ledger)
+
+
+def _run_trials(
+    study: StudyInfo, ledger: Ledger, data: ImageData, folder: StudyFolder, machine: Machine, resources: TrialResources,
+    lock: StudyLock, options: argparse.Namespace,
+) -> bool:  # fmt: skip
+    """Run what is to run; False when the user interrupted."""
+    from rich.console import Console
+
+    from study.artifacts import write_model_tables, write_samples
+    from study.driver import RunOptions, run_trials
+    from study.progress import Progress
+
+    register_trials(folder, ledger.to_run)
+    write_samples(folder, data)
+    write_model_tables(folder, {state.config.width for state in ledger.to_run})
+    shown = sorted((*ledger.done, *ledger.left_failed, *ledger.to_run), key=lambda state: state.config.seed)
+    run_options = RunOptions(options.checkpoint_interval, options.max_failures, options.verbose)
+    with Progress(Console(), shown, study.factors, resources.max_concurrent) as progress:
+        return run_trials(folder, ledger.to_run, data, machine, resources, lock, progress, run_options)
+
+
+def _report(folder: StudyFolder, ledger: Ledger) -> int:
+    """Gather the records, write the report, print the comparison; the exit status says whether all trials are done."""
+    from analysis.formats import to_text, write_tables
+    from analysis.tables import build_tables
+
+    planned = {state.trial_id for state in (*ledger.done, *ledger.to_run, *ledger.left_failed)}
+    unfinished = [state for state in consolidate(folder) if state.trial_id in planned and not state.finished]
+    tables = build_tables(folder)
+    write_tables(tables, folder)
+    print()
+    print(to_text(tables["comparison"], width=shutil.get_terminal_size((120, 24)).columns))
+    for state in unfinished:
+        print(f"{state.status}: seed {state.config.seed}, trial {state.trial_id}: {state.reason or 'not run'}")
+    print(f"study folder  {folder.path}")
+    return SOME_FAILED if unfinished else OK
+
+
+def _build_spec(options: argparse.Namespace) -> StudySpec:
+    texts = [*options.set, *([f"epochs={options.epochs}"] if options.epochs is not None else [])]
+    try:
+        overrides = dict(parse_override(text) for text in texts)
+    except ValueError as error:
+        raise SpecError(str(error)) from error
+    return build_spec(
+        load_grid(options.grid),
+        name=options.name,
+        seeds=None if options.seeds is None else parse_seeds(options.seeds),
+        overrides=overrides,
+        defaults={"precision": "bf16" if options.gpus_per_trial else "fp32"},
+    )
+
+
+def _print_plan(spec: StudySpec, resources: TrialResources, machine: Machine, source: str) -> None:
+    configs = spec.trial_configs()
+    print(f"data      {source}")
+    for line in plan.describe_cost(plan.estimate_cost(configs, resources), resources, len(configs)):
+        print(line)
+    for line in filter(None, [plan.gpus_unused(machine, resources), *spec.reductions]):
+        print(f"note      {line}")
+    print("\n".join(["", *plan.describe_trials(spec)]))
+
+
+def _print_start(ledger: Ledger, cost: plan.Cost, resources: TrialResources) -> None:
+    resumed = sum(state.epochs_completed > 0 for state in ledger.to_run)
+    if ledger.done or resumed:
+        print(
+            f"goes on: {len(ledger.done)} trials done, {len(ledger.to_run)} to run, {resumed} of them from a checkpoint"
+        )
+    if cost.cpu_time_s is not None:
+        print(f"this will take about {plan.format_duration(cost.cpu_time_s)} on {resources.max_concurrent} x "
+              f"{resources.cpus_per_trial} CPU, judged by the speed of the reference machine's cores")  # fmt: skip
+
+
+def _check_source(spec: StudySpec, options: argparse.Namespace) -> str:
+    datasets = {cell.config["dataset"] for cell in spec.cells}
+    if len(datasets) > 1:
+        raise SpecError("a study has one data set; make one study for each of them")
+    return check_source(datasets.pop(), options.data)
+
+
+def _load_data(spec: StudySpec, options: argparse.Namespace) -> ImageData:
+    data = load_data(spec.cells[0].config["dataset"], options.data)
+    try:
+        for config in spec.trial_configs()[: len(spec.cells)]:
+            split_data(data, config)  # refuses limits that this data cannot meet, before any trial starts
+    except ValueError as error:
+        raise SpecError(str(error)) from error
+    return data
+
+
+def _check_writable(results: Path) -> None:
+    """Refuse a results folder that cannot be written, without leaving anything behind."""
+    existing = next(path for path in (results.absolute(), *results.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise SpecError(f"--results {results}: {existing} is not writable ({error.strerror})") from error
+
+
+def _say_interrupted(folder: StudyFolder, ledger: Ledger, arguments: list[str]) -> int:
+    planned = {state.trial_id for state in (*ledger.done, *ledger.to_run)}
+    states = [state for state in consolidate(folder) if state.trial_id in planned]
+    done = sum(state.finished for state in states)
+    print(f"interrupted: {done} of {ledger.total} trials done, every finished epoch is kept; this goes on:")
+    print(f"  {shlex.join(['python', '-m', 'study.run', *arguments])}")
+    return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
