@@ -66,6 +66,12 @@ class LayerProbe:
         )
         self._count = 0
 
+    @property
+    def buffer_bytes(self) -> int:
+        """Device memory that the probe holds from its construction on; a measurement takes next to nothing besides."""
+        held = (self._initial.rows, self._work.rows, self._measured)
+        return sum(buffer.nbytes for buffer in held if not buffer.is_meta)
+
     @torch.no_grad()
     def before_step(self) -> None:
         """Measure the gradients and remember the weights."""

@@ -31,8 +31,8 @@ def measure_updates(before: PackedTensors, weights: list[Tensor]) -> Tensor:
 def update_columns(sums: Array, weight_l2: Array) -> dict[str, Array]:
     """Measurements [steps, 3, tensors] and norms after the step -> columns [steps, tensors]; masked where a weight is 0.
 
-    The angle comes from the parts of u along and across w, not from the angle's cosine: that is 1 to seven digits for
-    every angle below 5e-4, and angles late in training are smaller.
+    The angle comes from the parts of u along and across w. Its cosine is 1 to seven digits below 5e-4, where angles late
+    in training are; this form is exact there, and hides only angles below a thousandth of a change in length.
     """
     before_squares, update_squares, product = np.moveaxis(sums, 1, 0)
     no_length = (before_squares == 0) | (weight_l2 == 0)
