@@ -6,10 +6,11 @@ random draw is a function of (seed, epoch) alone; neither the global random stat
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -26,14 +27,9 @@ SIZE = 32  # pixels of height and width
 
 _BRIGHTNESS, _CONTRAST, _SATURATION = range(3)
 _JITTER_ORDERS = tuple(itertools.permutations((_BRIGHTNESS, _CONTRAST, _SATURATION)))
-_GRAY_WEIGHTS = (
-    19595 / 65536,
-    38470 / 65536,
-    7471 / 65536,
-)  # Pillow's integer luma; all sums below are exact in float32
-_BLOCK_IMAGES = {"cpu": 128}  # augmented at once: on a CPU what fits its cache
-_BLOCK_IMAGES_OTHER = 8192
-_CHUNK_IMAGES = 1024  # augmented ahead of the steps, at least; whole batches
+_GRAY_WEIGHTS = (19595 / 65536, 38470 / 65536, 7471 / 65536)  # Pillow's luma; exact in float32, and so are all sums
+_CHUNK_IMAGES = {"cpu": 256}  # augmented at once ahead of the steps: on a CPU what fits its cache
+_CHUNK_IMAGES_ELSEWHERE = 8192
 
 
 @dataclass(frozen=True)
@@ -48,19 +44,18 @@ class AugmentationDraws:
 
     def part(self, start: int, stop: int) -> AugmentationDraws:
         """The draws of images start..stop-1."""
-        crops, flips, factors, order = (
-            None if draws is None else draws[start:stop]
-            for draws in (self.crops, self.flips, self.factors, self.jitter_order)
-        )
-        return AugmentationDraws(crops, self.padding, flips, factors, order)
+        return self._changed(lambda draws: draws[start:stop])
 
     def to(self, device: torch.device) -> AugmentationDraws:
         """The same draws on a device."""
-        crops, flips, factors, order = (
-            None if draws is None else draws.to(device)
+        return self._changed(lambda draws: draws.to(device))
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> AugmentationDraws:
+        crops, flips, factors, jitter_order = (
+            None if draws is None else change(draws)
             for draws in (self.crops, self.flips, self.factors, self.jitter_order)
         )
-        return AugmentationDraws(crops, self.padding, flips, factors, order)
+        return AugmentationDraws(crops, self.padding, flips, factors, jitter_order)
 
 
 def draw_order(num_images: int, config: TrialConfig, epoch: int) -> Tensor:
@@ -103,10 +98,8 @@ def augment(images: Tensor, draws: AugmentationDraws) -> Tensor:
 
 def normalise(images: Tensor) -> Tensor:
     """uint8 (n, 32, 32, 3) -> float32 (n, 3, 32, 32) in channels_last memory, with the published mean and deviation."""
-    # The constants are repeated to a whole image: broadcasting three numbers along the last axis is ten times slower.
-    scale = torch.tensor([1 / (255 * std) for std in STD], device=images.device).repeat(SIZE * SIZE)
-    shift = torch.tensor([-mean / std for mean, std in zip(MEAN, STD, strict=True)], device=images.device)
-    flat = images.reshape(len(images), -1).float().mul_(scale).add_(shift.repeat(SIZE * SIZE))
+    scale, shift = _normalisation(images.device)
+    flat = images.reshape(len(images), -1).float().mul_(scale).add_(shift)
     return flat.view(len(images), SIZE, SIZE, 3).permute(0, 3, 1, 2)
 
 
@@ -124,19 +117,12 @@ class TrainingBatches:
         size, num_images = self._config.batch_size, len(self._labels)
         order = draw_order(num_images, self._config, epoch).to(self.device)
         draws = draw_augmentation(num_images, self._config, epoch).to(self.device)
-        chunk = max(1, _CHUNK_IMAGES // size) * size
+        chunk = max(1, _CHUNK_IMAGES.get(self.device.type, _CHUNK_IMAGES_ELSEWHERE) // size) * size
         for start in range(0, self.num_batches * size, chunk):
             stop = min(start + chunk, self.num_batches * size)
-            images, labels = self._augment(order, draws, start, stop), self._labels[order[start:stop]]
-            yield from zip(torch.split(images, size), torch.split(labels, size), strict=True)
-
-    def _augment(self, order: Tensor, draws: AugmentationDraws, start: int, stop: int) -> Tensor:
-        block = _BLOCK_IMAGES.get(self.device.type, _BLOCK_IMAGES_OTHER)
-        parts = []
-        for first in range(start, stop, block):
-            last = min(first + block, stop)
-            parts.append(normalise(augment(self._images[order[first:last]], draws.part(first, last))))
-        return torch.cat(parts).to(memory_format=torch.channels_last)
+            chosen = order[start:stop]
+            images, labels = augment(self._images[chosen], draws.part(start, stop)), self._labels[chosen]
+            yield from zip(torch.split(normalise(images), size), torch.split(labels, size), strict=True)
 
 
 class EvaluationBatches:
@@ -156,6 +142,17 @@ class EvaluationBatches:
 def _build_generator(purpose: str, config: TrialConfig, epoch: int) -> torch.Generator:
     digest = hashlib.sha256(f"{purpose}/{config.seed}/{epoch}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))  # torch uses no more than 32 bits
+
+
+@functools.cache
+def _normalisation(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Scale and shift of every value of an image (3072,), kept on the device so that no step waits for a copy.
+
+    Repeated to a whole image, because broadcasting three numbers along the last axis is ten times slower.
+    """
+    scale = torch.tensor([1 / (255 * std) for std in STD])
+    shift = torch.tensor([-mean / std for mean, std in zip(MEAN, STD, strict=True)])
+    return scale.repeat(SIZE * SIZE).to(device), shift.repeat(SIZE * SIZE).to(device)
 
 
 def _crop(planes: Tensor, corners: Tensor, padding: int) -> Tensor:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy._core.multiarray import _reconstruct  # what a pickled array names as its constructor
 
 from trainable.image_data import DataError, ImageArray, LabelArray
 
@@ -23,6 +23,14 @@ TRAIN_MD5 = {
 }
 TEST_MD5 = {"test_batch": "40351d587109b95175f43aff81a1287e"}
 FILE_NAMES = (*TRAIN_MD5, *TEST_MD5)
+
+_ARRAY_CONSTRUCTOR = np.empty(0).__reduce__()[0]  # private in NumPy, and what a pickled array calls
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("numpy.core.multiarray", "_reconstruct"): _ARRAY_CONSTRUCTOR,
+    ("numpy._core.multiarray", "_reconstruct"): _ARRAY_CONSTRUCTOR,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+}
 
 
 def read_batch_files(folder: Path, checksums: Mapping[str, str]) -> tuple[ImageArray, LabelArray]:
@@ -55,21 +63,12 @@ def _read_batch(path: Path, checksum: str) -> tuple[ImageArray, LabelArray]:
 class _ArrayUnpickler(pickle.Unpickler):
     """Unpickles numbers, byte strings, lists, dictionaries and NumPy arrays, and refuses to call anything else."""
 
-    _ALLOWED = {  # noqa: RUF012 - constant
-        ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-        ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-    }
-
     def __init__(self, content: bytes) -> None:
-        import io
-
         super().__init__(io.BytesIO(content), encoding="bytes")
 
     def find_class(self, module: str, name: str) -> Any:
         try:
-            return self._ALLOWED[module, name]
+            return _ALLOWED[module, name]
         except KeyError:
             raise pickle.UnpicklingError(f"refused to load {module}.{name}") from None
 

@@ -14,7 +14,14 @@ import numpy.typing as npt
 
 from trainable.batch_files import FOLDER_NAME
 from trainable.config import TrialConfig
-from trainable.data_cache import default_cache, entry_path, find_latest_entry, read_entry, write_entry
+from trainable.data_cache import (
+    default_cache,
+    entry_path,
+    find_latest_entry,
+    read_entry,
+    read_entry_source,
+    write_entry,
+)
 from trainable.image_data import DataError, ImageArray, ImageData, LabelArray, build_image_data
 from trainable.sources import Source, compute_source_key, download_batch_files, find_source, read_source
 from trainable.synthetic import CLASS_NAMES as SYNTHETIC_CLASSES
@@ -65,10 +72,12 @@ def check_source(dataset: str, folder: Path | None = None, cache: Path | None = 
     cache = cache or default_cache()
     if folder is not None:
         return str(find_source(folder))
-    if (cache / FOLDER_NAME).is_dir():
+    try:
         return str(find_source(cache / FOLDER_NAME))
-    latest = find_latest_entry(cache)
-    return f"decoded images in {latest}" if latest else "download by torchvision"
+    except DataError:  # never downloaded, or not completely
+        latest = find_latest_entry(cache)
+    source = read_entry_source(latest) if latest else ""
+    return f"{source}, decoded in the cache" if source else f"download by torchvision into {cache}"
 
 
 def split_data(data: ImageData, config: TrialConfig) -> Splits:

@@ -6,17 +6,20 @@ damaged entry is noticed, said and made again.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
-import secrets
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 
+from trainable.files import write_atomically
 from trainable.image_data import DataError, ImageData, build_image_data
 
 _FORMAT = "v1"
+_DAMAGED = (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile)
 _log = logging.getLogger(__name__)
 
 
@@ -39,31 +42,35 @@ def read_entry(path: Path) -> ImageData | None:
         data = build_image_data("cifar10", train, test, names, source)
         if data.fingerprint != expected:
             raise DataError("its content has changed")
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         _log.warning("%s: damaged cache entry (%s), not used", path, error)
         return None
     _mark_as_used(path)
     return data
 
 
+def read_entry_source(path: Path) -> str:
+    """Where the data set of an entry came from, in words, without reading the images; '' for a damaged entry."""
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return str(content["source"])
+    except _DAMAGED:
+        return ""
+
+
 def write_entry(path: Path, data: ImageData) -> None:
     """Keep a data set; readers see the whole entry or none. A cache that cannot be written is only warned of."""
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp")
+    content = io.BytesIO()
+    np.savez(
+        content,
+        train_images=data.train_images, train_labels=data.train_labels,
+        test_images=data.test_images, test_labels=data.test_labels,
+        class_names=np.array(data.class_names), fingerprint=np.array(data.fingerprint), source=np.array(data.source),
+    )  # fmt: skip
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            np.savez(
-                file,
-                train_images=data.train_images, train_labels=data.train_labels,
-                test_images=data.test_images, test_labels=data.test_labels,
-                class_names=np.array(data.class_names), fingerprint=np.array(data.fingerprint),
-                source=np.array(data.source),
-            )  # fmt: skip
-        temporary.replace(path)
+        write_atomically(path, content.getbuffer())
     except OSError as error:
         _log.warning("%s: decoded images not kept (%s): the next start decodes them again", path, error)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def entry_path(cache: Path, source_key: str) -> Path:

@@ -19,7 +19,7 @@ from trainable.image_data import IMAGE_SHAPE, NUM_CLASSES, DataError, ImageArray
 
 IMAGE_COLUMNS = ("img", "image")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-_SHARD_NAME = re.compile(r".*-(\d+)-of-(\d+)\.parquet")
+_SHARD_NAME = re.compile(r"(?P<stem>.*)-(?P<index>\d+)-of-(?P<total>\d+)\.parquet")
 _DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 
 
@@ -43,9 +43,13 @@ def decode_image(encoded: bytes, where: str) -> ImageArray:
 
 def check_shards(paths: Sequence[Path]) -> None:
     """Raise DataError unless the Parquet shards are complete by name, whole, and of the needed columns. Reads no rows."""
+    names = {path.name for path in paths}
     for path in paths:
         if match := _SHARD_NAME.fullmatch(path.name):
-            _check_number_of_shards(path, int(match[2]), len(paths))
+            stem, width, total = match["stem"], len(match["index"]), match["total"]
+            for index in range(int(total)):
+                if (name := f"{stem}-{index:0{width}}-of-{total}.parquet") not in names:
+                    raise DataError(f"{path.parent / name}: this shard is missing; all {int(total)} are needed")
         _find_image_column(path)
 
 
@@ -73,11 +77,6 @@ def list_images(folder: Path) -> list[Path]:
     return sorted(
         path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
     )
-
-
-def _check_number_of_shards(path: Path, expected: int, found: int) -> None:
-    if expected != found:
-        raise DataError(f"{path}: one of {expected} shards, but {found} are there: get the missing ones")
 
 
 def _find_image_column(path: Path) -> str:

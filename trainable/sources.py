@@ -34,10 +34,10 @@ class Source:
 
 def find_source(folder: Path) -> Source:
     """The data set in `folder`, checked as far as is possible without decoding. Errors: DataError."""
-    if not folder.is_dir():
-        problem = "is not a folder" if folder.exists() else "no such folder"
-        raise DataError(f"{folder}: {problem}; name the folder that holds CIFAR-10")
     try:
+        if not folder.is_dir():
+            problem = "is not a folder" if folder.exists() else "no such folder"
+            raise DataError(f"{folder}: {problem}; name the folder that holds CIFAR-10")
         for find in (_find_batch_files, _find_shards, _find_class_folders):
             source = find(folder.resolve())
             if source is not None:
