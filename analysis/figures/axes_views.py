@@ -1,0 +1,109 @@
+"""The same gradient and update curves against five measures of how far training has come.
+
+Cells with other batch sizes and learning rates are not at the same place after the same number of steps. The curves are
+mean |g| and the update-to-weight ratio, both means over all tensors and over the cell's trials, at every measured step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.figures.layer_records import LayerSummary
+from analysis.figures.selection import Records, ShownCell, as_frame, require
+from analysis.figures.style import (
+    cell_handles,
+    cell_style,
+    marker_every,
+    new_figure,
+    set_hover,
+    styled,
+    use_log_axis,
+    use_plain_axis,
+)  # fmt: skip
+
+AXES = {
+    "step": "step",
+    "epochs": "epochs",
+    "images": "images seen",
+    "flops": "FLOP spent (two per MAC, forward + backward)",
+    "cumulative_learning_rate": "sum of learning rates",
+}
+_CURVES = {"gradient_mean_abs": "mean |g|", "update_ratio": "update ratio"}
+_MAX_POINTS = 60
+
+
+@dataclass(frozen=True)
+class AxesViews:
+    """`curves` has columns cell, those of AXES (progress after the step), gradient_mean_abs and update_ratio."""
+
+    curves: pd.DataFrame
+    labels: tuple[tuple[int, str], ...]
+
+
+def build_axes_views(
+    summary: LayerSummary, epochs: Records, cells: Sequence[ShownCell], flops_per_image: Mapping[int, int]
+) -> AxesViews:
+    """The curves of every cell; `flops_per_image` by width. FLOPs are NaN for a width that is not in it."""
+    epochs = as_frame(epochs)
+    parts = []
+    for cell in cells:
+        own = summary.by_step[summary.by_step["cell"] == cell.index]
+        curve = own.groupby("step")[list(_CURVES)].mean().dropna(how="all").reset_index()
+        boundaries = epochs[epochs["trial_id"].isin(cell.trial_ids)].groupby("epoch")[["step", "learning_rate"]].first()
+        if curve.empty or boundaries.empty:
+            continue
+        taken = curve["step"] + 1
+        curve["images"] = taken * int(cell.config["batch_size"])
+        curve["epochs"] = taken / (float(boundaries["step"].iloc[0]) / int(boundaries.index[0]))
+        curve["flops"] = curve["images"] * flops_per_image.get(int(cell.config["width"]), np.nan)
+        curve["cumulative_learning_rate"] = cumulative_learning_rate(
+            taken.to_numpy(), boundaries["step"].to_numpy(), float(cell.config["learning_rate"]),
+            boundaries["learning_rate"].to_numpy(),
+        )  # fmt: skip
+        parts.append(curve.assign(cell=cell.index))
+    curves = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    require(curves, "no layers were measured")
+    drawn = set(curves["cell"])
+    return AxesViews(curves[["cell", *AXES, *_CURVES]], tuple((c.index, c.label) for c in cells if c.index in drawn))
+
+
+def cumulative_learning_rate(
+    steps_taken: np.ndarray, epoch_ends: np.ndarray, first_rate: float, rates_after: np.ndarray
+) -> np.ndarray:
+    """Sum of the learning rates of the first `steps_taken` steps, for a rate that is constant within an epoch.
+
+    Epoch i ends after `epoch_ends[i]` steps; its rate is `first_rate` for the first one, then the one recorded after
+    the epoch before.
+    """
+    rates = np.concatenate([[first_rate], rates_after[:-1]])
+    ends = np.concatenate([[0], epoch_ends]).astype(float)
+    sums = np.concatenate([[0.0], np.cumsum(np.diff(ends) * rates)])
+    return np.asarray(np.interp(steps_taken, ends, sums))
+
+
+@styled()
+def draw_axes_views(data: AxesViews) -> Figure:
+    """A row per measure of progress, mean |g| at the left, update ratio at the right."""
+    columns = min(3, len(data.labels))
+    figure = new_figure(10.5, 11.5 + 0.2 * -(-len(data.labels) // columns), "Gradients and updates against five axes")
+    grid = figure.subplots(len(AXES), len(_CURVES), squeeze=False)
+    for row, (axis, axis_label) in zip(grid, AXES.items(), strict=True):
+        for axes, (curve, curve_label) in zip(row, _CURVES.items(), strict=True):
+            for index, label in data.labels:
+                own = data.curves[(data.curves["cell"] == index) & (data.curves[curve] > 0)].dropna(subset=[axis])
+                own = own.iloc[:: max(1, -(-len(own) // _MAX_POINTS))]
+                if len(own):
+                    style = cell_style(index)
+                    (line,) = axes.plot(own[axis], own[curve], markevery=marker_every(len(own)), **style)
+                    set_hover(line, label)
+            use_log_axis(axes, "y")
+            use_plain_axis(axes, "x", bins=5)
+            axes.set_xlabel(axis_label)
+            axes.set_ylabel(curve_label)
+    figure.legend(handles=cell_handles(data.labels), loc="outside lower center", ncols=columns)
+    return figure

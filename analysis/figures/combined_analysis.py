@@ -1,0 +1,86 @@
+"""Combined analysis of one trial at one epoch: mean gradient by layer beside mean weight change by layer.
+
+Gradient is the mean over the epoch's measured steps of mean |g|, change is mean |w - w0| at the epoch's last measured
+step. Works on the layer records of one trial, from a file or from memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.figures.selection import Records, as_frame, require
+from analysis.figures.style import (
+    draw_rows,
+    format_value,
+    group_color,
+    group_handles,
+    name_rows,
+    new_figure,
+    styled,
+    use_log_axis,
+    use_plain_axis,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CombinedAnalysis:
+    """`rows` has columns layer, group, gradient, change, in the order of the network."""
+
+    rows: pd.DataFrame
+    epoch: int
+
+
+def build_combined_analysis(layers: Records, epoch: int | None = None) -> CombinedAnalysis:
+    """Gradient and weight change of every layer at `epoch` (default: the last one measured)."""
+    frame = require(as_frame(layers), "no layers were measured")
+    chosen = int(frame["epoch"].max()) if epoch is None else epoch
+    own = require(frame[frame["epoch"] == chosen], f"no layers were measured at epoch {chosen}")
+    own = own.replace([np.inf, -np.inf], np.nan)
+    gradient = own.groupby("layer", observed=True, sort=False)["gradient_mean_abs"].mean()
+    last = own[own["step"] == own["step"].max()].set_index("layer")
+    rows = pd.DataFrame({
+        "layer": [str(name) for name in last.index],
+        "group": last["group"].astype(str).to_numpy(),
+        "gradient": gradient.reindex(last.index).to_numpy(dtype=float),
+        "change": last["displacement_mean_abs"].to_numpy(dtype=float),
+    })  # fmt: skip
+    require(rows.dropna(subset=["gradient", "change"], how="all"), f"no finite values at epoch {chosen}")
+    return CombinedAnalysis(rows, chosen)
+
+
+@styled()
+def draw_combined_analysis(data: CombinedAnalysis, title: str) -> Figure:
+    """Two bars per layer, gradient at the left on a logarithmic axis, change at the right."""
+    figure = new_figure(10.5, 1.4 + 0.155 * len(data.rows), title)
+    left, right = figure.subplots(1, 2)
+    names = list(data.rows["layer"])
+    lowest = _floor(data.rows["gradient"])
+    colors = [group_color(group) for group in data.rows["group"]]
+    gradients, changes = data.rows["gradient"].tolist(), data.rows["change"].tolist()
+    hovers = [
+        f"{layer}: mean |g| {format_value(gradient)}, change {format_value(change)}"
+        for layer, gradient, change in zip(names, gradients, changes, strict=True)
+    ]
+    left.set_xscale("log")
+    draw_rows(left, gradients, colors, hovers, start=lowest)
+    draw_rows(right, changes, colors, hovers)
+    left.set_xlim(left=lowest)
+    use_log_axis(left, "x")
+    use_plain_axis(right, "x", bins=5)
+    right.set_xlim(left=0)
+    name_rows(left, names)
+    name_rows(right, names, labels=False)
+    left.set_title(f"Mean gradient |g|, epoch {data.epoch}")
+    right.set_title(f"Mean weight change |w − w₀|, epoch {data.epoch}")
+    figure.legend(handles=group_handles(list(data.rows["group"].unique())), loc="outside lower center", ncols=6)
+    return figure
+
+
+def _floor(values: pd.Series[float]) -> float:
+    """The power of ten at or below the smallest positive value."""
+    positive = values[values > 0]
+    return float(10.0 ** np.floor(np.log10(positive.min()) - 1e-9)) if len(positive) else 1e-6

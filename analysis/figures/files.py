@@ -1,0 +1,127 @@
+"""A drawn figure as files: PNG, SVG, and SVG for the report page.
+
+The same figure gives the same bytes: no dates, no versions, ids from its name. matplotlib's SVG is parsed and rewritten,
+because it repeats ids between pictures, carries a style rule for every element of a page, and has no place for hover
+texts. On the page colours become CSS variables, so that one picture serves light and dark screens. Knows nothing of
+records.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import re
+from dataclasses import dataclass
+from xml.etree import ElementTree
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from analysis.figures.style import DARK, HOVER_PREFIX, styled
+
+_SVG, _XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
+_NUMBER = re.compile(r"-?\d+\.\d{3,}")
+_COLOR = re.compile(r"#[0-9a-f]{6}\b")
+_URL = re.compile(r"url\(#([^)]*)\)")
+_FONT = re.compile(r"font-family: 'DejaVu Sans'(; )?")
+_ROOT_STYLE = "stroke-linejoin:round;stroke-linecap:butt;font-family:'DejaVu Sans',Verdana,sans-serif"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as bytes: `png`, `svg` for a file, `inline_svg` for a page, and its size in CSS pixels."""
+
+    png: bytes
+    svg: bytes
+    inline_svg: str
+    width: int
+    height: int
+
+
+def render(figure: Figure, name: str, title: str, description: str) -> Picture:
+    """Draw `figure` once per format; `name` makes ids unique on a page, `title` and `description` are read aloud."""
+    with styled():
+        mpl.rcParams["svg.hashsalt"] = name
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out now, so both formats show the same and only one pays for it
+        png, svg = io.BytesIO(), io.BytesIO()
+        figure.savefig(png, format="png", metadata={"Software": None})
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    width, height = (round(96 * inches) for inches in figure.get_size_inches())
+    root = _tidy(ElementTree.fromstring(svg.getvalue()), name, title, description)
+    root.set("width", str(width))
+    root.set("height", str(height))
+    return Picture(png.getvalue(), _standalone(root), _themed(root), width, height)
+
+
+def _tidy(root: ElementTree.Element, name: str, title: str, description: str) -> ElementTree.Element:
+    """Plain tags, ids of this picture alone and only where used, hover texts, short numbers, a name for readers."""
+    used = {match for element in root.iter() for value in element.attrib.values() for match in _URL.findall(value)}
+    used |= {value[1:] for e in root.iter() if (value := e.get(f"{_XLINK}href", "")).startswith("#")}
+    for parent in list(root.iter()):
+        for child in list(parent):
+            child.tail = None if not (child.tail or "").strip() else child.tail
+            if child.tag.removeprefix(_SVG) in ("metadata", "style"):
+                parent.remove(child)
+    for element in root.iter():
+        element.tag = element.tag.removeprefix(_SVG)
+        element.text = element.text if (element.text or "").strip() else None
+        _rename_ids(element, name, used)
+        for key in ("d", "x", "y", "transform", "points"):
+            if key in element.attrib:
+                element.set(key, _short_numbers(element.attrib[key]))
+        if "style" in element.attrib:
+            element.set("style", _FONT.sub("", element.attrib["style"]).replace(": ", ":").replace("; ", ";"))
+    root.set("role", "img")
+    root.set("aria-labelledby", f"{name}-title {name}-desc")
+    root.set("style", _ROOT_STYLE)
+    for position, (tag, text) in enumerate((("title", title), ("desc", description))):
+        element = ElementTree.Element(tag, {"id": f"{name}-{tag}"})
+        element.text = text
+        root.insert(position, element)
+    return root
+
+
+def _short_numbers(text: str) -> str:
+    return _NUMBER.sub(lambda found: f"{float(found.group()):.2f}", " ".join(text.split()))
+
+
+def _rename_ids(element: ElementTree.Element, name: str, used: set[str]) -> None:
+    own = element.attrib.pop("id", None)
+    if own is not None and own.startswith(HOVER_PREFIX):
+        hover = ElementTree.Element("title")
+        hover.text = own.removeprefix(HOVER_PREFIX)
+        element.insert(0, hover)
+    elif own in used:
+        element.set("id", f"{name}-{own}")
+    for key, value in list(element.attrib.items()):
+        if key == f"{_XLINK}href":
+            del element.attrib[key]
+            element.set("href", f"#{name}-{value[1:]}" if value.startswith("#") else value)
+        else:
+            element.set(key, _URL.sub(rf"url(#{name}-\1)", value))
+
+
+def _standalone(root: ElementTree.Element) -> bytes:
+    root = copy.deepcopy(root)
+    root.set("xmlns", "http://www.w3.org/2000/svg")
+    return b'<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode").encode() + b"\n"
+
+
+def _themed(root: ElementTree.Element) -> str:
+    """Colours of the palette in style attributes as CSS variables, e.g. `var(--c-1b2128,#1b2128)`."""
+    root = copy.deepcopy(root)
+    for element in root.iter():
+        if "style" in element.attrib:
+            element.set("style", _COLOR.sub(_variable, element.attrib["style"]))
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _variable(color: re.Match[str]) -> str:
+    text = color.group()
+    return f"var(--c-{text[1:]},{text})" if text in DARK else text
+
+
+def dark_variables() -> str:
+    """CSS declarations that give every colour of `inline_svg` its dark variant."""
+    return "".join(f"--c-{light[1:]}:{dark};" for light, dark in DARK.items())

@@ -1,0 +1,63 @@
+"""FLOPs by layer: the forward pass of one image in the published convention, for every module that counts.
+
+Written down with its convention, because the same network has other totals in other conventions (worksheet section 4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.figures.selection import Records, as_frame, require
+from analysis.figures.style import (
+    draw_rows,
+    group_color,
+    group_handles,
+    name_rows,
+    new_figure,
+    styled,
+    use_plain_axis,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LayerFlops:
+    """`rows` has columns layer, group, kind, flops, share, in order of execution; `total` is FLOP per image."""
+
+    rows: pd.DataFrame
+    total: int
+    width: int
+
+
+def build_layer_flops(model: Records, width: int) -> LayerFlops:
+    """FLOPs in the worksheet's convention of the model of this width; modules that count nothing are left out."""
+    frame = as_frame(model)
+    own = frame[frame["width"] == width].sort_values("position")
+    counted = own[own["flops_worksheet"].fillna(0) > 0]
+    require(counted, f"the FLOPs of the model of width {width} were not recorded")
+    total = int(counted["flops_worksheet"].sum())
+    rows = counted.assign(flops=counted["flops_worksheet"].astype("int64"), share=counted["flops_worksheet"] / total)
+    return LayerFlops(rows[["layer", "group", "kind", "flops", "share"]].reset_index(drop=True), total, width)
+
+
+@styled()
+def draw_layer_flops(data: LayerFlops) -> Figure:
+    """One bar per module with its share of the total."""
+    rows = data.rows
+    figure = new_figure(9, 1.5 + 0.17 * len(rows), f"FLOPs by layer, width {data.width}: {data.total:,} per image")
+    axes = figure.subplots()
+    mega = rows["flops"] / 1e6
+    hovers = [f"{row.layer}: {row.flops:,} FLOP, {row.share:.2%}" for row in rows.itertuples()]
+    draw_rows(axes, mega.tolist(), [group_color(str(group)) for group in rows["group"]], hovers)
+    for position, (value, share) in enumerate(zip(mega, rows["share"], strict=True)):
+        axes.text(value + mega.max() * 0.008, position, f"{share:.2%}", va="center", fontsize=7, in_layout=False)
+    name_rows(axes, list(rows["layer"]))
+    axes.set_xlim(0, mega.max() * 1.09)
+    use_plain_axis(axes, "x")
+    axes.set_xlabel(
+        "MFLOP per image, forward pass; worksheet's convention: 1 per multiply-accumulate, 2 per batch-norm element"
+    )
+    figure.legend(handles=group_handles(list(rows["group"].unique())), loc="outside lower center", ncols=6)
+    return figure

@@ -1,0 +1,91 @@
+"""Gradient flow: mean and maximum |g| of every layer of one trial at chosen epochs, on a logarithmic axis, no biases.
+
+A value of an epoch is taken over the epoch's measured steps: the mean of mean |g|, the maximum of max |g|. Works on the
+layer records of one trial, from a file or from memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from analysis.figures.selection import Records, as_frame, require
+from analysis.figures.style import (
+    DARK_BAR,
+    LIGHT_BAR,
+    draw_rows,
+    format_value,
+    name_rows,
+    new_figure,
+    styled,
+    use_log_axis,
+)  # fmt: skip
+from analysis.tables import shown_epochs
+
+
+@dataclass(frozen=True)
+class GradientFlow:
+    """`values` has columns epoch, layer, mean, max; `layers` names the rows from the input to the output."""
+
+    values: pd.DataFrame
+    layers: tuple[str, ...]
+    epochs: tuple[int, ...]
+
+
+def build_gradient_flow(layers: Records, epochs: Iterable[int] | None = None) -> GradientFlow:
+    """Mean and maximum |g| per layer, at `epochs` (default: those of the published figure, scaled) that were measured."""
+    frame = as_frame(layers)
+    frame = frame[~frame["layer"].astype(str).str.endswith(".bias")]
+    frame = frame[np.isfinite(frame["gradient_mean_abs"]) & np.isfinite(frame["gradient_max_abs"])]
+    require(frame, "no gradients were measured")
+    wanted = shown_epochs(int(frame["epoch"].max())) if epochs is None else epochs
+    frame = require(frame[frame["epoch"].isin(list(wanted))], "no gradients were measured at these epochs")
+    grouped = frame.groupby(["epoch", "layer"], observed=True, sort=False)
+    values = grouped.agg(mean=("gradient_mean_abs", "mean"), max=("gradient_max_abs", "max")).reset_index()
+    values = values.astype({"layer": str, "mean": float, "max": float})
+    return GradientFlow(
+        values, tuple(dict.fromkeys(values["layer"])), tuple(sorted(int(epoch) for epoch in values["epoch"].unique()))
+    )
+
+
+@styled()
+def draw_gradient_flow(data: GradientFlow, title: str) -> Figure:
+    """A panel per epoch, a row per layer: the mean as a dark bar inside the light bar of the maximum."""
+    rows = len(data.layers)
+    figure = new_figure(max(2.6 + 1.75 * len(data.epochs), 6.5), 1.5 + 0.165 * rows, title)
+    panels = figure.subplots(1, len(data.epochs), squeeze=False)[0]
+    limits = _limits(data.values)
+    for axes, epoch in zip(panels, data.epochs, strict=True):
+        own = data.values[data.values["epoch"] == epoch].set_index("layer").reindex(data.layers)
+        means, maxima = own["mean"].tolist(), own["max"].tolist()
+        hovers = [
+            f"{layer}: mean {format_value(mean)}, max {format_value(maximum)}"
+            for layer, mean, maximum in zip(data.layers, means, maxima, strict=True)
+        ]
+        axes.set_xscale("log")
+        axes.set_xlim(*limits)
+        draw_rows(axes, maxima, [LIGHT_BAR] * rows, hovers, start=limits[0], height=0.8)
+        draw_rows(axes, means, [DARK_BAR] * rows, hovers, start=limits[0], height=0.5)
+        axes.set_xlim(*limits)
+        use_log_axis(axes, "x")
+        name_rows(axes, data.layers, labels=axes is panels[0])
+        axes.set_title(f"epoch {epoch}")
+    handles = [Patch(color=DARK_BAR, label="mean |g|"), Patch(color=LIGHT_BAR, label="max |g|")]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    return figure
+
+
+def _limits(values: pd.DataFrame) -> tuple[float, float]:
+    """Whole decades around the positive values, at most twelve; a value of zero has no bar."""
+    positive = values[["mean", "max"]].to_numpy()
+    positive = positive[positive > 0]
+    if not len(positive):
+        return 1e-6, 1.0
+    high = np.ceil(np.log10(positive.max()))
+    low = max(np.floor(np.log10(positive.min())), high - 12)
+    return float(10.0 ** (low - (low == high))), float(10.0**high)

@@ -1,0 +1,53 @@
+"""Sample images of the data set: one row per class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from analysis.figures.style import NothingToDraw, new_figure, shown, styled
+
+_MAX_COLUMNS, _MAX_CLASSES = 10, 20
+
+
+@dataclass(frozen=True)
+class SampleGrid:
+    """`images` (classes, n, height, width, 3) uint8, one row per name in `class_names`."""
+
+    images: np.ndarray
+    class_names: tuple[str, ...]
+
+
+def build_sample_grid(images: np.ndarray, class_names: Sequence[str]) -> SampleGrid:
+    """The first images of each class; at most 10 images of at most 20 classes."""
+    if images.size == 0:
+        raise NothingToDraw("no sample images were kept")
+    return SampleGrid(images[:_MAX_CLASSES, :_MAX_COLUMNS], tuple(class_names[:_MAX_CLASSES]))
+
+
+@styled()
+def draw_sample_grid(data: SampleGrid) -> Figure:
+    """One picture of all images, its rows named by class."""
+    classes, columns, height, width, _ = data.images.shape
+    gap = max(1, height // 16)
+    sheet = np.full((classes * (height + gap) - gap, columns * (width + gap) - gap, 4), 0, dtype=np.uint8)
+    for row in range(classes):
+        for column in range(columns):
+            top, left = row * (height + gap), column * (width + gap)
+            sheet[top : top + height, left : left + width, :3] = data.images[row, column]
+            sheet[top : top + height, left : left + width, 3] = 255
+    figure = new_figure(1.5 + 0.62 * columns, 0.6 + 0.62 * classes, "Sample images, one row per class")
+    axes = figure.subplots()
+    axes.imshow(sheet, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([row * (height + gap) + height / 2 for row in range(classes)])
+    axes.set_yticklabels([shown(name, 24) for name in data.class_names])
+    axes.tick_params(length=0, labelsize=9)
+    axes.set_facecolor("none")
+    axes.grid(False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return figure

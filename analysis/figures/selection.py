@@ -1,0 +1,81 @@
+"""Which trials a figure shows, and small steps from records to its data.
+
+A cell is shown by its completed trials; where it has none, by the ones that are still running or were pruned, then by
+diverged ones, and its label says so. Knows nothing of drawing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from analysis.figures.style import NothingToDraw
+from analysis.study_folder import StudyInfo
+
+Records: TypeAlias = pa.Table | pd.DataFrame
+_PREFERENCE = (("completed",), ("running", "pruned"), ("diverged", "failed"))
+
+
+@dataclass(frozen=True)
+class ShownCell:
+    """A cell with the trials that stand for it; `index` is its place in the study and decides its colour."""
+
+    index: int
+    label: str
+    config: Mapping[str, Any]
+    trial_ids: tuple[str, ...]
+    representative: str  # the first of them in order of seeds
+    representative_seed: int
+
+
+def select_cells(study: StudyInfo, trials: Records) -> list[ShownCell]:
+    """The cells of the study that have a trial with at least one epoch, in the study's order."""
+    frame = as_frame(trials)
+    frame = frame[frame["epochs_completed"].fillna(0) > 0].sort_values(["seed", "trial_id"])
+    found = []
+    for index, cell in enumerate(study.cells):
+        own = frame[frame["cell_id"] == cell.cell_id]
+        for statuses in _PREFERENCE:
+            chosen = own[own["status"].isin(statuses)]
+            if len(chosen):
+                names = sorted(set(chosen["status"]))
+                label = cell.label if names == ["completed"] else f"{cell.label} ({', '.join(names)})"
+                ids = tuple(chosen["trial_id"])
+                found.append(ShownCell(index, label, cell.config, ids, ids[0], int(chosen["seed"].iloc[0])))
+                break
+    return found
+
+
+def as_frame(records: Records) -> pd.DataFrame:
+    """Records as pandas, whether they come from a file or from a trial's memory."""
+    frame: pd.DataFrame = records if isinstance(records, pd.DataFrame) else records.to_pandas()
+    return frame
+
+
+def cell_of_trial(cells: Sequence[ShownCell]) -> dict[str, int]:
+    """The index of the cell of every shown trial."""
+    return {trial: cell.index for cell in cells for trial in cell.trial_ids}
+
+
+def spread_over_trials(frame: pd.DataFrame, keys: Sequence[str], column: str) -> pd.DataFrame:
+    """Mean and standard deviation of `column` over rows with the same `keys`: columns keys, mean, sd, num.
+
+    Values that are null, NaN or infinite count as not measured; sd is NaN with fewer than two. Rows without any
+    measured value are left out.
+    """
+    finite = frame[np.isfinite(frame[column].to_numpy(dtype=float, na_value=np.nan))]
+    grouped = finite.groupby(list(keys), observed=True, sort=True)[column]
+    result: pd.DataFrame = grouped.agg(mean="mean", sd="std", num="count").reset_index()
+    return result.astype({"mean": float, "sd": float})
+
+
+def require(rows: pd.DataFrame, reason: str) -> pd.DataFrame:
+    """`rows`, or NothingToDraw with `reason` where there are none."""
+    if rows.empty:
+        raise NothingToDraw(reason)
+    return rows
