@@ -124,13 +124,14 @@ class LayerProbe:
     def _table(self, columns: dict[str, Array], trial_id: str, epoch: int, steps: NDArray[np.int64]) -> pa.Table:
         """Rows in order of step, then of parameter."""
         num_rows = len(steps) * len(self._names)
+        groups = [layer_group(name) for name in self._names]
         arrays: dict[str, pa.Array] = {
-            "trial_id": _encoded([trial_id] * num_rows),
+            "trial_id": _repeated([trial_id], num_rows),
             "epoch": pa.array(np.full(num_rows, epoch, dtype=np.int32)),
             "step": pa.array(np.repeat(steps, len(self._names))),
-            "layer": _encoded(self._names * len(steps)),
-            "group": _encoded([layer_group(name) for name in self._names] * len(steps)),
-            "kind": _encoded(self._kinds * len(steps)),
+            "layer": _repeated(self._names, len(steps)),
+            "group": _repeated(groups, len(steps)),
+            "kind": _repeated(self._kinds, len(steps)),
             "num_elements": pa.array(np.tile(self._num_elements, len(steps))),
         }
         for name, values in columns.items():
@@ -140,5 +141,8 @@ class LayerProbe:
         return pa.Table.from_arrays([arrays[name] for name in schema.names], schema=schema)
 
 
-def _encoded(texts: Sequence[str]) -> pa.Array:
-    return pa.array(texts, pa.string()).dictionary_encode()
+def _repeated(texts: Sequence[str], times: int) -> pa.Array:
+    """`texts` so many times over, each distinct one stored once."""
+    distinct = list(dict.fromkeys(texts))
+    indices = np.tile(np.array([distinct.index(text) for text in texts], dtype=np.int32), times)
+    return pa.DictionaryArray.from_arrays(indices, pa.array(distinct, pa.string()))
