@@ -37,7 +37,7 @@ def decode_image(encoded: bytes, where: str) -> ImageArray:
             return np.asarray(image.convert("RGB"))
     except DataError:
         raise
-    except _DECODING_ERRORS as error:
+    except (*_DECODING_ERRORS, Image.DecompressionBombError) as error:
         raise DataError(f"{where}: image does not decode ({_first_line(error)})") from error
 
 
