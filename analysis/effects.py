@@ -65,7 +65,7 @@ def build_factors(study: Study) -> ResultTable:
     """The table `factors`."""
     frame = measure_effects(study)
     frame.insert(0, "title", [METRICS[name].title for name in frame["metric"]])
-    scale = np.where([METRICS[name].kind == "accuracy" for name in frame["metric"]], 100.0, 1.0)
+    scale = np.where([METRICS[name].in_percent for name in frame["metric"]], 100.0, 1.0)
     for name in ("value", "low", "high"):
         frame[f"shown_{name}"] = frame[name] * scale
     columns = (
@@ -112,7 +112,7 @@ def _interactions(cells: Sequence[Cell], levels: Mapping[str, Sequence[Any]]) ->
 def _mean_of(cells: Sequence[Cell], chosen: Mapping[str, Any]) -> np.ndarray:
     """Weights of the mean over the cells with these values."""
     matches = np.array([all(cell.config[f] == value for f, value in chosen.items()) for cell in cells], dtype=float)
-    return matches / matches.sum()
+    return np.asarray(matches / matches.sum())
 
 
 def _per_seed(trials: pd.DataFrame, metric: str, cell_ids: Sequence[str], effect: Effect) -> np.ndarray:

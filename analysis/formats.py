@@ -19,9 +19,9 @@ from analysis.study_folder import StudyFolder
 from trainable.files import write_atomically
 
 MISSING = "-"
-_PERCENT = ("accuracy", "percent")
+_PERCENT = ("accuracy", "points", "percent")
 # Decimals where the spread is unknown (one seed), and the most that any spread can buy.
-_DECIMALS = {"accuracy": (2, 4), "percent": (2, 4), "loss": (4, 6), "seconds": (None, 3)}
+_DECIMALS = {"accuracy": (2, 4), "points": (2, 4), "percent": (2, 4), "loss": (4, 6), "seconds": (None, 3)}
 
 
 def decimals_supported(spread: float) -> int | None:
@@ -47,6 +47,8 @@ def format_value(value: Any, kind: ColumnKind = "number", spread: float = math.n
         return str(float(value))
     if kind in _PERCENT:
         value, spread = 100 * value, 100 * spread
+    if spread <= 1e-9 * abs(value):  # rounding errors of values that are equal
+        spread = math.nan
     usual, most = _DECIMALS.get(kind, (None, None))
     supported = decimals_supported(spread)
     if supported is not None:
@@ -62,14 +64,14 @@ def format_cell(row: Mapping[str, Any], column: Column) -> str:
         low, high = row[column.low], row[column.high]
         width = (high - low) / 2 if _is_number(low) and _is_number(high) else math.nan
         text = format_value(value, column.kind, width)
-        if math.isnan(width):
+        if math.isnan(width) or width <= 1e-9 * abs(value):
             return text
         ends = [format_value(end, column.kind, width) for end in (low, high)]
         return f"{text} [{ends[0]}, {ends[1]}]"
     spread = row[column.spread] if column.spread else math.nan
     spread = float(spread) if _is_number(spread) else math.nan
     text = format_value(value, column.kind, spread)
-    if decimals_supported(spread) is None or text == MISSING:
+    if decimals_supported(spread) is None or text == MISSING or spread <= 1e-9 * abs(value):
         return text
     return f"{text} ± {format_value(spread, column.kind, spread)}"
 

@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.compute as pc
 
+from analysis.claims.claims_file import ClaimSet, load_claims
 from analysis.study_folder import Cell, StudyFolder, StudyFolderError, StudyInfo
 from trainable.records import SCHEMAS
 
@@ -32,6 +33,12 @@ class Study:
 
     folder: StudyFolder
     info: StudyInfo
+    claims_file: Path | None = None
+
+    @cached_property
+    def claims(self) -> ClaimSet:
+        """The published claims that the study is held against. Errors: ClaimsError."""
+        return load_claims(self.claims_file)
 
     @cached_property
     def trials(self) -> pd.DataFrame:
@@ -97,10 +104,13 @@ class Study:
         return frame
 
 
-def load_study(path: Path | str | StudyFolder) -> Study:
-    """The study in a folder. Errors: StudyFolderError where it is missing, damaged, foreign or too new."""
+def load_study(path: Path | str | StudyFolder, claims_file: Path | None = None) -> Study:
+    """The study in a folder, to be held against the claims of a file or, without one, those of the worksheet.
+
+    Errors: StudyFolderError where the folder is missing, damaged, foreign or too new.
+    """
     folder = path if isinstance(path, StudyFolder) else StudyFolder(Path(path))
-    return Study(folder, folder.read_study())
+    return Study(folder, folder.read_study(), claims_file)
 
 
 def _one_per_seed(trials: pd.DataFrame, info: StudyInfo) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-MetricKind = Literal["accuracy", "loss", "count", "seconds"]
+MetricKind = Literal["accuracy", "points", "loss", "count", "seconds"]
 CONVERGED_WITHIN = 0.05
 
 
@@ -24,11 +24,16 @@ class Metric:
     better: Literal["higher", "lower", ""] = ""
     compared: bool = True  # among the metrics that cells are compared by
 
+    @property
+    def in_percent(self) -> bool:
+        """A fraction that people read as a percentage, and that the equivalence margin is about."""
+        return self.kind in ("accuracy", "points")
+
 
 _METRICS = (
     Metric("final_test_accuracy", "final test accuracy", "accuracy", "test accuracy after the last epoch", "higher"),
     Metric("final_train_accuracy", "final train accuracy", "accuracy", "running over the last epoch", "higher"),
-    Metric("gap", "gap", "accuracy", "final train accuracy less final test accuracy", "lower"),
+    Metric("gap", "gap", "points", "final train accuracy less final test accuracy", "lower"),
     Metric("final_train_loss", "final train loss", "loss", "mean over the steps of the last epoch", "lower"),
     Metric("final_test_loss", "final test loss", "loss", "test loss after the last epoch", "lower"),
     Metric("epoch1_test_accuracy", "epoch 1 test accuracy", "accuracy", "test accuracy after epoch 1", "higher"),

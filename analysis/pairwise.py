@@ -36,7 +36,7 @@ def compare_cells(study: Study) -> pd.DataFrame:
     if not pairs or not metrics:
         return _empty_comparison()
     differences = np.concatenate([_differences(trials, metric.name, pairs) for metric in metrics])
-    margin_of = {m.name: study.info.equivalence_margin if m.kind == "accuracy" else np.nan for m in metrics}
+    margin_of = {m.name: study.info.equivalence_margin if m.in_percent else np.nan for m in metrics}
     margins = np.repeat([margin_of[m.name] for m in metrics], len(pairs))
     tests = statistics.run_paired_tests(differences, margins)
     p_different = statistics.adjust_holm(tests.p_different)
@@ -66,7 +66,7 @@ def build_pairwise(study: Study) -> ResultTable:
     frame = compare_cells(study)
     frame.insert(0, "title", [METRICS[name].title for name in frame["metric"]])
     # Accuracies and losses stand in one column: as plain numbers, accuracies in points, each with its own digits.
-    scale = np.where([METRICS[name].kind == "accuracy" for name in frame["metric"]], 100.0, 1.0)
+    scale = np.where([METRICS[name].in_percent for name in frame["metric"]], 100.0, 1.0)
     for name in ("difference", "sd", "t_low", "t_high", "bootstrap_low", "bootstrap_high"):
         frame[f"shown_{name}"] = frame[name] * scale
     columns = (

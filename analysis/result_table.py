@@ -11,6 +11,7 @@ ColumnKind = Literal[
     "text",
     "count",
     "accuracy",
+    "points",
     "loss",
     "number",
     "learning_rate",
@@ -40,7 +41,7 @@ class Column:
     @property
     def title(self) -> str:
         """The header with its unit."""
-        unit = {"accuracy": ", %", "percent": ", %", "seconds": ", s"}.get(self.kind, "")
+        unit = {"accuracy": ", %", "points": ", points", "percent": ", %", "seconds": ", s"}.get(self.kind, "")
         return self.header + unit
 
 

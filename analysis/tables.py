@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
+from analysis.claims.verdicts import build_claims
 from analysis.effects import build_factors
 from analysis.frames import FINISHED, Study, load_study
 from analysis.metrics import METRICS
@@ -172,4 +173,5 @@ _BUILDERS: dict[str, Callable[[Study], ResultTable]] = {
     "trials": _build_trials,
     "pairwise": build_pairwise,
     "factors": build_factors,
+    "claims": build_claims,
 }

@@ -1,0 +1,245 @@
+"""Published claims held against a study: a verdict for each, with what was measured and why. The table `claims`.
+
+The verdict of a claim that the study can test rests on the 95 % t interval over seeds and the claimed region (published
+value and tolerance, or range):
+
+    reproduced       the mean lies in the region, and the interval is no wider than it; of an open region, all of it inside
+    not reproduced   the mean lies outside it, but the interval reaches into it
+    contradicted     the whole interval lies outside
+    undetermined     the interval is too wide to say; or the study cannot test the claim: cells or seeds are missing, it is
+                     reduced, its data are another copy
+
+An order is reproduced if all pairs stand in it, contradicted if half of them or more do not. A claimed direction is
+reproduced only if the whole interval agrees, contradicted if the whole interval disagrees, and not
+reproduced if the interval shows no difference larger than the study's margin. A bound on an extreme ("every layer", "all
+weights") is refuted by a single counterexample. One seed, where the claim allows it, and quantities without spread are
+judged by their value alone: contradicted is then farther from the region than half its width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from analysis.claims.claims_file import Claim, ClaimsError, ClaimSet, Expectation, load_claims, parse_claims
+from analysis.claims.measures import Measurement, Measurements, result_kind, unmet_config
+from analysis.formats import format_value
+from analysis.frames import Study
+from analysis.result_table import Column, ColumnKind, ResultTable
+from analysis.statistics import mean_interval
+
+__all__ = ["CheckedClaim", "ClaimSet", "ClaimsError", "build_claims", "check_claims", "load_claims", "parse_claims"]
+
+Verdict = Literal["reproduced", "not reproduced", "contradicted", "undetermined"]
+VERDICTS: tuple[Verdict, ...] = ("reproduced", "not reproduced", "contradicted", "undetermined")
+FAILED: tuple[Verdict, ...] = ("not reproduced", "contradicted")
+
+
+@dataclass(frozen=True)
+class CheckedClaim:
+    """A claim with its verdict; `value`, `low` and `high` are in the claim's own unit, NaN where there is none."""
+
+    claim: Claim
+    verdict: Verdict
+    reason: str
+    value: float
+    low: float
+    high: float
+    num_seeds: int
+    order: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> ColumnKind:
+        """How the value is written."""
+        return result_kind(self.claim.query)
+
+
+def check_claims(study: Study) -> list[CheckedClaim]:
+    """Every claim of the study's claims file, checked, in the order of the file. Errors: ClaimsError."""
+    claims, measurements = study.claims.claims, Measurements(study)
+    return [_check(study, claim, measurements.measure(claim)) for claim in claims]
+
+
+def count_verdicts(checked: Iterable[CheckedClaim]) -> dict[Verdict, int]:
+    """How many claims have each verdict."""
+    verdicts = [claim.verdict for claim in checked]
+    return {verdict: verdicts.count(verdict) for verdict in VERDICTS}
+
+
+def build_claims(study: Study) -> ResultTable:
+    """The table `claims`."""
+    checked = check_claims(study)
+    frame = pd.DataFrame(
+        {
+            "id": [c.claim.id for c in checked], "section": [c.claim.section for c in checked],
+            "statement": [c.claim.statement for c in checked], "verdict": [c.verdict for c in checked],
+            "published": [_expected_text(c) for c in checked],
+            "measured": [_measured_text(c) for c in checked], "seeds": [c.num_seeds for c in checked],
+            "reason": [c.reason for c in checked],
+            "published_value": [c.claim.expect.value for c in checked],
+            "region_low": [c.claim.expect.low for c in checked], "region_high": [c.claim.expect.high for c in checked],
+            "value": [c.value for c in checked], "low": [c.low for c in checked], "high": [c.high for c in checked],
+        }
+    )  # fmt: skip
+    frame["published_value"] = frame["published_value"].astype("float64")
+    columns = (
+        Column("id", "claim"), Column("statement", "statement"), Column("published", "published"),
+        Column("measured", "measured [95 %]"), Column("seeds", "seeds", "count"), Column("verdict", "verdict"),
+        Column("reason", "reason"), Column("section", "section"),
+    )  # fmt: skip
+    counts = ", ".join(f"{number} {verdict}" for verdict, number in count_verdicts(checked).items())
+    notes = (
+        f"{study.claims.title}: {counts}.",
+        "reproduced: the mean over seeds lies in the published region. not reproduced: it does not, but its 95 % interval "
+        "reaches into it. contradicted: the whole interval lies outside. undetermined: the study cannot tell, see the reason.",
+    )
+    return ResultTable("", "Published claims", frame, columns, notes)
+
+
+def _check(study: Study, claim: Claim, found: Measurement) -> CheckedClaim:
+    value, low, high = _estimate(found, claim)
+    shown = [10**x if found.is_log else x for x in (value, low, high)]
+    verdict, reason = _judge(claim, found, (value, low, high), study.info.equivalence_margin)
+    if obstacles := _obstacles(study, claim, found):
+        verdict, reason = "undetermined", "; ".join(obstacles)
+    num_seeds = 0 if found.is_exact else len(found.values)
+    return CheckedClaim(claim, verdict, reason, shown[0], shown[1], shown[2], num_seeds, found.order)
+
+
+def _estimate(found: Measurement, claim: Claim) -> tuple[float, float, float]:
+    if len(found.values) == 0:
+        return math.nan, math.nan, math.nan
+    if found.is_extreme:
+        worst = np.min if claim.query["statistic"] == "min" else np.max
+        return float(worst(found.values)), math.nan, math.nan
+    if found.is_exact or found.order:
+        return float(found.values[0]), math.nan, math.nan
+    return mean_interval(found.values)
+
+
+def _obstacles(study: Study, claim: Claim, found: Measurement) -> list[str]:
+    """Why the study cannot test the claim; empty if it can."""
+    if found.missing:
+        return [f"missing cells: the study has no {' and no '.join(found.missing)}"]
+    reasons = []
+    if not found.is_exact:
+        reasons += _unmet_needs(study, claim, found)
+        if len(found.values) < claim.min_seeds:
+            reasons.append(f"too few seeds: {len(found.values)} completed, the claim needs {claim.min_seeds}")
+    if len(found.values) == 0 and not reasons:
+        reasons.append("not measured in this study")
+    return reasons
+
+
+def _unmet_needs(study: Study, claim: Claim, found: Measurement) -> list[str]:
+    needs, data = claim.needs, study.info.data
+    selectors = [claim.query["cell"] or {}] * len(found.cells)
+    if claim.query.kind == "difference":
+        selectors[1] = claim.query["other"]
+    problems = [unmet_config(cell, needs, selector) for cell, selector in zip(found.cells, selectors, strict=True)]
+    config = list(dict.fromkeys(problem for of_cell in problems for problem in of_cell))
+    reasons = [f"reduced or other run: {', '.join(config)}"] if config else []
+    if data.get("dataset") != needs.get("dataset", data.get("dataset")):
+        return reasons
+    if not str(data.get("source", "")).startswith(needs.get("data_source", "")):
+        reasons.append(f"other data copy: {data.get('source')}, the claim needs {needs['data_source']}")
+    if needs.get("data_fingerprint") not in (None, data.get("fingerprint")):
+        reasons.append("other data copy: its fingerprint is not the one the claim needs")
+    limits = ("train_limit", "test_limit")
+    if needs.get("complete_data") and any(
+        cell.config.get(limit) is not None for cell in found.cells for limit in limits
+    ):
+        reasons.append("reduced run: a part of the images")
+    if wanted := needs.get("hardware"):
+        trials = study.trials[study.trials["cell_id"].isin([cell.cell_id for cell in found.cells])]
+        names = sorted(set(trials["hardware"].dropna()))
+        if not names or any(wanted not in name for name in names):
+            reasons.append(f"other hardware: {', '.join(names) or 'unknown'}, the claim is about {wanted}")
+    return reasons
+
+
+def _judge(
+    claim: Claim, found: Measurement, estimate: tuple[float, float, float], margin: float
+) -> tuple[Verdict, str]:
+    """The verdict on what was measured, and what there is to say about it."""
+    value, low, high = estimate
+    if math.isnan(value):
+        return "undetermined", "not measured in this study"
+    if found.order:
+        share = f"{value:.0%} of the pairs of groups stand in the claimed order"
+        return ("reproduced" if value == 1 else "not reproduced" if value > 0.5 else "contradicted"), share
+    expect = claim.expect
+    start, end = _region(expect, found.is_log)
+    if expect.strict:
+        return _judge_direction(low, high, start, end, margin if result_kind(claim.query) == "points" else 0.0)
+    half = (end - start) / 2
+    inside = start <= value <= end
+    if math.isnan(low):
+        distance = max(start - value, value - end)
+        certain = found.is_exact or found.is_extreme or distance > half
+        outside: Verdict = "contradicted" if certain else "not reproduced"
+        return (
+            "reproduced" if inside else outside
+        ), "" if found.is_exact or found.is_extreme else "one seed: no interval"
+    if high < start or low > end:
+        return "contradicted", ""
+    if (high - low) / 2 > (half if math.isfinite(half) else 0.0) and not (start <= low and high <= end):
+        return "undetermined", "the interval is wider than the claimed region: more seeds"
+    return ("reproduced" if inside else "not reproduced"), ""
+
+
+def _judge_direction(low: float, high: float, start: float, end: float, margin: float) -> tuple[Verdict, str]:
+    if math.isnan(low):
+        return "undetermined", "one seed: no interval, so no direction"
+    if low > start and high < end:
+        return "reproduced", ""
+    if high < start or low > end:
+        return "contradicted", ""
+    if margin and -margin < low and high < margin:
+        return "not reproduced", f"no difference larger than {100 * margin:g} points"
+    return "undetermined", "the interval includes no difference: more seeds"
+
+
+def _region(expect: Expectation, is_log: bool) -> tuple[float, float]:
+    """The claimed region on the scale of the measurement; a direction of a ratio is about 1, of a difference about 0."""
+    if not is_log or expect.strict:
+        return expect.low, expect.high
+    return tuple(math.log10(x) if x > 0 else -math.inf for x in (expect.low, expect.high))  # type: ignore[return-value]
+
+
+def _expected_text(checked: CheckedClaim) -> str:
+    expect, kind = checked.claim.expect, checked.kind
+    if expect.order:
+        return "in this order"
+    if expect.strict:
+        words = ("increase", "decrease") if checked.claim.query.kind == "layers_change" else ("above 0", "below 0")
+        return words[expect.low != 0]
+    if expect.value is not None:
+        tolerance = expect.high - expect.value
+        return f"{format_value(expect.value, kind)} ± {format_value(tolerance, kind)}{_unit(kind)}"
+    low, high = format_value(expect.low, kind), format_value(expect.high, kind)
+    if math.isinf(expect.low):
+        return f"at most {high}{_unit(kind)}"
+    return f"at least {low}{_unit(kind)}" if math.isinf(expect.high) else f"{low} to {high}{_unit(kind)}"
+
+
+def _measured_text(checked: CheckedClaim) -> str:
+    if checked.order:
+        return " > ".join(checked.order)
+    if math.isnan(checked.value):
+        return "-"
+    width = (checked.high - checked.low) / 2
+    text = format_value(checked.value, checked.kind, width) + _unit(checked.kind)
+    if math.isnan(width) or width <= 1e-9 * abs(checked.value):
+        return text
+    ends = (format_value(end, checked.kind, width) for end in (checked.low, checked.high))
+    return f"{text} [{', '.join(ends)}]"
+
+
+def _unit(kind: ColumnKind) -> str:
+    return {"accuracy": " %", "points": " points", "percent": " %", "seconds": " s"}.get(kind, "")
