@@ -26,12 +26,13 @@ from trainable.checkpoint import Checkpoint
 from trainable.config import TrialConfig, trial_id
 from trainable.data import ImageData, Split, split_data
 from trainable.evaluation import autocast, evaluate
+from trainable.instruments.noise_scale import MICROBATCH_SIZE, NUM_MICROBATCHES, measure_noise_scale
 from trainable.instruments.probe import LayerMeasurements, LayerProbe, is_due
 from trainable.model import build_model
 from trainable.records import TrialRecords, build_table
 
 _EVALUATION_BATCH = {"cpu": 250, "cuda": 2_000}
-_NOISE_SCALE_IMAGES = 256
+_NOISE_SCALE_IMAGES = MICROBATCH_SIZE * NUM_MICROBATCHES
 _GLOBAL_GRADIENT = ("gradient_mean_abs", "gradient_max_abs", "gradient_l2")
 
 
@@ -229,9 +230,10 @@ def _epoch_noise_scale(
     """The noise scale columns of this epoch, measured on images of its first steps, not augmented; {} if not due."""
     if not is_due(epoch - 1, config.noise_scale_every_epochs):
         return {}
-    from trainable.instruments.noise_scale import measure_noise_scale
-
-    chosen = draw_order(len(split.labels), config, epoch)[:_NOISE_SCALE_IMAGES].numpy()
+    num_images = min(_NOISE_SCALE_IMAGES, len(split.labels) // MICROBATCH_SIZE * MICROBATCH_SIZE)
+    if num_images < 2 * MICROBATCH_SIZE:
+        return {}
+    chosen = draw_order(len(split.labels), config, epoch)[:num_images].numpy()
     images = normalise(torch.from_numpy(split.images[chosen]).to(device))
     return asdict(measure_noise_scale(model, images, torch.from_numpy(split.labels[chosen]).to(device)))
 

@@ -1,0 +1,111 @@
+"""Configurations: what is allowed, what is refused and with which words, and how trials are identified."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainable.config import FIELDS, TrialConfig, cell_id, parse_override, trial_id
+
+
+def test_defaults_are_the_published_experiment_1() -> None:
+    config = TrialConfig()
+    assert (config.batch_size, config.learning_rate, config.epochs, config.width) == (64, 0.15, 25, 64)
+    assert (config.momentum, config.weight_decay) == (0.9, 5e-4)
+    assert (config.log_every_steps, config.instrument_every_steps) == (50, 100)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("widht=3", "did you mean width"),
+        ("colour=red", "fields are dataset, batch_size"),
+        ("width", "is not field=value"),
+        ("width=", "is not field=value"),
+        ("=3", "is not field=value"),
+        ("epochs=2.5", "is not a whole number >= 1"),
+        ("epochs=true", "is not a whole number"),
+        ("epochs=none", "is not a whole number"),
+        ("learning_rate=nan", "is not a number > 0"),
+        ("learning_rate=0", "is not a number > 0"),
+        ("learning_rate=1e400", "is not a number > 0"),
+        ("momentum=1", "is not a number >= 0 and < 1"),
+        ("precision=fp8", "is not one of fp32, bf16"),
+        ("train_limit=0", "is not a whole number >= 1 or none"),
+        ("seed=2147483648", "is not a whole number >= 0 and <= 2147483647"),
+    ],
+)
+def test_bad_overrides_are_refused_in_one_line(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message.replace("+", r"\+")) as caught:
+        parse_override(text)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("width=16", ("width", 16)),
+        (" learning_rate = 1e-1 ", ("learning_rate", 0.1)),
+        ("train_limit=none", ("train_limit", None)),
+        ("epochs=3.0", ("epochs", 3)),
+        ("dataset=synthetic", ("dataset", "synthetic")),
+    ],
+)
+def test_overrides_get_the_type_of_their_field(text: str, expected: tuple[str, object]) -> None:
+    name, value = parse_override(text)
+    assert (name, value) == expected
+    assert type(value) is type(expected[1])
+
+
+def test_a_limit_that_leaves_no_full_batch_is_refused() -> None:
+    with pytest.raises(ValueError, match="leaves no full batch"):
+        TrialConfig(train_limit=100, validation_size=50, batch_size=64)
+
+
+def test_ids_are_hashes_of_the_canonical_configuration() -> None:
+    config = TrialConfig(seed=3)
+    canonical = json.dumps({"config": config.to_dict(), "data": "abc"}, sort_keys=True, separators=(",", ":"))
+    assert trial_id(config, "abc") == hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def test_every_field_and_the_data_change_the_trial_and_only_the_seed_leaves_the_cell() -> None:
+    base = TrialConfig()
+    other = {"dataset": "synthetic", "precision": "bf16", "train_limit": 1000, "test_limit": 1000}
+    for name in FIELDS:
+        value = getattr(base, name)
+        changed = TrialConfig.from_dict({name: other.get(name, value + 1 if isinstance(value, int) else 0.25)})
+        assert trial_id(changed, "a") != trial_id(base, "a"), name
+        assert (cell_id(changed) == cell_id(base)) == (name == "seed"), name
+    assert trial_id(base, "a") != trial_id(base, "b")
+
+
+def test_equal_numbers_of_different_type_are_the_same_trial() -> None:
+    assert trial_id(TrialConfig(momentum=0), "a") == trial_id(TrialConfig(momentum=0.0), "a")
+    assert trial_id(TrialConfig.from_dict({"batch_size": 64.0}), "a") == trial_id(TrialConfig(), "a")
+
+
+def test_configuration_survives_json() -> None:
+    config = TrialConfig(learning_rate=0.1 + 0.2, train_limit=777)
+    assert TrialConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.text(max_size=40) | st.builds("{}={}".format, st.sampled_from(sorted(FIELDS)), st.text(max_size=20)))
+def test_no_override_ends_in_anything_but_a_value_or_a_value_error(text: str) -> None:
+    with contextlib.suppress(ValueError):
+        name, value = parse_override(text)
+        assert name in FIELDS
+        assert parse_override(f"{name}={value}") == (name, value)
+
+
+def test_config_imports_neither_torch_nor_ray_nor_numpy() -> None:
+    code = "import sys, trainable.config; print([m for m in ('torch', 'ray', 'numpy', 'pyarrow') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"

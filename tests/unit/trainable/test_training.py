@@ -1,0 +1,231 @@
+"""The loop: against a plain PyTorch loop, with instruments on and off, resumed, stopped and diverged."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.images import make_image_data
+from trainable.augmentation import EvaluationBatches, TrainingBatches, normalise
+from trainable.checkpoint import Checkpoint
+from trainable.config import TrialConfig
+from trainable.data import Split
+from trainable.evaluation import evaluate
+from trainable.image_data import ImageData
+from trainable.model import build_model
+from trainable.training import EpochResult, TrainingDiverged, cosine_learning_rate, train
+
+CONFIG = TrialConfig(
+    dataset="synthetic",
+    width=2,
+    epochs=3,
+    batch_size=32,
+    learning_rate=0.05,
+    instrument_every_steps=2,
+    log_every_steps=3,
+)
+TIMES = ("train_time_s", "eval_time_s", "instrument_time_s", "images_per_s", "peak_memory_bytes")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def data() -> ImageData:
+    return make_image_data()
+
+
+def run(config: TrialConfig, data: ImageData, resume: Checkpoint | None = None) -> tuple[list[EpochResult], Checkpoint]:
+    results = []
+    for result in train(config, data, resume):
+        results.append(result)
+        checkpoint = result.take_checkpoint()
+    return results, checkpoint
+
+
+def weights(checkpoint: Checkpoint) -> list[torch.Tensor]:
+    return [checkpoint.model[name] for name in checkpoint.model]
+
+
+def test_the_loop_equals_a_plain_pytorch_loop(data: ImageData) -> None:
+    """Same weights, losses, accuracies and learning rates as torch's own optimiser and scheduler in the plainest loop."""
+    results, checkpoint = run(CONFIG, data)
+
+    model = build_model(CONFIG.width, CONFIG.seed).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=3)
+    batches = TrainingBatches(Split(data.train_images, data.train_labels), CONFIG, torch.device("cpu"))
+    for epoch in range(1, 4):
+        model.train()
+        losses, correct = [], 0
+        for images, labels in batches.epoch(epoch):
+            optimizer.zero_grad()
+            logits = model(images)
+            loss = nn.functional.cross_entropy(logits, labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            losses.append(loss.item())
+            correct += int((logits.argmax(1) == labels).sum())
+        scheduler.step()
+        model.eval()
+        with torch.no_grad():
+            logits = model(normalise(torch.tensor(data.test_images)))
+        labels = torch.tensor(data.test_labels)
+        batch_losses = [
+            nn.functional.cross_entropy(logits[i : i + 32], labels[i : i + 32]).item() for i in range(0, 50, 32)
+        ]
+        row = results[epoch - 1].metrics
+        assert row["train_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+        assert row["train_accuracy"] == pytest.approx(correct / 192)
+        assert row["test_loss"] == pytest.approx(np.mean(batch_losses), rel=1e-5)
+        assert row["test_accuracy"] == pytest.approx((logits.argmax(1) == labels).float().mean().item())
+        assert row["learning_rate"] == pytest.approx(scheduler.get_last_lr()[0], abs=1e-12)
+        assert row["step"] == 6 * epoch
+    for name, expected in model.state_dict().items():
+        torch.testing.assert_close(checkpoint.model[name], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_training_learns(data: ImageData) -> None:
+    results, _ = run(replace(CONFIG, width=4, epochs=10), data)
+    assert results[-1].metrics["train_loss"] < 0.8 * results[0].metrics["train_loss"]
+
+
+def test_instruments_change_no_bit(data: ImageData) -> None:
+    with_all, measured = run(replace(CONFIG, instrument_every_steps=1, noise_scale_every_epochs=1), data)
+    without, bare = run(replace(CONFIG, instrument_every_steps=0, noise_scale_every_epochs=0), data)
+    assert with_all[-1].records.layers.num_rows == 3 * 6 * 62
+    assert without[-1].records.layers.num_rows == 0
+    for one, other in zip(weights(measured), weights(bare), strict=True):
+        assert torch.equal(one, other)
+    for column in ("train_loss", "test_loss", "test_accuracy"):
+        assert with_all[-1].records.epochs[column].equals(without[-1].records.epochs[column])
+
+
+@pytest.mark.parametrize("killed_after", [1, 2])
+def test_resumed_equals_uninterrupted_bit_for_bit(data: ImageData, killed_after: int) -> None:
+    whole, final = run(CONFIG, data)
+    part = train(CONFIG, data)
+    for _ in range(killed_after):
+        result = next(part)
+    saved = Checkpoint.from_bytes(result.take_checkpoint().to_bytes())
+    del part
+    torch.manual_seed(999)  # nothing may depend on global random state
+    np.random.seed(999)  # noqa: NPY002
+    resumed, resumed_final = run(CONFIG, data, saved)
+
+    assert [r.epoch for r in resumed] == list(range(killed_after + 1, 4))
+    for one, other in zip(weights(final), weights(resumed_final), strict=True):
+        assert torch.equal(one, other)
+    assert resumed[-1].records.epochs.drop_columns(TIMES).equals(whole[-1].records.epochs.drop_columns(TIMES))
+    assert resumed[-1].records.steps.equals(whole[-1].records.steps)
+    assert resumed[-1].records.layers.to_pandas().equals(whole[-1].records.layers.to_pandas())
+
+
+def test_a_checkpoint_does_not_change_when_training_goes_on(data: ImageData) -> None:
+    part = train(CONFIG, data)
+    taken = next(part).take_checkpoint()
+    before = [w.clone() for w in weights(taken)]
+    momentum = taken.optimizer["state"][0]["momentum_buffer"].clone()
+    next(part)
+    assert all(torch.equal(a, b) for a, b in zip(before, weights(taken), strict=True))
+    assert torch.equal(momentum, taken.optimizer["state"][0]["momentum_buffer"])
+
+
+def test_a_foreign_checkpoint_is_refused(data: ImageData) -> None:
+    checkpoint = next(train(CONFIG, data)).take_checkpoint()
+    with pytest.raises(ValueError, match="another configuration"):
+        next(train(replace(CONFIG, seed=5), data, checkpoint))
+    with pytest.raises(ValueError, match="does not fit the model"):
+        next(train(CONFIG, data, replace(checkpoint, model={"conv1.weight": torch.zeros(1)})))
+
+
+def test_seeds_differ_and_repeat(data: ImageData) -> None:
+    first, second, other = (run(replace(CONFIG, epochs=1, seed=seed), data)[1] for seed in (0, 0, 1))
+    assert all(torch.equal(a, b) for a, b in zip(weights(first), weights(second), strict=True))
+    assert not torch.equal(weights(first)[0], weights(other)[0])
+
+
+def test_a_diverged_trial_yields_its_last_epoch_and_then_says_where(data: ImageData) -> None:
+    config = replace(CONFIG, learning_rate=1000.0, epochs=5, weight_decay=10.0)
+    results: list[EpochResult] = []
+    with pytest.raises(TrainingDiverged, match="loss not finite in epoch") as caught:
+        _gather(train(config, data), results)
+    assert results[-1].epoch == caught.value.epoch
+    assert not np.isfinite(results[-1].metrics["train_loss"])
+    assert (caught.value.epoch - 1) * 6 <= caught.value.step < caught.value.epoch * 6
+
+
+def _gather(source: Iterator[EpochResult], into: list[EpochResult]) -> None:
+    """Append every result as it comes, so that those before an exception are kept."""
+    for result in source:
+        into.append(result)
+
+
+def test_stop_ends_within_the_epoch_and_keeps_whole_epochs_only(data: ImageData) -> None:
+    stop = threading.Event()
+    part = train(CONFIG, data, stop=stop)
+    first = next(part)
+    stop.set()
+    assert list(part) == []
+    assert first.records.epochs.num_rows == 1
+
+
+def test_step_records_follow_both_schedules(data: ImageData) -> None:
+    results, _ = run(CONFIG, data)
+    steps = results[-1].records.steps.to_pandas()
+    assert list(steps["step"][:4]) == [0, 2, 3, 4]  # every 3rd logged, every 2nd instrumented, of 6
+    assert list(steps["step"])[4:8] == [6, 8, 9, 10]
+    assert steps.loc[steps["step"] == 3, "gradient_l2"].isna().all()
+    assert steps.loc[steps["step"] == 2, "gradient_l2"].notna().all()
+    assert (steps.loc[steps["epoch"] == 1, "learning_rate"] == 0.05).all()
+    last_running = steps.loc[steps["step"] == 4, "running_accuracy"].iloc[0]
+    assert 0 <= last_running <= 1
+
+
+def test_published_learning_rates() -> None:
+    """worksheet, section 3: learning rates after the scheduler's step, to the printed digits."""
+    published = {
+        0.15: {1: 0.1494, 5: 0.1357, 10: 0.0982, 15: 0.0518, 20: 0.0143, 25: 0.0},
+        0.20: {1: 0.1992, 5: 0.1809, 10: 0.1309, 15: 0.0691, 20: 0.0191, 25: 0.0},
+    }
+    for learning_rate, by_epoch in published.items():
+        config = TrialConfig(learning_rate=learning_rate)
+        for epoch, printed in by_epoch.items():
+            assert round(cosine_learning_rate(config, epoch), 4) == printed
+
+
+def test_validation_scores_come_from_the_held_out_images(data: ImageData) -> None:
+    results, _ = run(replace(CONFIG, epochs=1, validation_size=60), data)
+    assert results[0].metrics["val_accuracy"] is not None
+    assert results[0].metrics["step"] == (192 - 60) // 32
+    without, _ = run(replace(CONFIG, epochs=1), data)
+    assert without[0].records.epochs["val_loss"].null_count == 1
+
+
+def test_evaluation_does_not_depend_on_its_own_batch_size(data: ImageData) -> None:
+    model = build_model(2, 0).to(memory_format=torch.channels_last)
+    split = Split(data.test_images, data.test_labels)
+    scores = [evaluate(model, EvaluationBatches(split, torch.device("cpu"), size), CONFIG) for size in (7, 50)]
+    assert scores[0] == pytest.approx(scores[1], rel=1e-5)
+
+
+@pytest.mark.gpu
+def test_the_loop_on_cuda_agrees_with_the_cpu(data: ImageData) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    for precision in ("fp32", "bf16"):
+        config = TrialConfig.from_dict({**CONFIG.to_dict(), "precision": precision})
+        results = list(train(config, data, device="cuda"))
+        reference = list(train(replace(CONFIG), data, device="cpu"))
+        assert results[0].metrics["train_loss"] == pytest.approx(reference[0].metrics["train_loss"], rel=0.05)

@@ -1,0 +1,129 @@
+"""A trial in its folder: state, checkpoints and records, when it ends, is stopped, fails, diverges or is started again."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.images import make_image_data
+from trainable.checkpoint import list_checkpoints
+from trainable.config import TrialConfig, trial_id
+from trainable.training import EpochResult
+from trainable.trial import Placement, run_trial
+from trainable.trial_state import TrialState, TrialStateError, read_state, write_state
+
+CONFIG = TrialConfig(
+    dataset="synthetic", width=2, epochs=3, batch_size=32, learning_rate=0.05, noise_scale_every_epochs=0
+)
+DATA = make_image_data()
+HERE = Placement(num_threads=1)
+
+
+def test_a_completed_trial_leaves_state_checkpoint_and_records(tmp_path: Path) -> None:
+    epochs: list[int] = []
+    state = run_trial(CONFIG, DATA, tmp_path, HERE, on_epoch=lambda result: epochs.append(result.epoch))
+    assert epochs == [1, 2, 3]
+    assert (state.status, state.epochs_completed, state.attempts, state.failures) == ("completed", 3, 1, ())
+    assert read_state(tmp_path) == state
+    assert len(list_checkpoints(tmp_path)) == 1  # none was due before the end
+    assert pq.read_table(tmp_path / "epochs.parquet")["epoch"].to_pylist() == [1, 2, 3]
+    assert pq.read_table(tmp_path / "layers.parquet").num_rows == 3 * 62
+
+
+def test_checkpoints_are_written_while_training_when_the_interval_is_short(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def count(result: EpochResult) -> None:
+        seen.append(len(list_checkpoints(tmp_path)))
+
+    run_trial(replace(CONFIG, epochs=6), DATA, tmp_path, HERE, on_epoch=count, checkpoint_interval_s=0)
+    assert max(seen) >= 1
+    assert len(list_checkpoints(tmp_path)) == 2
+
+
+def test_a_stopped_trial_keeps_every_whole_epoch_and_goes_on(tmp_path: Path) -> None:
+    stop = threading.Event()
+    state = run_trial(CONFIG, DATA, tmp_path, HERE, stop=stop, on_epoch=lambda r: stop.set() if r.epoch == 2 else None)
+    assert (state.status, state.reason, state.epochs_completed) == ("pending", "interrupted", 2)
+    later: list[int] = []
+    state = run_trial(CONFIG, DATA, tmp_path, HERE, on_epoch=lambda result: later.append(result.epoch))
+    assert later == [3]
+    assert (state.status, state.attempts) == ("completed", 2)
+    whole = run_trial(CONFIG, DATA, tmp_path / "whole", HERE)
+    assert whole.trial_id == state.trial_id
+    for kind in ("steps", "layers"):
+        assert pq.read_table(tmp_path / f"{kind}.parquet").equals(pq.read_table(tmp_path / "whole" / f"{kind}.parquet"))
+
+
+def test_a_failing_trial_saves_what_it_had_and_raises(tmp_path: Path) -> None:
+    def fail(result: EpochResult) -> None:
+        if result.epoch == 2:
+            raise RuntimeError("planted")
+
+    with pytest.raises(RuntimeError, match="planted"):
+        run_trial(CONFIG, DATA, tmp_path, HERE, on_epoch=fail)
+    assert [path.name[:11] for path in list_checkpoints(tmp_path)] == ["epoch-00002"]
+    state = run_trial(CONFIG, DATA, tmp_path, HERE)
+    assert (state.status, state.attempts) == ("completed", 2)
+
+
+def test_a_diverged_trial_is_an_outcome_with_records(tmp_path: Path) -> None:
+    config = replace(CONFIG, learning_rate=1000.0, weight_decay=10.0, epochs=5)
+    state = run_trial(config, DATA, tmp_path, HERE)
+    assert state.status == "diverged"
+    assert state.finished
+    assert "loss not finite in epoch" in str(state.reason)
+    assert pq.read_table(tmp_path / "epochs.parquet").num_rows == state.epochs_completed
+
+
+def test_a_finished_trial_started_again_trains_nothing(tmp_path: Path) -> None:
+    run_trial(CONFIG, DATA, tmp_path, HERE)
+    (tmp_path / "layers.parquet").unlink()
+    epochs: list[int] = []
+    state = run_trial(CONFIG, DATA, tmp_path, HERE, on_epoch=lambda result: epochs.append(result.epoch))
+    assert epochs == []
+    assert state.status == "completed"
+    assert (tmp_path / "layers.parquet").exists()  # records come back from the checkpoint
+
+
+def test_a_damaged_checkpoint_is_noted(tmp_path: Path) -> None:
+    run_trial(CONFIG, DATA, tmp_path, HERE)
+    newest = list_checkpoints(tmp_path)[0]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    state = run_trial(CONFIG, DATA, tmp_path, HERE)
+    assert state.status == "completed"
+    assert newest.name in state.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"status": "excellent"}, "unknown status"),
+        ({"config": {"width": 0}}, "width=0"),
+        ({"data_fingerprint": "other"}, "does not match its id"),
+        ({"surprise": 1}, "surprise"),
+        ({"config": None}, "not the state of a trial"),
+    ],
+)
+def test_a_damaged_state_is_refused_with_its_file(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    write_state(tmp_path, TrialState(config=CONFIG, data_fingerprint="d"))
+    content = json.loads((tmp_path / "trial.json").read_text())
+    (tmp_path / "trial.json").write_text(json.dumps({**content, **change}))
+    with pytest.raises(TrialStateError, match=message) as caught:
+        read_state(tmp_path)
+    assert "trial.json" in str(caught.value)
+
+
+def test_state_survives_the_disk(tmp_path: Path) -> None:
+    state = TrialState(
+        config=CONFIG, data_fingerprint="d", status="failed", reason="a", failures=("b", "c"), wall_time_s=1.5
+    )
+    write_state(tmp_path, state)
+    assert read_state(tmp_path) == state
+    assert state.trial_id == trial_id(CONFIG, "d")
+    assert state.to_row()["failures"] == 2
