@@ -53,7 +53,7 @@ def format_value(value: Any, kind: ColumnKind = "number", spread: float = math.n
     supported = decimals_supported(spread)
     if supported is not None:
         decimals = supported if most is None else min(supported, most)
-        return _scientific(value, decimals) if kind == "scientific" else _rounded(value, decimals)
+        return _scientific(value, decimals) if kind in ("scientific", "flops") else _rounded(value, decimals)
     return _rounded(value, usual) if usual is not None else _usual(value, kind)
 
 
@@ -175,6 +175,8 @@ def _usual(value: float, kind: ColumnKind) -> str:
         return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
     if kind == "scientific":
         return f"{value:.1e}"
+    if kind == "flops":
+        return f"{value:.3e}"
     if kind == "learning_rate":
         return f"{value:.4f}" if 1e-3 <= abs(value) < 10 or value == 0 else f"{value:.4g}"
     if kind == "p_value":

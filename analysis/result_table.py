@@ -17,6 +17,7 @@ ColumnKind = Literal[
     "learning_rate",
     "seconds",
     "scientific",
+    "flops",
     "percent",
     "p_value",
     "flag",

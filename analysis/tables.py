@@ -10,18 +10,23 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
+from analysis.cell_columns import add_factors, factor_columns, in_study_order
+from analysis.claims.published import list_epoch_values
 from analysis.claims.verdicts import build_claims
+from analysis.compute import build_compute, build_flops
+from analysis.costs import build_cost_flips, build_costs
+from analysis.dynamics import build_gradient_health, build_gradient_ranges, build_weight_update_ranks
 from analysis.effects import build_factors
 from analysis.frames import FINISHED, Study, load_study
 from analysis.metrics import METRICS
 from analysis.pairwise import build_pairwise
+from analysis.phases import shown_epochs
 from analysis.result_table import Column, ColumnKind, ResultTable
 from analysis.study_folder import StudyFolder
 from analysis.summary import hardware_of, study_notes, summarize_cells, summarize_trials, timing_note
 
-__all__ = ["Column", "ResultTable", "build_tables", "shown_epochs", "table_names"]
+__all__ = ["Column", "ResultTable", "build_tables", "table_names"]
 
-PUBLISHED_EPOCHS = (1, 5, 10, 15, 20, 25)
 _CURVES: dict[str, tuple[str, ColumnKind]] = {
     "train_loss": ("train loss", "loss"),
     "train_accuracy": ("train accuracy", "accuracy"),
@@ -30,7 +35,6 @@ _CURVES: dict[str, tuple[str, ColumnKind]] = {
     "val_loss": ("validation loss", "loss"),
     "val_accuracy": ("validation accuracy", "accuracy"),
 }
-_FACTOR_KINDS: dict[str, ColumnKind] = {"learning_rate": "learning_rate", "batch_size": "count", "epochs": "count"}
 
 
 def build_tables(folder: StudyFolder | Study, names: Sequence[str] | None = None) -> dict[str, ResultTable]:
@@ -53,44 +57,6 @@ def build_tables(folder: StudyFolder | Study, names: Sequence[str] | None = None
 def table_names() -> tuple[str, ...]:
     """The names of all tables, in reading order."""
     return tuple(_BUILDERS)
-
-
-def shown_epochs(num_epochs: int) -> list[int]:
-    """The epochs that are shown: 1, 5, 10, 15, 20, 25 of 25, and as many parts of another number of epochs."""
-    last = PUBLISHED_EPOCHS[-1]
-    return sorted({max(1, round(epoch * num_epochs / last)) for epoch in PUBLISHED_EPOCHS})
-
-
-def factor_columns(study: Study) -> tuple[Column, ...]:
-    """Batch size, learning rate and the other factors of the study, as columns."""
-    names = [
-        "batch_size",
-        "learning_rate",
-        *(f for f in study.info.factors if f not in ("batch_size", "learning_rate")),
-    ]
-    kind = {name: _factor_kind(study, name) for name in names}
-    return (Column("label", "cell"), *(Column(name, name.replace("_", " "), kind[name]) for name in names))
-
-
-def add_factors(study: Study, frame: pd.DataFrame) -> pd.DataFrame:
-    """`frame`, which has a column cell_id, with the columns of `factor_columns` in front and cell_id last."""
-    values = {
-        column.name: frame["cell_id"].map(
-            {
-                cell.cell_id: cell.label if column.name == "label" else cell.config.get(column.name)
-                for cell in study.info.cells
-            }
-        )
-        for column in factor_columns(study)
-    }
-    rest = frame.drop(columns=[*(name for name in values if name in frame), "cell_id"])
-    return pd.concat([pd.DataFrame(values, index=frame.index), rest, frame[["cell_id"]]], axis=1)
-
-
-def _factor_kind(study: Study, name: str) -> ColumnKind:
-    if all(isinstance(cell.config.get(name), (int, float)) for cell in study.info.cells):
-        return _FACTOR_KINDS.get(name, "number")
-    return "text"
 
 
 def _build_comparison(study: Study) -> ResultTable:
@@ -121,9 +87,15 @@ def _build_epochs(study: Study) -> ResultTable:
     frame = grouped.size().rename("seeds").to_frame()
     for name in curves:
         frame[f"{name}_mean"], frame[f"{name}_sd"] = grouped[name].mean(), grouped[name].std()
-    frame = _in_study_order(study, frame.reset_index(), ["epoch"])
+    frame = in_study_order(study, frame.reset_index(), ["epoch"])
     columns = [*factor_columns(study), Column("epoch", "epoch", "count"), Column("seeds", "seeds", "count")]
-    columns += [Column(f"{n}_mean", _CURVES[n][0], _CURVES[n][1], spread=f"{n}_sd") for n in curves]
+    for name in curves:
+        title, kind = _CURVES[name]
+        columns.append(Column(f"{name}_mean", title, kind, spread=f"{name}_sd"))
+        if published := list_epoch_values(study, name):
+            keys = zip(frame["cell_id"], frame["epoch"], strict=True)
+            frame[f"{name}_published"] = pd.Series([published.get(key) for key in keys], dtype="float64")
+            columns.append(Column(f"{name}_published", f"published {title}", kind))
     notes = ("Diverged, pruned and failed trials are left out; a trial that still runs counts as far as it is.",)
     return ResultTable("", "Losses and accuracies by epoch", add_factors(study, frame), tuple(columns), notes)
 
@@ -134,14 +106,17 @@ def _build_learning_rate(study: Study) -> ResultTable:
     epochs = study.epochs.merge(study.trials[["trial_id", "cell_id"]], on="trial_id")
     shown = [epoch in wanted[cell] for cell, epoch in zip(epochs["cell_id"], epochs["epoch"], strict=True)]
     frame = epochs[pd.Series(shown, dtype=bool, index=epochs.index)]
-    frame = frame.groupby(["cell_id", "epoch"])["learning_rate"].mean().rename("rate").reset_index()
-    frame = add_factors(study, _in_study_order(study, frame, ["epoch"]))
-    columns = [
-        *factor_columns(study),
-        Column("epoch", "epoch", "count"),
-        Column("rate", "after the epoch", "learning_rate"),
-    ]
-    return ResultTable("", "Learning rate after the scheduler step of an epoch", frame, tuple(columns))
+    frame = frame.groupby(["cell_id", "epoch"])["learning_rate"].mean().reset_index()
+    frame = frame.rename(columns={"learning_rate": "learning_rate_after"})
+    published = list_epoch_values(study, "learning_rate")
+    keys = zip(frame["cell_id"], frame["epoch"], strict=True)
+    frame["published"] = pd.Series([published.get(key) for key in keys], dtype="float64")
+    columns = (
+        *factor_columns(study), Column("epoch", "epoch", "count"),
+        Column("learning_rate_after", "after the epoch", "learning_rate"), Column("published", "published", "learning_rate"),
+    )  # fmt: skip
+    frame = add_factors(study, in_study_order(study, frame, ["epoch"]))
+    return ResultTable("", "Learning rate after the scheduler step of an epoch", frame, columns)
 
 
 def _build_trials(study: Study) -> ResultTable:
@@ -158,20 +133,19 @@ def _build_trials(study: Study) -> ResultTable:
     return ResultTable("", "Trials", add_factors(study, frame), columns)
 
 
-def _in_study_order(study: Study, frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    position = {cell_id: number for number, cell_id in enumerate(study.cells)}
-    ordered = frame.assign(_position=frame["cell_id"].map(position)).sort_values(
-        ["_position", *keys], ignore_index=True
-    )
-    return ordered.drop(columns="_position")
-
-
 _BUILDERS: dict[str, Callable[[Study], ResultTable]] = {
     "comparison": _build_comparison,
-    "epochs": _build_epochs,
-    "learning_rate": _build_learning_rate,
-    "trials": _build_trials,
     "pairwise": build_pairwise,
     "factors": build_factors,
     "claims": build_claims,
+    "epochs": _build_epochs,
+    "costs": build_costs,
+    "cost_flips": build_cost_flips,
+    "gradient_ranges": build_gradient_ranges,
+    "gradient_health": build_gradient_health,
+    "weight_update_ranks": build_weight_update_ranks,
+    "flops": build_flops,
+    "compute": build_compute,
+    "learning_rate": _build_learning_rate,
+    "trials": _build_trials,
 }

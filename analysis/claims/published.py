@@ -1,0 +1,49 @@
+"""Published numbers that tables show beside measured ones, looked up in the study's claims file."""
+
+from __future__ import annotations
+
+import math
+
+from analysis.frames import Study
+
+
+def list_epoch_values(study: Study, column: str) -> dict[tuple[str, int], float]:
+    """The published values of a column of epochs, by cell and epoch, for cells with the published number of epochs."""
+    found = {}
+    for claim in study.claims.claims:
+        query, value = claim.query, claim.expect.value
+        if query.kind != "epoch" or query["column"] != column or value is None:
+            continue
+        for cell in study.info.cells:
+            wanted = {**claim.query["cell"], "epochs": claim.needs.get("epochs", cell.config["epochs"])}
+            if all(cell.config.get(field) == setting for field, setting in wanted.items()):
+                found[cell.cell_id, query["epoch"]] = value
+    return found
+
+
+def find_layer_range(study: Study, column: str, group: str, epochs: tuple[int, int] | None) -> tuple[float, float]:
+    """The published range of a layer measurement for a group in a phase (None: whole training); NaN where there is none."""
+    for claim in study.claims.claims:
+        query = claim.query
+        if query.kind == "layers" and query["column"] == column and query["statistic"] in ("median", "mean"):
+            in_group = query["groups"] is None or group in query["groups"]
+            if in_group and query["kinds"] is None and query["epochs"] == epochs and math.isfinite(claim.expect.high):
+                return claim.expect.low, claim.expect.high
+    return math.nan, math.nan
+
+
+def find_order(study: Study, column: str) -> tuple[str, ...]:
+    """The published order of groups by a layer measurement, largest first; empty where there is none."""
+    for claim in study.claims.claims:
+        if claim.query.kind == "layers_order" and claim.query["column"] == column:
+            return tuple(claim.query["groups"])
+    return ()
+
+
+def find_model_value(study: Study, quantity: str, width: int, layer: str | None = None) -> float:
+    """The published number of a model or of one of its layers; NaN where there is none."""
+    for claim in study.claims.claims:
+        query = claim.query
+        if query.kind == "model" and (query["quantity"], query["width"], query["layer"]) == (quantity, width, layer):
+            return math.nan if claim.expect.value is None else claim.expect.value
+    return math.nan

@@ -1,0 +1,28 @@
+"""The phases of training and the groups of layers that published ranges are about. Knows no records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+GROUPS = ("stem", "layer1", "layer2", "layer3", "layer4", "fc")
+KINDS = ("conv", "bn", "linear")
+PUBLISHED_NUM_EPOCHS = 25
+PUBLISHED_EPOCHS = (1, 5, 10, 15, 20, 25)
+PUBLISHED_PHASES: Mapping[str, tuple[int, int]] = {"early": (1, 5), "middle": (10, 20), "late": (20, 25)}
+
+
+def shown_epochs(num_epochs: int) -> list[int]:
+    """The epochs that are shown: 1, 5, 10, 15, 20, 25 of 25, and as many parts of another number of epochs."""
+    return sorted({_scaled(epoch, num_epochs) for epoch in PUBLISHED_EPOCHS})
+
+
+def scale_phases(num_epochs: int) -> dict[str, tuple[int, int]]:
+    """First and last epoch of each phase: as published for 25 epochs, in proportion for another number of them."""
+    return {
+        name: (_scaled(first, num_epochs), _scaled(last, num_epochs))
+        for name, (first, last) in PUBLISHED_PHASES.items()
+    }
+
+
+def _scaled(epoch: int, num_epochs: int) -> int:
+    return max(1, round(epoch * num_epochs / PUBLISHED_NUM_EPOCHS))
