@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from analysis.figures.style import DARK, HOVER_PREFIX, styled
+from analysis.figures.style import DARK, HOVER_PREFIX, TITLE_GID, styled
 
 _SVG, _XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 _NUMBER = re.compile(r"-?\d+\.\d{3,}")
@@ -29,11 +29,15 @@ _ROOT_STYLE = "stroke-linejoin:round;stroke-linecap:butt;font-family:'DejaVu San
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as bytes: `png`, `svg` for a file, `inline_svg` for a page, and its size in CSS pixels."""
+    """A figure as bytes: `png`, `svg` for a file, `inline_svg` for a page, its title and its size in CSS pixels.
+
+    The inline picture has no title in it: the page writes it as text.
+    """
 
     png: bytes
     svg: bytes
     inline_svg: str
+    title: str
     width: int
     height: int
 
@@ -51,7 +55,7 @@ def render(figure: Figure, name: str, title: str, description: str) -> Picture:
     root = _tidy(ElementTree.fromstring(svg.getvalue()), name, title, description)
     root.set("width", str(width))
     root.set("height", str(height))
-    return Picture(png.getvalue(), _standalone(root), _themed(root), width, height)
+    return Picture(png.getvalue(), _standalone(root), _themed(root), figure.get_suptitle(), width, height)
 
 
 def _tidy(root: ElementTree.Element, name: str, title: str, description: str) -> ElementTree.Element:
@@ -92,6 +96,8 @@ def _rename_ids(element: ElementTree.Element, name: str, used: set[str]) -> None
         hover = ElementTree.Element("title")
         hover.text = own.removeprefix(HOVER_PREFIX)
         element.insert(0, hover)
+    elif own == TITLE_GID:
+        element.set("class", TITLE_GID)
     elif own in used:
         element.set("id", f"{name}-{own}")
     for key, value in list(element.attrib.items()):
@@ -111,10 +117,23 @@ def _standalone(root: ElementTree.Element) -> bytes:
 def _themed(root: ElementTree.Element) -> str:
     """Colours of the palette in style attributes as CSS variables, e.g. `var(--c-1b2128,#1b2128)`."""
     root = copy.deepcopy(root)
+    _cut_title(root)
     for element in root.iter():
         if "style" in element.attrib:
             element.set("style", _COLOR.sub(_variable, element.attrib["style"]))
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def _cut_title(root: ElementTree.Element) -> None:
+    """Take the figure's title out, and the strip at the top where it stood."""
+    for parent in root.iter():
+        for child in list(parent):
+            if child.get("class") == TITLE_GID:
+                parent.remove(child)
+                left, top, width, height = (float(number) for number in root.attrib["viewBox"].split())
+                cut = max(float(text.get("y", "0")) for text in child.iter("text")) + 2.0
+                root.set("viewBox", f"{left:g} {top + cut:g} {width:g} {height - cut:g}")
+                root.set("height", str(round((height - cut) * 96 / 72)))
 
 
 def _variable(color: re.Match[str]) -> str:

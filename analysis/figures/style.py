@@ -22,11 +22,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from analysis.phases import GROUPS
+
 PAPER, INK, MUTED, GRID, PANEL = "#ffffff", "#1b2128", "#59636e", "#d9dee4", "#fbfcfd"
 _CELLS = ("#0072b2", "#c84e00", "#1a9e77", "#a8508f", "#e0a100", "#56b0e6", "#3c3c3e")
 _MARKERS = "os^DvP*<>p"
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.3)))
-GROUPS = ("stem", "layer1", "layer2", "layer3", "layer4", "fc")
 _GROUPS = ("#2b1055", "#2f6fe0", "#155f5f", "#2fa36b", "#a48b13", "#8f1d2c")
 LIGHT_BAR, DARK_BAR = "#9ecae6", "#08519c"
 
@@ -54,7 +55,7 @@ _STYLE: dict[Any, Any] = {
 }  # fmt: skip
 
 _STEPS = [1, 2, 5, 10]  # ticks at 5, 10, 15, not at 3, 6, 9
-HOVER_PREFIX = "hover:"
+HOVER_PREFIX, TITLE_GID = "hover:", "figure-title"
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]+")
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -78,7 +79,7 @@ def styled() -> Iterator[None]:
 def new_figure(width_in: float, height_in: float, title: str) -> Figure:
     """An empty figure of this size in inches with a title at its top left."""
     figure = Figure(figsize=(width_in, height_in), layout="constrained")
-    figure.suptitle(shown(title, 110), x=0.01, ha="left")
+    figure.suptitle(shown(title, 110), x=0.01, ha="left").set_gid(TITLE_GID)
     return figure
 
 

@@ -17,7 +17,6 @@ from analysis.figures.layer_records import LayerSummary
 from analysis.figures.panels import new_panels
 from analysis.figures.selection import ShownCell, require, spread_over_trials
 from analysis.figures.style import (
-    GROUPS,
     format_value,
     group_color,
     group_handles,
@@ -26,6 +25,7 @@ from analysis.figures.style import (
     use_epoch_axis,
     use_log_axis,
 )  # fmt: skip
+from analysis.phases import GROUPS
 
 
 @dataclass(frozen=True)
