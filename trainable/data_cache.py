@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import time
 import zipfile
 import zlib
 from pathlib import Path
@@ -69,6 +70,7 @@ def write_entry(path: Path, data: ImageData) -> None:
     )  # fmt: skip
     try:
         write_atomically(path, content.getbuffer())
+        _mark_as_used(path)
     except OSError as error:
         _log.warning("%s: decoded images not kept (%s): the next start decodes them again", path, error)
 
@@ -89,7 +91,8 @@ def _folder(cache: Path) -> Path:
 
 
 def _mark_as_used(path: Path) -> None:
+    now = time.time_ns()  # finer than the clock that the file system would use by itself
     try:
-        os.utime(path)
+        os.utime(path, ns=(now, now))
     except OSError:  # a cache that we may only read
         _log.debug("%s: time of use not kept", path)
