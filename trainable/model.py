@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 NUM_STAGES = 4
 BLOCKS_PER_STAGE = 2
+NUM_CLASSES = 10
 
 
 class ResidualSum(nn.Module):
@@ -72,7 +73,7 @@ class ResNet18(nn.Module):
         return self.fc(self.avgpool(features).flatten(1))  # type: ignore[no-any-return]
 
 
-def build_model(width: int, seed: int, num_classes: int = 10) -> ResNet18:
+def build_model(width: int, seed: int, num_classes: int = NUM_CLASSES) -> ResNet18:
     """The initialised model on the CPU, decided by its arguments alone; global random streams are neither read nor moved."""
     with torch.device("meta"):  # shapes only: torch's own initialisation would draw from the global stream
         model = ResNet18(width, num_classes)

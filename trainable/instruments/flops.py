@@ -22,13 +22,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainable.model import ResNet18, layer_group, module_kind
+from trainable.model import NUM_CLASSES, ResNet18, layer_group, module_kind
 from trainable.records import SCHEMAS, build_table
 
 Convention = Literal["worksheet", "fvcore", "two_per_mac", "two_per_mac_training"]
 BYTES_PER_PARAMETER = 4  # fp32
 _BYTES_PER_MB = 2**20  # the worksheet's 42.6 MB are MiB
-_NUM_CLASSES = 10
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class _Call:
     output_shape: tuple[int, ...]
 
 
-def count_flops(width: int, num_classes: int = _NUM_CLASSES) -> ModelFlops:
+def count_flops(width: int, num_classes: int = NUM_CLASSES) -> ModelFlops:
     """FLOPs of ResNet18 of this width for one 32x32 image; moves no random stream."""
     with torch.device("meta"):
         model = ResNet18(width, num_classes)
@@ -109,7 +108,7 @@ def count_flops(width: int, num_classes: int = _NUM_CLASSES) -> ModelFlops:
     return ModelFlops(width, layers, unsupported)
 
 
-def model_table(width: int, num_classes: int = _NUM_CLASSES) -> pa.Table:
+def model_table(width: int, num_classes: int = NUM_CLASSES) -> pa.Table:
     """The layers as model records; the schema's metadata holds `unsupported_operators` by convention, as JSON."""
     counted = count_flops(width, num_classes)
     rows = [{"width": width, "position": at, **asdict(layer)} for at, layer in enumerate(counted.layers)]

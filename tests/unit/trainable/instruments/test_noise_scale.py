@@ -48,6 +48,7 @@ def test_noise_scale_is_undefined_without_a_positive_signal() -> None:
 def test_equals_a_naive_loop_over_microbatches() -> None:
     """By definition: products of different microbatches estimate |G|^2, their scatter tr(S)."""
     training = build_training()
+    training.model.eval()  # whatever its mode, batch norm is to use the statistics of the microbatch
     images, _ = _draw_batch(48)
     labels = torch.arange(48) % 2  # two of ten classes: a gradient that all microbatches agree on
     flat = []
