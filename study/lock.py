@@ -50,8 +50,8 @@ class StudyLock:
 
     def __enter__(self) -> StudyLock:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        while not self._create():
-            self._remove_stale()
+        while not (self._create() or self._take_over()):
+            time.sleep(0.01)  # the lock went away between the two
         self._heartbeat.start()
         return self
 
@@ -60,6 +60,8 @@ class StudyLock:
         self._heartbeat.join()
         if _read(self._path).get("token") == self.token:
             self._path.unlink(missing_ok=True)
+        for claim in self._path.parent.glob(f".{LOCK_FILE}.*.claim"):
+            claim.unlink(missing_ok=True)  # ours, and those of drivers that died
 
     def stop_trials(self) -> None:
         """Tell every trial of this driver to save its last epoch and end. Safe to call more than once."""
@@ -67,30 +69,28 @@ class StudyLock:
         self._write()
 
     def _create(self) -> bool:
-        try:
-            descriptor = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        except FileExistsError:
-            return False
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(self._content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        return True
+        return _create_exclusively(self._path, json.dumps(self._content))
 
-    def _remove_stale(self) -> None:
-        """Take a stale lock out of the way, or raise StudyLockedError."""
+    def _take_over(self) -> bool:
+        """Replace a stale lock by ours; False where it is gone. Errors: StudyLockedError where it is not stale.
+
+        Of several drivers that see the same stale lock one creates its claim file, named after the stale lock's token,
+        and keeps it as long as it works; so none of the others can take the winner's lock for the stale one.
+        """
         holder = _read(self._path)
-        if not _is_stale(holder, self._path):
+        if not self._path.exists():
+            return False
+        claim = self._path.with_name(f".{LOCK_FILE}.{str(holder.get('token'))[:32]}.claim".replace("/", "_"))
+        if not _is_stale(holder, self._path) or not _create_exclusively(claim):
             raise StudyLockedError(
                 f"{self._path.parent}: another driver works on this study (host {holder.get('host', 'unknown')}, process "
                 f"{holder.get('pid', 'unknown')}, since {holder.get('started_at', 'unknown')}); wait for it or stop it"
             )
-        aside = self._path.with_name(f".{LOCK_FILE}.{self.token}.stale")
-        try:
-            self._path.rename(aside)  # of two drivers that try this, one succeeds
-        except FileNotFoundError:
-            return
-        aside.unlink(missing_ok=True)
+        if _read(self._path).get("token") != holder.get("token"):
+            claim.unlink(missing_ok=True)
+            return False
+        write_json(self._path, self._content)
+        return True
 
     def _write(self) -> None:
         with self._writing:
@@ -121,6 +121,21 @@ def watch_lock(study_folder: Path, token: str, stop: threading.Event, interval_s
 
     threading.Thread(target=watch, name="watch-driver", daemon=True).start()
     return ended.set
+
+
+def _create_exclusively(path: Path, content: str = "") -> bool:
+    """Create a file with this content; False where it exists already, unless it is a claim that was left behind."""
+    if path.suffix == ".claim" and path.exists() and _age_s(path) > STALE_AFTER_S:
+        path.unlink(missing_ok=True)  # its maker died while taking over
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    except FileExistsError:
+        return False
+    with os.fdopen(descriptor, "w") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return True
 
 
 def _is_stale(holder: dict[str, Any], path: Path) -> bool:

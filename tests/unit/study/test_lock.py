@@ -1,0 +1,130 @@
+"""One driver per study folder, with real processes: refusal, stale locks, and the stop signal that trials see."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from study import lock as lock_module
+from study.lock import LOCK_FILE, StudyLock, StudyLockedError, watch_lock
+
+HOLD = "import sys, time; from pathlib import Path; from study.lock import StudyLock\n" \
+       "with StudyLock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"  # fmt: skip
+
+
+def hold_in_another_process(folder: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_second_driver_is_refused_with_host_process_and_start(tmp_path: Path) -> None:
+    process = hold_in_another_process(tmp_path)
+    try:
+        with pytest.raises(StudyLockedError, match=f"process {process.pid}, since 20"), StudyLock(tmp_path):
+            pass
+        assert (tmp_path / LOCK_FILE).exists(), "the refused one leaves the lock alone"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_lock_of_a_killed_driver_is_taken_over(tmp_path: Path) -> None:
+    process = hold_in_another_process(tmp_path)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with StudyLock(tmp_path) as lock:
+        assert json.loads((tmp_path / LOCK_FILE).read_text())["token"] == lock.token
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_id_that_was_given_to_another_process_does_not_hold_the_lock(tmp_path: Path) -> None:
+    with StudyLock(tmp_path):
+        content = json.loads((tmp_path / LOCK_FILE).read_text())
+    content["process_start"] = "1"  # this very process id, but of a process that started at boot
+    (tmp_path / LOCK_FILE).write_text(json.dumps(content))
+    with StudyLock(tmp_path):
+        pass
+
+
+def test_a_lock_of_another_host_holds_until_its_heartbeat_is_old(tmp_path: Path) -> None:
+    path = tmp_path / LOCK_FILE
+    path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started_at": "then", "token": "t"}))
+    with pytest.raises(StudyLockedError, match="host elsewhere, process 1, since then"), StudyLock(tmp_path):
+        pass
+    old = time.time() - lock_module.STALE_AFTER_S - 1
+    os.utime(path, (old, old))
+    with StudyLock(tmp_path):
+        pass
+
+
+def test_a_half_written_lock_holds_until_it_is_old(tmp_path: Path) -> None:
+    (tmp_path / LOCK_FILE).write_text('{"host": ')
+    with pytest.raises(StudyLockedError, match="unknown"), StudyLock(tmp_path):
+        pass
+
+
+def test_the_heartbeat_keeps_the_lock_young(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock_module, "HEARTBEAT_S", 0.05)
+    with StudyLock(tmp_path):
+        os.utime(tmp_path / LOCK_FILE, (1, 1))
+        deadline = time.monotonic() + 10
+        while (tmp_path / LOCK_FILE).stat().st_mtime < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize("ending", ["stopping", "released", "taken over", "folder removed"])
+def test_trials_are_told_when_their_driver_ends(tmp_path: Path, ending: str) -> None:
+    folder = tmp_path / "study"
+    stop = threading.Event()
+    with StudyLock(folder) as lock:
+        end_watch = watch_lock(folder, lock.token, stop, interval_s=0.01)
+        assert not stop.wait(0.2), "a living driver does not stop its trials"
+        if ending == "stopping":
+            lock.stop_trials()
+        elif ending == "taken over":
+            (folder / LOCK_FILE).write_text(json.dumps({"token": "other"}))
+        elif ending == "folder removed":
+            (folder / LOCK_FILE).unlink()
+            folder.rmdir()
+        if ending != "released":
+            assert stop.wait(10)
+    assert stop.wait(10)
+    end_watch()
+
+
+def test_many_drivers_at_once_one_gets_the_lock(tmp_path: Path) -> None:
+    """A stale lock is there and several take it over at the same time."""
+    (tmp_path / LOCK_FILE).write_text(json.dumps({"host": os.uname().nodename, "pid": 2**22 + 1, "process_start": "9"}))
+    got: list[str] = []
+    refused: list[StudyLockedError] = []
+    barrier = threading.Barrier(8)
+
+    def attempt() -> None:
+        barrier.wait()
+        try:
+            with StudyLock(tmp_path) as lock:
+                got.append(lock.token)
+                held.wait()
+        except StudyLockedError as error:
+            refused.append(error)
+            if len(refused) == 7:
+                held.set()
+
+    held = threading.Event()
+    threads = [threading.Thread(target=attempt) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert (len(got), len(refused)) == (1, 7)
