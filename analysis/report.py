@@ -8,7 +8,9 @@ policy keeps a browser from running or fetching anything else.
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from importlib import resources
@@ -36,13 +38,14 @@ _FIGURE_FILE = re.compile(
 )
 
 
-def write_report(folder: StudyFolder, *, refresh_s: int | None = None) -> Path:
+def write_report(folder: StudyFolder, *, refresh_s: int | None = None, claims_file: Path | None = None) -> Path:
     """Rebuild every table, figure and the page from the records; the path of the page.
 
-    With `refresh_s` the page says that the study is running and reloads itself every so many seconds. Errors:
-    StudyFolderError where the folder is missing, damaged, foreign or too new.
+    With `refresh_s` the page says that the study is running and reloads itself every so many seconds. `claims_file` holds
+    the published claims to check, the worksheet's where it is None. Errors: StudyFolderError where the folder is missing,
+    damaged, foreign or too new; ClaimsError.
     """
-    study = read_checked(folder)
+    study = read_checked(folder, claims_file)
     tables = build_tables(study)
     write_tables(tables, folder)
     figures = write_figures(study)
@@ -52,9 +55,13 @@ def write_report(folder: StudyFolder, *, refresh_s: int | None = None) -> Path:
     return path
 
 
-def read_checked(folder: StudyFolder) -> Study:
-    """The study, its cells' configurations checked. Errors: StudyFolderError."""
-    study = Study(folder, folder.read_study())
+def read_checked(folder: StudyFolder, claims_file: Path | None = None) -> Study:
+    """The study, its cells' configurations and its texts checked. Errors: StudyFolderError."""
+    study = Study(folder, folder.read_study(), claims_file)
+    try:
+        json.dumps(dataclasses.asdict(study.info), ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise StudyFolderError(f"{folder.study_json}: holds text that is not valid Unicode ({error.reason})") from error
     for cell in study.info.cells:
         try:
             TrialConfig.from_dict(cell.config)

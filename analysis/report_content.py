@@ -30,9 +30,9 @@ SECTIONS = {
 }  # fmt: skip
 _TABLE_SECTIONS = {
     "comparison": "comparison", "pairwise": "comparison", "factors": "comparison", "costs": "comparison",
-    "cost_to_accuracy": "comparison", "flips": "comparison", "epochs": "curves", "gradient_ranges": "dynamics",
-    "gradient_health": "dynamics", "weight_update_ranks": "dynamics", "flops": "flops", "flops_totals": "flops",
-    "learning_rate": "schedule", "claims": "claims", "confounds": "confounds", "trials": "trials",
+    "cost_flips": "comparison", "epochs": "curves", "gradient_ranges": "dynamics", "gradient_health": "dynamics",
+    "weight_update_ranks": "dynamics", "flops": "flops", "compute": "flops", "learning_rate": "schedule",
+    "claims": "claims", "trials": "trials",
 }  # fmt: skip
 HEADLINE_METRIC = "final_test_accuracy"
 MAX_ROWS = 500  # of a table on the page; its CSV has all

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from xml.etree import ElementTree
 
 import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from analysis.figures.style import DARK, HOVER_PREFIX, TITLE_GID, styled
@@ -24,7 +26,8 @@ _NUMBER = re.compile(r"-?\d+\.\d{3,}")
 _COLOR = re.compile(r"#[0-9a-f]{6}\b")
 _URL = re.compile(r"url\(#([^)]*)\)")
 _FONT = re.compile(r"font-family: 'DejaVu Sans'(; )?")
-_ROOT_STYLE = "stroke-linejoin:round;stroke-linecap:butt;font-family:'DejaVu Sans',Verdana,sans-serif"
+# Laid out in DejaVu Sans, which few machines have: texts in narrower fonts always fit.
+_ROOT_STYLE = "stroke-linejoin:round;stroke-linecap:butt;font-family:Arial,'Liberation Sans',Helvetica,Roboto,sans-serif"
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,9 @@ def render(figure: Figure, name: str, title: str, description: str) -> Picture:
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # laid out now, so both formats show the same and only one pays for it
         png, svg = io.BytesIO(), io.BytesIO()
-        figure.savefig(png, format="png", metadata={"Software": None})
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        # Not through savefig, which lays out and draws everything once more for each file.
+        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
     width, height = (round(96 * inches) for inches in figure.get_size_inches())
     root = _tidy(ElementTree.fromstring(svg.getvalue()), name, title, description)
     root.set("width", str(width))

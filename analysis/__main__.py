@@ -1,0 +1,113 @@
+"""`python -m analysis STUDY`: tables, figures and the report of a study folder, from its records alone. See `--help`.
+
+Exit status: 0 done, 1 a claim that the study can test is not reproduced (`--check-claims`), 2 bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from analysis.study_folder import StudyFolder
+
+OK, NOT_REPRODUCED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+_EPILOG = """other commands:
+  python -m analysis pull SOURCE --to DIR       fetch a study's records from a folder, a URL or W&B
+  python -m analysis compare STUDY STUDY ...    merge studies with the same data and code into one report
+(a study folder of that name: ./pull, ./compare)"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line without its other commands."""
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis", epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Rebuild every table, every figure and report/index.html of a study from its records alone.",
+    )  # fmt: skip
+    parser.add_argument("study", type=Path, metavar="STUDY", help="study folder")
+    parser.add_argument(
+        "--claims", type=Path, metavar="FILE", help="published claims to check (TOML; default: the worksheet's)"
+    )
+    parser.add_argument(
+        "--check-claims", action="store_true", help="exit with 1 when a claim that can be tested is not reproduced"
+    )
+    parser.add_argument(
+        "--watch", type=_seconds, nargs="?", const=60, metavar="SECONDS",
+        help="rewrite the report as a running study proceeds (default: every 60 s)",
+    )  # fmt: skip
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    run, options = _parse(arguments)
+    from analysis.study_folder import StudyFolderError  # not before --help has answered
+
+    try:
+        return run(options)
+    except StudyFolderError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except OSError as error:
+        print(f"error: {error.filename or 'report'}: {error.strerror or error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _parse(arguments: list[str]) -> tuple[Callable[[argparse.Namespace], int], argparse.Namespace]:
+    return _report, build_parser().parse_args(arguments)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from analysis.claims.claims_file import ClaimsError, load_claims
+    from analysis.study_folder import StudyFolder
+
+    folder = StudyFolder(options.study)
+    folder.read_study()  # a wrong path is said before seconds of imports
+    try:
+        load_claims(options.claims)
+    except ClaimsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    if options.watch:
+        from analysis.watch import watch_report
+
+        watch_report(folder, options.watch, options.claims)
+    else:
+        from analysis.report import write_report
+
+        print(write_report(folder, claims_file=options.claims))
+    return _check_claims(folder, options.claims) if options.check_claims else OK
+
+
+def _check_claims(folder: StudyFolder, claims_file: Path | None) -> int:
+    """Print how every claim came out; 1 where one that could be tested is not reproduced."""
+    from analysis.claims.verdicts import FAILED, check_claims, count_verdicts
+    from analysis.frames import load_study
+
+    checked = check_claims(load_study(folder, claims_file))
+    for claim in checked:
+        if claim.verdict in FAILED:
+            print(f"{claim.verdict}: {claim.claim.id}: {claim.claim.statement}")
+    print(", ".join(f"{number} {verdict}" for verdict, number in count_verdicts(checked).items()))
+    return NOT_REPRODUCED if any(claim.verdict in FAILED for claim in checked) else OK
+
+
+def _seconds(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if not 1 <= value <= 86_400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of seconds from 1 to 86400")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())
