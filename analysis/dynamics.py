@@ -7,6 +7,7 @@ loops over rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,10 +36,9 @@ def measure_gradient_ranges(study: Study) -> pd.DataFrame:
         for phase, epochs in phases.items():
             part = of_cells if epochs is None else of_cells[of_cells["epoch"].between(*epochs)]
             for by, other in (("group", "kind"), ("kind", "group")):
-                found = part.groupby(["cell_id", by], observed=True)["value"].agg(["min", "median", "max", "count"])
+                found = _aggregate(part, ["cell_id", by], "value", ["min", "median", "max", "count"])
                 first, last = epochs or (1, cell_epochs)
-                found = found.reset_index().assign(**{other: "all"}, phase=phase, first_epoch=first, last_epoch=last)
-                parts.append(found.astype({by: "str", "cell_id": "str"}))
+                parts.append(found.assign(**{other: "all"}, phase=phase, first_epoch=first, last_epoch=last))
     frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     return _ordered(study, frame.reindex(columns=[
         "cell_id", "phase", "first_epoch", "last_epoch", "group", "kind", "min", "median", "max", "count"
@@ -115,15 +115,17 @@ def measure_update_ranks(study: Study) -> pd.DataFrame:
     """
     rows = _layer_rows(study, ["displacement_mean_abs", "update_ratio"], ["step"])
     keys = ["cell_id", "trial_id", "group"]
-    last = rows["step"] == rows["trial_id"].map(rows.groupby("trial_id", observed=True)["step"].max()).astype("int64")
-    moved = rows[last].groupby(keys, observed=True)["displacement_mean_abs"].mean()
-    ratio = rows.groupby(keys, observed=True)["update_ratio"].mean()
-    per_trial = pd.DataFrame({"displacement": moved, "ratio": ratio}).reset_index()
-    grouped = per_trial.groupby(["cell_id", "group"], observed=True)
+    trials = rows["trial_id"].cat.codes.to_numpy()
+    last_step = np.zeros(len(rows["trial_id"].cat.categories), dtype=np.int64)
+    np.maximum.at(last_step, trials, rows["step"].to_numpy())
+    last = rows["step"].to_numpy() == last_step[trials]
+    moved = _aggregate(rows[last], keys, "displacement_mean_abs", ["mean"]).rename(columns={"mean": "displacement"})
+    ratio = _aggregate(rows, keys, "update_ratio", ["mean"]).rename(columns={"mean": "ratio"})
+    grouped = moved.merge(ratio, on=keys, how="outer").groupby(["cell_id", "group"])
     frame = pd.DataFrame({"seeds": grouped.size()})
     for name in ("displacement", "ratio"):
         frame[f"{name}_mean"], frame[f"{name}_sd"] = grouped[name].mean(), grouped[name].std()
-    frame = frame.reset_index().astype({"cell_id": "str", "group": "str"})
+    frame = frame.reset_index()
     for name in ("displacement", "ratio"):
         ranks = frame.groupby("cell_id")[f"{name}_mean"].rank(ascending=False, method="min")
         frame[f"{name}_rank"] = ranks
@@ -174,6 +176,19 @@ def _layer_rows(
     codes = cells.codes[rows["trial_id"].cat.codes]
     rows["cell_id"] = pd.Categorical.from_codes(codes, categories=pd.Index(list(study.cells)))
     return rows if (codes >= 0).all() else rows[codes >= 0]
+
+
+def _aggregate(rows: pd.DataFrame, keys: Sequence[str], value: str, functions: Any) -> pd.DataFrame:
+    """`rows` grouped by categories, as one whole number per row: several times faster than pandas does it by itself."""
+    categories = [rows[key].cat.categories for key in keys]
+    codes = np.zeros(len(rows), dtype=np.int32)
+    for key, names in zip(keys, categories, strict=True):
+        codes = codes * len(names) + rows[key].cat.codes.to_numpy()
+    found: pd.DataFrame = rows[value].groupby(codes).agg(functions)
+    positions = np.unravel_index(found.index.to_numpy(dtype=np.int64), [max(len(names), 1) for names in categories])
+    for number, (key, names) in enumerate(zip(keys, categories, strict=True)):
+        found.insert(number, key, names.to_numpy(dtype=object)[positions[number]])
+    return found.reset_index(drop=True)
 
 
 def _extreme(rows: pd.DataFrame, name: str, what: str) -> pd.DataFrame:

@@ -10,16 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow.compute as pc
 
 from analysis.claims.claims_file import ClaimSet, load_claims
+from analysis.layer_file import read_layers
 from analysis.study_folder import Cell, StudyFolder, StudyFolderError, StudyInfo
 from trainable.records import SCHEMAS
 
 FINISHED = "completed"
+_LAYER_KEYS = ("trial_id", "epoch", "layer", "group", "kind")
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,18 @@ class Study:
         """The cells by id, in the order of the study."""
         return {cell.cell_id: cell for cell in self.info.cells}
 
-    def read_layers(self, columns: Sequence[str], filters: Any = None) -> pd.DataFrame:
-        """Some columns of layers, trial_id, layer, group and kind as categories; `filters` is a pyarrow expression."""
-        table = self.folder.read_records("layers", columns, filters).unify_dictionaries()
-        frame: pd.DataFrame = table.to_pandas(split_blocks=True, self_destruct=True)
-        return frame
+    def read_layers(self, columns: Sequence[str], trial_ids: Sequence[str] | None = None) -> pd.DataFrame:
+        """Some columns of layers, of all trials or of some; trial_id, layer, group and kind are categories."""
+        if trial_ids is not None:
+            return read_layers(self.folder, columns, trial_ids)
+        known = [name for name in columns if name in _LAYER_KEYS]
+        values = read_layers(self.folder, [name for name in columns if name not in _LAYER_KEYS])
+        return pd.concat([self._layer_keys[known], values], axis=1)[list(columns)]
+
+    @cached_property
+    def _layer_keys(self) -> pd.DataFrame:
+        """What each row of layers is about, read once for all tables: 10 bytes a row."""
+        return read_layers(self.folder, _LAYER_KEYS)
 
     def _of_known_trials(self, kind: str) -> pd.DataFrame:
         known = pc.field("trial_id").isin(list(self.trials["trial_id"]))

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.compute as pc
 
 from analysis.claims.claims_file import Claim, Query
 from analysis.frames import Study
@@ -21,6 +20,8 @@ from analysis.metrics import METRICS
 from analysis.result_table import ColumnKind
 from analysis.study_folder import Cell
 from analysis.summary import summarize_trials
+
+_LAYER_KEYS = ("trial_id", "epoch", "layer", "group", "kind")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Measurements:
     def __init__(self, study: Study) -> None:
         self._study = study
         self._trials = summarize_trials(study)
-        self._layers: dict[tuple[str, str], pd.DataFrame] = {}
+        self._layers: dict[tuple[str, ...], pd.DataFrame] = {}
 
     def measure(self, claim: Claim) -> Measurement:
         """What the claim's query comes to."""
@@ -77,7 +78,7 @@ class Measurements:
         if cell is None:
             return _without(query["cell"])
         epochs = self._study.epochs
-        chosen = epochs["trial_id"].isin(self._ids([cell])) & (epochs["epoch"] == query["epoch"])
+        chosen = epochs["trial_id"].isin(self._ids([cell.cell_id])) & (epochs["epoch"] == query["epoch"])
         return Measurement(epochs.loc[chosen, query["column"]].dropna().to_numpy(), (cell,))
 
     def _steps(self, claim: Claim) -> Measurement:
@@ -86,7 +87,7 @@ class Measurements:
         if cell is None:
             return _without(query["cell"])
         steps, (first, last) = self._study.steps, query["epochs"]
-        chosen = steps["trial_id"].isin(self._ids([cell])) & steps["epoch"].between(first, last)
+        chosen = steps["trial_id"].isin(self._ids([cell.cell_id])) & steps["epoch"].between(first, last)
         values = steps[chosen].groupby("trial_id")[query["column"]].mean().dropna()
         return Measurement(values.to_numpy(), (cell,))
 
@@ -95,7 +96,8 @@ class Measurements:
         cells = self._some(query["cell"], claim.needs)
         if not cells:
             return _without(query["cell"])
-        values = np.concatenate([_statistic(self._rows(cell, query, query["epochs"]), query) for cell in cells])
+        rows = self._rows(cells, query, query["epochs"])
+        values = _by_trial(rows, query).to_numpy()
         if query["statistic"] in ("min", "max"):
             return Measurement(values, cells, is_extreme=True)
         return _logarithmic(values, cells)
@@ -105,7 +107,7 @@ class Measurements:
         cell = self._find(query["cell"], claim.needs)
         if cell is None:
             return _without(query["cell"])
-        early, late = (_by_trial(self._rows(cell, query, query[phase]), query) for phase in ("from", "to"))
+        early, late = (_by_trial(self._rows((cell,), query, query[phase]), query) for phase in ("from", "to"))
         ratios = (late / early).dropna()
         return _logarithmic(ratios.to_numpy(), (cell,))
 
@@ -117,7 +119,7 @@ class Measurements:
             return _without(query["cell"])
         found: dict[str, float] = {}
         for group in query["groups"]:
-            rows = self._rows(cell, Query(query.kind, {**query.fields, "groups": (group,)}), query["epochs"])
+            rows = self._rows((cell,), Query(query.kind, {**query.fields, "groups": (group,)}), query["epochs"])
             values = _by_trial(rows, query).to_numpy()
             if len(values):
                 found[group] = float(np.mean(values))
@@ -127,7 +129,7 @@ class Measurements:
         pairs = [(a, b) for number, a in enumerate(claimed) for b in claimed[number + 1 :]]
         share = sum(found[a] > found[b] for a, b in pairs) / max(len(pairs), 1)
         order = tuple(sorted(found, key=lambda group: -found[group]))
-        num_seeds = len(self._ids([cell]))
+        num_seeds = len(self._ids([cell.cell_id]))
         return Measurement(np.full(num_seeds, share), (cell,), order=order)
 
     def _model(self, claim: Claim) -> Measurement:
@@ -154,27 +156,37 @@ class Measurements:
         closest = [c for c, distance in zip(matching, distances, strict=True) if distance == min(distances)]
         return closest[0] if len(closest) == 1 else None
 
-    def _ids(self, cells: Sequence[Cell]) -> list[str]:
-        wanted = {cell.cell_id for cell in cells}
+    def _ids(self, cell_ids: Sequence[str]) -> list[str]:
         trials = self._study.trials
         completed = trials["trial_id"].isin(self._study.completed_ids)
-        return list(trials.loc[completed & trials["cell_id"].isin(wanted), "trial_id"])
+        return list(trials.loc[completed & trials["cell_id"].isin(cell_ids), "trial_id"])
 
-    def _rows(self, cell: Cell, query: Query, epochs: tuple[int, int] | None) -> pd.DataFrame:
+    def _rows(self, cells: Sequence[Cell], query: Query, epochs: tuple[int, int] | None) -> pd.DataFrame:
         """The rows of layers that a query is about, its column as `value`."""
-        key = (cell.cell_id, query["column"])
-        if key not in self._layers:
-            columns = ["trial_id", "epoch", "layer", "group", "kind", query["column"]]
-            frame = self._study.read_layers(columns, pc.field("trial_id").isin(self._ids([cell])))
-            self._layers[key] = frame.rename(columns={query["column"]: "value"})
-        rows = self._layers[key]
-        chosen = rows["value"].notna()
+        rows = self._layers_of(tuple(cell.cell_id for cell in cells), query["column"])
+        if epochs is None and not query["groups"] and not query["kinds"]:
+            return rows[["trial_id", "layer", query["column"]]].rename(columns={query["column"]: "value"})
+        chosen = pd.Series(True, index=rows.index)
         if epochs is not None:
             chosen &= rows["epoch"].between(*epochs)
         for name, column in (("groups", "group"), ("kinds", "kind")):
             if query[name]:
                 chosen &= rows[column].isin(query[name])
-        return rows[chosen]
+        columns = ["trial_id", "layer", query["column"]]
+        return rows.loc[chosen, columns].rename(columns={query["column"]: "value"})
+
+    def _layers_of(self, cell_ids: tuple[str, ...], column: str) -> pd.DataFrame:
+        """The layer records of one cell, read once with all columns that any claim asks of; of several, only this one."""
+        ids = self._ids(cell_ids)
+        if len(cell_ids) > 1:
+            everything = len(ids) == len(self._study.trials)
+            return self._study.read_layers([*_LAYER_KEYS, column], None if everything else ids)
+        if cell_ids not in self._layers:
+            asked = {
+                claim.query["column"] for claim in self._study.claims.claims if claim.query.kind.startswith("layers")
+            }
+            self._layers[cell_ids] = self._study.read_layers([*_LAYER_KEYS, *sorted(asked)], ids)
+        return self._layers[cell_ids]
 
 
 def result_kind(query: Query) -> ColumnKind:
@@ -215,10 +227,6 @@ def model_quantity(layers: pd.DataFrame, quantity: str, layer: str | None = None
     if quantity == "num_tensors":
         return float(rows["kind"].map({"conv": 1, "bn": 2, "linear": 2}).fillna(0).sum())
     return float(rows[quantity].sum())
-
-
-def _statistic(rows: pd.DataFrame, query: Query) -> np.ndarray:
-    return _by_trial(rows, query).to_numpy()
 
 
 def _by_trial(rows: pd.DataFrame, query: Query) -> pd.Series[float]:

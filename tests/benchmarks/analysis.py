@@ -56,11 +56,12 @@ def _measure(path: Path) -> int:
     start = time.perf_counter()
     from analysis.formats import write_tables
     from analysis.frames import load_study
+    from analysis.result_table import ResultTable
     from analysis.tables import build_tables, table_names
 
     study = load_study(path)
     print(f"{'import':24}{time.perf_counter() - start:8.2f} s")
-    tables = {}
+    tables: dict[str, ResultTable] = {}
     for name in table_names():
         began = time.perf_counter()
         tables |= build_tables(study, [name])
