@@ -1,0 +1,40 @@
+# One rule sets everything up: a .venv from requirements.lock. All other rules need it.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup demo test test-fast lint format audit bench lock clean
+
+setup: .venv/ready
+
+.venv/ready: requirements.lock requirements-uv.lock
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock requirements-uv.lock
+	touch $@
+
+demo: setup
+	$(BIN)/python -m study.run --grid demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+test-fast: setup
+	$(BIN)/python -m pytest tests/unit
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: setup
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --group dev \
+		--custom-compile-command 'make lock' pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf .venv
