@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from analysis.claims.claims_file import ClaimSet, load_claims
@@ -106,7 +107,7 @@ class Study:
         return read_layers(self.folder, _LAYER_KEYS)
 
     def _of_known_trials(self, kind: str) -> pd.DataFrame:
-        known = pc.field("trial_id").isin(list(self.trials["trial_id"]))
+        known = pc.field("trial_id").isin(pa.array(self.trials["trial_id"].tolist(), pa.string()))
         frame: pd.DataFrame = self.folder.read_records(kind, filters=known).to_pandas()
         frame["trial_id"] = frame["trial_id"].astype("str")
         return frame

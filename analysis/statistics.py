@@ -115,8 +115,8 @@ def count_more_seeds(tests: PairedTests, margins: Array, num_comparisons: int) -
         room = np.asarray(margins) - np.abs(tests.mean)
         for_equivalence = _smallest_sample(np.where(room > 0, tests.sd / room, np.inf), 1 - alpha, (1 + POWER) / 2)
     needed = np.fmin(for_difference, for_equivalence)
-    more = np.maximum(needed - tests.num_seeds, 1)
-    return np.where(np.isfinite(tests.p_different), np.minimum(more, MOST_SEEDS), np.nan)
+    more = np.where(needed < MOST_SEEDS, np.maximum(needed - tests.num_seeds, 1), MOST_SEEDS)
+    return np.where(np.isfinite(tests.p_different), more, np.nan)
 
 
 def bootstrap_interval(differences: Array) -> tuple[Array, Array]:

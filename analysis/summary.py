@@ -36,18 +36,18 @@ def summarize_cells(study: Study) -> pd.DataFrame:
 
     `seeds` counts completed trials; the standard deviation is that of a sample, NaN for one seed.
     """
-    grouped = summarize_trials(study).groupby("cell_id")
-    ids = list(study.cells)
+    trials = summarize_trials(study)
+    grouped, ids = trials.groupby("cell_id"), list(study.cells)
+    completed = trials[trials["status"] == FINISHED].groupby("cell_id").size().reindex(ids, fill_value=0)
     columns: dict[str, object] = {
         "cell_id": ids,
         "label": [cell.label for cell in study.cells.values()],
-        "seeds": grouped["status"].agg(lambda status: int((status == FINISHED).sum())).reindex(ids, fill_value=0),
+        "seeds": completed.to_numpy(),
     }
     for name in METRICS:
         for suffix, function in (("mean", "mean"), ("sd", "std"), ("n", "count")):
             values = grouped[name].agg(function).reindex(ids, fill_value=0 if suffix == "n" else np.nan)
             columns[f"{name}_{suffix}"] = values.to_numpy()
-    columns["seeds"] = np.asarray(columns["seeds"])
     return pd.DataFrame(columns)
 
 
@@ -131,7 +131,7 @@ def _trial_metrics(epochs: pd.DataFrame) -> pd.DataFrame:
     metrics["epoch1_test_accuracy"] = first["test_accuracy"].where(first["epoch"] == 1)
     metrics["best_test_accuracy"] = grouped["test_accuracy"].max()
     metrics["final_val_accuracy"] = last["val_accuracy"]
-    final = epochs["trial_id"].map(last["test_accuracy"])
+    final = epochs["trial_id"].map(last["test_accuracy"]).astype("float64")
     far = epochs[(epochs["test_accuracy"] - final).abs() > CONVERGED_WITHIN]
     metrics["convergence_epoch"] = (far.groupby("trial_id")["epoch"].max() + 1).reindex(metrics.index).fillna(1.0)
     metrics["steps_per_epoch"] = last["step"] / last["epoch"]
