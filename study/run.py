@@ -11,6 +11,7 @@ import shlex
 import shutil
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -139,11 +140,14 @@ def _run_trials(
 
     register_trials(folder, ledger.to_run)
     write_samples(folder, data)
-    write_model_tables(folder, {state.config.width for state in ledger.to_run})
     shown = sorted((*ledger.done, *ledger.left_failed, *ledger.to_run), key=lambda state: state.config.seed)
     run_options = RunOptions(options.checkpoint_interval, options.max_failures, options.verbose)
-    with Progress(Console(), shown, study.factors, resources.max_concurrent) as progress:
-        return run_trials(folder, ledger.to_run, data, machine, resources, lock, progress, run_options)
+    with ThreadPoolExecutor(1) as background:  # counting FLOPs imports for seconds, in which Ray starts
+        counted = background.submit(write_model_tables, folder, {state.config.width for state in ledger.to_run})
+        with Progress(Console(), shown, study.factors, resources.max_concurrent) as progress:
+            finished = run_trials(folder, ledger.to_run, data, machine, resources, lock, progress, run_options)
+        counted.result()
+    return finished
 
 
 def _report(folder: StudyFolder, ledger: Ledger) -> int:
