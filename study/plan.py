@@ -112,6 +112,11 @@ def gpus_unused(machine: Machine, resources: TrialResources) -> str | None:
     return None
 
 
+def nominal_train_images(config: TrialConfig) -> int:
+    """Images of the whole training set, before limits, as far as known without reading the data."""
+    return _TRAIN_IMAGES[config.dataset]
+
+
 def format_duration(seconds: float) -> str:
     """12 s, 5 min, 3.5 h, 4.2 days."""
     for limit, unit, size in ((90, "s", 1), (5400, "min", 60), (172_800, "h", 3600)):

@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from analysis.confounds import find_confounds
+from analysis.grid_text import write_grid
 from analysis.study_folder import StudyFolder, StudyFolderError
 from study import plan
 from study.grid_file import SpecError, list_grids, load_grid, parse_seeds
@@ -152,17 +154,19 @@ def _run_trials(
 
 def _report(folder: StudyFolder, ledger: Ledger) -> int:
     """Gather the records, write the report, print the comparison; the exit status says whether all trials are done."""
-    from analysis.formats import to_text, write_tables
+    from analysis.formats import to_text
+    from analysis.report import write_report
     from analysis.tables import build_tables
 
     planned = {state.trial_id for state in (*ledger.done, *ledger.to_run, *ledger.left_failed)}
     unfinished = [state for state in consolidate(folder) if state.trial_id in planned and not state.finished]
-    tables = build_tables(folder)
-    write_tables(tables, folder)
+    page = write_report(folder)
+    comparison = build_tables(folder, ["comparison"])["comparison"]
     print()
-    print(to_text(tables["comparison"], width=shutil.get_terminal_size((120, 24)).columns))
+    print(to_text(comparison, width=shutil.get_terminal_size((120, 24)).columns))
     for state in unfinished:
         print(f"{state.status}: seed {state.config.seed}, trial {state.trial_id}: {state.reason or 'not run'}")
+    print(f"report        {page}")
     print(f"study folder  {folder.path}")
     return SOME_FAILED if unfinished else OK
 
@@ -190,6 +194,13 @@ def _print_plan(spec: StudySpec, resources: TrialResources, machine: Machine, so
     for line in filter(None, [plan.gpus_unused(machine, resources), *spec.reductions]):
         print(f"note      {line}")
     print("\n".join(["", *plan.describe_trials(spec)]))
+    confounds = find_confounds(spec.cells, spec.factors, plan.nominal_train_images(configs[0]))
+    if confounds:
+        print("\n".join(["", *confounds.sentences]))
+    if confounds.extra_cells:
+        print("\nA grid that tells them apart, to save as a FILE.toml for --grid:\n")
+        print(write_grid(confounds, spec.cells, name=spec.name, title=spec.title, seeds=spec.seeds,
+                         margin=spec.equivalence_margin))  # fmt: skip
 
 
 def _print_start(ledger: Ledger, cost: plan.Cost, resources: TrialResources) -> None:
