@@ -39,7 +39,8 @@ def list_effects(cells: Sequence[Cell], factors: Sequence[str]) -> list[Effect]:
     such a difference changes from the first level of a second factor to another.
     """
     levels = {factor: list(dict.fromkeys(cell.config[factor] for cell in cells)) for factor in factors}
-    if len(factors) < 2 or not _is_full(cells, levels):
+    levels = {factor: values for factor, values in levels.items() if len(values) > 1}
+    if len(levels) < 2 or not _is_full(cells, levels):
         return []
     return [*_main_effects(cells, levels), *_interactions(cells, levels)]
 

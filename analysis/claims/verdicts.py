@@ -126,13 +126,15 @@ def _obstacles(study: Study, claim: Claim, found: Measurement) -> list[str]:
     """Why the study cannot test the claim; empty if it can."""
     if found.missing:
         return [f"missing cells: the study has no {' and no '.join(found.missing)}"]
-    reasons = []
-    if not found.is_exact:
-        reasons += _unmet_needs(study, claim, found)
-        if len(found.values) < claim.min_seeds:
-            reasons.append(f"too few seeds: {len(found.values)} completed, the claim needs {claim.min_seeds}")
-    if len(found.values) == 0 and not reasons:
-        reasons.append("not measured in this study")
+    if found.is_exact:
+        return []
+    reasons, count = _unmet_needs(study, claim, found), len(found.values)
+    if count == 0:
+        completed = study.trials["trial_id"].isin(study.completed_ids)
+        of_cells = study.trials["cell_id"].isin([cell.cell_id for cell in found.cells])
+        reasons.append("not measured in this study" if (completed & of_cells).any() else "no completed trial")
+    elif count < claim.min_seeds:
+        reasons.append(f"too few seeds: {count} completed, the claim needs {claim.min_seeds}")
     return reasons
 
 

@@ -1,0 +1,226 @@
+"""Claims files: what is accepted, what is refused and with which line, and that nothing in them is ever executed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from analysis.claims.claims_file import MOST_BYTES, Claim, ClaimsError, Expectation, load_claims, parse_claims
+from analysis.claims.fields import QUERY_KINDS
+
+GOOD = """
+title = "Another paper"
+
+[needs.full]
+width = 64
+epochs = 10
+complete_data = true
+
+[needs.small]
+width = 16
+
+[[claim]]
+id = "accuracy"
+section = "2.1"
+statement = "The final accuracy is 90 %."
+query = { kind = "metric", metric = "final_test_accuracy", cell = { batch_size = 32 } }
+expect = { value = 0.9, tolerance = 0.01 }
+needs = ["full", "small"]
+min_seeds = 3
+
+[[claim]]
+id = "bound"
+section = "3"
+statement = "Gradients never explode."
+query = { kind = "layers", column = "gradient_max_abs", statistic = "max" }
+expect = { at_most = 10 }
+"""
+
+
+def _refused(text: str, *words: str) -> str:
+    with pytest.raises(ClaimsError) as caught:
+        parse_claims(text.encode(), "paper.toml")
+    message = str(caught.value)
+    assert message.startswith("paper.toml")
+    for word in words:
+        assert word in message
+    return message
+
+
+def test_a_good_file() -> None:
+    claims = parse_claims(GOOD.encode(), "paper.toml")
+    first, second = claims.claims
+    assert claims.title == "Another paper"
+    assert first.expect == Expectation(0.89, 0.91, 0.9)
+    assert first.needs == {"width": 16, "epochs": 10, "complete_data": True}
+    assert first.min_seeds == 3
+    assert first.query["cell"] == {"batch_size": 32}
+    assert second.expect == Expectation(high=10.0)
+    assert second.needs == {}
+    assert second.query["groups"] is None
+
+
+def test_the_worksheet_has_every_checkable_statement() -> None:
+    claims = load_claims().claims
+    assert len(claims) >= 25
+    assert len({claim.id for claim in claims}) == len(claims)
+    assert {claim.query.kind for claim in claims} == set(QUERY_KINDS)
+    assert {claim.section for claim in claims} == {"2", "3", "4", "5", "6", "7"}
+    assert all('"' not in claim.statement for claim in claims)
+    rates = [c.expect.value for c in claims if c.query["column"] == "learning_rate"]
+    assert rates == [0.1494, 0.1357, 0.0982, 0.0518, 0.0143, 0.0, 0.1992, 0.1809, 0.1309, 0.0691, 0.0191, 0.0]
+    assert _by_id("flops").expect.value == 556_652_554
+    assert _by_id("test-accuracy-experiment-2").expect.value == 0.9239
+
+
+def test_only_claims_about_training_need_the_original_data() -> None:
+    for claim in load_claims().claims:
+        free = claim.query.kind == "model" or claim.query["column"] == "learning_rate"
+        if free or claim.query["metric"] in ("steps_per_epoch", "train_time_s"):
+            assert "data_source" not in claim.needs
+        else:
+            assert claim.needs["data_source"] == "original batch files"
+            assert claim.needs["width"] == 64
+
+
+def _by_id(name: str) -> Claim:
+    return next(claim for claim in load_claims().claims if claim.id == name)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('metric = "final_test_accuracy"', 'metric = "final_accuracy"', ["metric = 'final_accuracy' is not one of"]),
+        ('kind = "metric"', 'kind = "python"', ["query.kind = 'python' is not one of"]),
+        ('kind = "metric"', "kind = [1]", ["query.kind"]),
+        ("batch_size = 32 }", 'batch_size = "x" }', ["batch_size='x'"]),
+        ("batch_size = 32 }", "batch_sise = 32 }", ["did you mean batch_size"]),
+        ("batch_size = 32 }", "seed = 0 }", ["a cell has no seed"]),
+        ("cell = { batch_size = 32 }", "cell = {}", ["cell is not a table of configuration fields"]),
+        (", cell = { batch_size = 32 }", "", ["'cell' is missing"]),
+        ("tolerance = 0.01", "tolerance = -1", ["tolerance is negative"]),
+        ("tolerance = 0.01", "tolerance = nan", ["tolerance is not a number"]),
+        ("value = 0.9", "value = true", ["value is not a number"]),
+        ("value = 0.9", "value = 1e999", ["value is not a number"]),
+        ("value = 0.9, tolerance = 0.01", "value = 0.9", ["expect is none of"]),
+        ("value = 0.9, tolerance = 0.01", "range = [2, 1]", ["range is empty"]),
+        ("value = 0.9, tolerance = 0.01", "range = [1]", ["range is not"]),
+        ("value = 0.9, tolerance = 0.01", 'direction = "up"', ["expect is none of"]),
+        ("value = 0.9, tolerance = 0.01", "order = true", ["layers_order"]),
+        ('needs = ["full", "small"]', 'needs = ["all"]', ["needs = 'all' is not one of full, small"]),
+        ("min_seeds = 3", "min_seeds = 0", ["min_seeds is not a whole number from 1"]),
+        ("min_seeds = 3", "min_seeds = 1.5", ["min_seeds is not a whole number from 1"]),
+        ('statement = "The final accuracy is 90 %."', "", ["'statement' is missing"]),
+        ('statement = "The final accuracy is 90 %."', "statement = 1", ["statement is not a text"]),
+        ("min_seeds = 3", "exec = 'rm'", ["unknown key 'exec'"]),
+    ],
+)
+def test_a_wrong_claim_is_refused_with_its_line(old: str, new: str, words: list[str]) -> None:
+    assert old in GOOD
+    message = _refused(GOOD.replace(old, new), *words)
+    line = 1 + GOOD[: GOOD.index("[[claim]]")].count("\n")
+    assert message.startswith(f"paper.toml:{line}: claim 'accuracy'")
+
+
+def test_the_line_is_that_of_the_claim_that_is_wrong() -> None:
+    text = GOOD.replace('statistic = "max"', 'statistic = "sum"')
+    line = 1 + text[: text.rindex("[[claim]]")].count("\n")
+    assert _refused(text, "statistic").startswith(f"paper.toml:{line}: claim 'bound'")
+
+
+def test_a_repeated_id_is_refused() -> None:
+    _refused(GOOD.replace('id = "bound"', 'id = "accuracy"'), "claim 'accuracy'", "used twice")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("title = 'x'\n[[claim]\n", ["not valid TOML", "line 2"]),
+        ("", ["'title' is missing"]),
+        ("title = 'x'\nclaim = []", ["no [[claim]]"]),
+        ("title = 'x'\nclaim = 3", ["no [[claim]]"]),
+        ("title = 'x'\nclaim = [1]", ["claim None", "not a table"]),
+        ("title = ''\nclaim = [1]", ["title is not a text"]),
+        ("title = 'x'\nhook = 'os.system'\nclaim = [1]", ["unknown key 'hook'"]),
+        ("title = 'x'\nneeds = 3\nclaim = [1]", ["needs is not a table of tables"]),
+        ("title = 'x'\nneeds = {a = {}}\nclaim = [1]", ["needs.a is not a table"]),
+        ("title = 'x'\nneeds = {a = {width = 'wide'}}\nclaim = [1]", ["width='wide'"]),
+        ("x = " + "[" * 5000, ["not valid TOML"]),
+        ("x = " + "9" * 5000, ["not valid TOML"]),
+    ],
+)
+def test_a_wrong_file_is_refused(text: str, words: list[str]) -> None:
+    _refused(text, *words)
+
+
+def test_bytes_that_are_no_text_and_files_that_are_too_large() -> None:
+    with pytest.raises(ClaimsError, match="not UTF-8"):
+        parse_claims(b"title = '\xff'", "paper.toml")
+    with pytest.raises(ClaimsError, match="larger than"):
+        parse_claims(b"#" * (MOST_BYTES + 1), "paper.toml")
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ClaimsError, match=r"none\.toml: cannot be read \(No such file"):
+        load_claims(tmp_path / "none.toml")
+    (tmp_path / "claims.toml").write_text(GOOD)
+    assert len(load_claims(tmp_path / "claims.toml").claims) == 2
+
+
+def test_code_in_a_file_is_only_text(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    code = f"__import__('pathlib').Path({str(victim)!r}).write_text('x')"
+    text = GOOD.replace("The final accuracy is 90 %.", "{{ cycler.__init__ }} " + code.replace('"', "'"))
+    claims = parse_claims(text.encode(), "paper.toml")
+    assert code in claims.claims[0].statement
+    _refused(GOOD.replace("final_test_accuracy", code.replace('"', "'")), "is not one of")
+    assert not victim.exists()
+
+
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["kind", "cell", "value"]), inner),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_any_change_to_a_good_file_is_accepted_or_refused_in_one_line(data: st.DataObject) -> None:
+    """Lines are dropped, repeated, cut and overwritten by other TOML: never anything but a ClaimSet or a ClaimsError."""
+    lines = GOOD.splitlines()
+    for _ in range(data.draw(st.integers(1, 3))):
+        number = data.draw(st.integers(0, len(lines) - 1))
+        change = data.draw(st.sampled_from(["drop", "repeat", "cut", "value", "bytes"]))
+        if change == "drop":
+            lines[number] = ""
+        elif change == "repeat":
+            lines.insert(number, lines[data.draw(st.integers(0, len(lines) - 1))])
+        elif change == "cut":
+            lines[number] = lines[number][: data.draw(st.integers(0, 40))]
+        elif change == "bytes":
+            lines[number] += data.draw(st.text(max_size=6))
+        else:
+            lines[number] = re.sub(r"=.*", lambda _: f"= {_toml(data.draw(_VALUES))}", lines[number], count=1)
+    try:
+        claims = parse_claims("\n".join(lines).encode(errors="replace"), "paper.toml").claims
+    except ClaimsError as error:
+        refusal = str(error)
+    else:
+        refusal = ""
+        assert all(claim.query.kind in QUERY_KINDS and claim.expect.low <= claim.expect.high for claim in claims)
+    assert refusal == "" or refusal.startswith("paper.toml")
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return f"[{', '.join(_toml(item) for item in value)}]"
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    return repr(value)
