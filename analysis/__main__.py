@@ -6,7 +6,9 @@ Exit status: 0 done, 1 a claim that the study can test is not reproduced (`--che
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +19,8 @@ if TYPE_CHECKING:
 OK, NOT_REPRODUCED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 _EPILOG = """other commands:
   python -m analysis pull SOURCE --to DIR       fetch a study's records from a folder, a URL or W&B
-  python -m analysis compare STUDY STUDY ...    merge studies with the same data and code into one report
-(a study folder of that name: ./pull, ./compare)"""
+  python -m analysis compare STUDY STUDY ...    merge studies that share data and code, and compare their cells
+Each has its own --help. A study folder of that name is ./pull or ./compare."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -38,6 +40,29 @@ def build_parser() -> argparse.ArgumentParser:
         "--watch", type=_seconds, nargs="?", const=60, metavar="SECONDS",
         help="rewrite the report as a running study proceeds (default: every 60 s)",
     )  # fmt: skip
+    return parser
+
+
+def build_pull_parser() -> argparse.ArgumentParser:
+    """The command line of `pull`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis pull", description="Fetch the records and tables of a study from elsewhere."
+    )
+    parser.add_argument(
+        "source", metavar="SOURCE", help="a folder, a URL (s3://, gs://, file://, ...) or wandb:ENTITY/PROJECT/GROUP"
+    )
+    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="study folder to write")
+    return parser
+
+
+def build_compare_parser() -> argparse.ArgumentParser:
+    """The command line of `compare`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis compare",
+        description="Compare the cells of several studies that share data and code; refuse those that do not.",
+    )
+    parser.add_argument("studies", type=Path, nargs="+", metavar="STUDY", help="study folders, two or more")
+    parser.add_argument("--to", type=Path, metavar="DIR", help="keep the merged study there, with its report")
     return parser
 
 
@@ -61,6 +86,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parse(arguments: list[str]) -> tuple[Callable[[argparse.Namespace], int], argparse.Namespace]:
+    command = arguments[0] if arguments else ""
+    if command == "pull":
+        return _pull, build_pull_parser().parse_args(arguments[1:])
+    if command == "compare":
+        return _compare, build_compare_parser().parse_args(arguments[1:])
     return _report, build_parser().parse_args(arguments)
 
 
@@ -84,6 +114,33 @@ def _report(options: argparse.Namespace) -> int:
 
         print(write_report(folder, claims_file=options.claims))
     return _check_claims(folder, options.claims) if options.check_claims else OK
+
+
+def _pull(options: argparse.Namespace) -> int:
+    from analysis.pull import pull
+
+    print(pull(options.source, options.to).path)
+    return OK
+
+
+def _compare(options: argparse.Namespace) -> int:
+    """Print how the cells of all studies compare; keep the merged study where asked to."""
+    from analysis.compare import merge_studies
+    from analysis.formats import to_text
+    from analysis.study_folder import StudyFolder
+    from analysis.tables import build_tables
+
+    with tempfile.TemporaryDirectory(prefix="compare-") as temporary:
+        folders = [StudyFolder(path) for path in options.studies]
+        merged = merge_studies(folders, options.to or Path(temporary) / "merged")
+        width = shutil.get_terminal_size((120, 24)).columns
+        for table in build_tables(merged, ["comparison", "pairwise"]).values():
+            print(to_text(table, width=width))
+    if options.to:
+        from analysis.report import write_report
+
+        print(write_report(merged))
+    return OK
 
 
 def _check_claims(folder: StudyFolder, claims_file: Path | None) -> int:

@@ -12,6 +12,7 @@ import copy
 import io
 import re
 from dataclasses import dataclass
+from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib as mpl
@@ -27,7 +28,9 @@ _COLOR = re.compile(r"#[0-9a-f]{6}\b")
 _URL = re.compile(r"url\(#([^)]*)\)")
 _FONT = re.compile(r"font-family: 'DejaVu Sans'(; )?")
 # Laid out in DejaVu Sans, which few machines have: texts in narrower fonts always fit.
-_ROOT_STYLE = "stroke-linejoin:round;stroke-linecap:butt;font-family:Arial,'Liberation Sans',Helvetica,Roboto,sans-serif"
+_ROOT_STYLE = (
+    "stroke-linejoin:round;stroke-linecap:butt;font-family:Arial,'Liberation Sans',Helvetica,Roboto,sans-serif"
+)
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,10 @@ def render(figure: Figure, name: str, title: str, description: str) -> Picture:
         figure.set_layout_engine("none")  # laid out now, so both formats show the same and only one pays for it
         png, svg = io.BytesIO(), io.BytesIO()
         # Not through savefig, which lays out and draws everything once more for each file.
-        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
-        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
+        pixels: Any = FigureCanvasAgg(figure)
+        pixels.print_png(png, metadata={"Software": None})
+        lines: Any = FigureCanvasSVG(figure)
+        lines.print_svg(svg, metadata={"Date": None})
     width, height = (round(96 * inches) for inches in figure.get_size_inches())
     root = _tidy(ElementTree.fromstring(svg.getvalue()), name, title, description)
     root.set("width", str(width))

@@ -87,5 +87,5 @@ def _limits(values: pd.DataFrame) -> tuple[float, float]:
     if not len(positive):
         return 1e-6, 1.0
     high = np.ceil(np.log10(positive.max()))
-    low = max(np.floor(np.log10(positive.min())), high - 12)
-    return float(10.0 ** (low - (low == high))), float(10.0**high)
+    low = max(np.floor(np.log10(positive.min()) - 1e-9), high - 12)  # strictly below: the smallest has a bar, too
+    return float(10.0**low), float(10.0**high)
