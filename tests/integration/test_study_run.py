@@ -207,7 +207,7 @@ def test_a_diverged_trial_is_a_result_and_a_failed_one_does_not_end_the_study(wo
     assert sorted(rows["status"]) == ["completed", "diverged", "diverged", "failed"]
     failed = rows.loc[blocked[0].trial_id]
     assert (failed["attempts"], failed["failures"]) == (2, 2)
-    assert "epochs.parquet" in failed["reason"]
+    assert "epochs.parquet" in str(failed["reason"])
     assert "epochs.parquet" in output
 
     (folder / blocked[0].trial_id / "epochs.parquet").rmdir()

@@ -1,0 +1,131 @@
+"""The command lines as a user types them: bad input is one clear line, status 2 and nothing written; one trial without Ray."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.data_folders import write_shards
+
+pytestmark = pytest.mark.end_to_end
+REPOSITORY = Path(__file__).parents[2]
+TINY = (
+    "--set",
+    "dataset=synthetic",
+    "--set",
+    "width=1",
+    "--set",
+    "epochs=2",
+    "--set",
+    "train_limit=64",
+    "--set",
+    "test_limit=10",
+)
+
+
+def run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=120, check=False,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "XDG_CACHE_HOME": str(folder / "cache"), **environment},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("workplace")
+    (folder / "empty").mkdir()
+    (folder / "file").write_text("no folder")
+    (folder / "bad.toml").write_text('name = "bad"\n[grid]\nbatch_size = [0]\n')
+    (folder / "broken.toml").write_text("name = [")
+    write_shards(folder / "truncated")
+    shard = next((folder / "truncated").glob("train-*.parquet"))
+    shard.write_bytes(shard.read_bytes()[:100])
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--grid", "papr"], "no grid named 'papr': did you mean paper?"),
+        (["--grid", "missing.toml"], "grid file missing.toml: No such file or directory"),
+        (["--grid", "broken.toml"], "grid file broken.toml: "),
+        (["--grid", "bad.toml"], "batch_size=0 is not a whole number >= 1"),
+        (["--grid", "demo", "--set", "widht=8"], "unknown field 'widht': did you mean width?"),
+        (["--grid", "demo", "--set", "width=0"], "width=0 is not a whole number >= 1"),
+        (["--grid", "demo", "--set", "batch_size=8"], "the grid studies batch_size itself"),
+        (["--grid", "demo", "--set", "train_limit=99999"], "train_limit"),
+        (["--grid", "demo", "--set", "test_limit=99999"], "test_limit"),
+        (["--grid", "demo", "--epochs", "many"], "epochs='many' is not a whole number"),
+        (["--grid", "demo", "--seeds", "0"], "--seeds '0'"),
+        (["--grid", "demo", "--name", "../out"], "study name '../out'"),
+        (["--grid", "demo", "--gpus-per-trial", "99"], "--gpus-per-trial 99: "),
+        (["--grid", "demo", "--max-concurrent", "0"], "--max-concurrent 0"),
+        (["--grid", "demo", "--results", "file"], "--results file: "),
+        (["--grid", "demo", "--results", "/proc/results"], "--results /proc/results: "),
+        (["--grid", "paper", "--data", "nowhere"], "nowhere"),
+        (["--grid", "paper", "--data", "empty"], "empty"),
+        (["--grid", "paper", "--data", "truncated"], "train-"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_nothing_is_written(
+    workplace: Path, arguments: list[str], message: str
+) -> None:
+    before = sorted(path for path in workplace.rglob("*") if "cache" not in path.parts)
+    done = run(workplace, "-m", "study.run", *arguments)
+    assert done.returncode == 2, done.stdout + done.stderr
+    errors = done.stderr.splitlines()
+    assert len(errors) == 1, done.stderr
+    assert errors[0].startswith("error: ")
+    assert message in errors[0]
+    assert sorted(path for path in workplace.rglob("*") if "cache" not in path.parts) == before
+
+
+def test_a_plan_runs_nothing(workplace: Path) -> None:
+    done = run(
+        workplace, "-m", "study.run", "--grid", "factorial", "--set", "dataset=synthetic", "--plan", "--seeds", "3"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "4 cells x 3 seeds" in done.stdout
+    assert "12 trials" in done.stdout
+    assert not (workplace / "results").exists()
+
+
+def test_one_trial_without_ray(workplace: Path) -> None:
+    """`trainable` must run where Ray, Optuna and wandb are not installed: here they cannot be imported."""
+    blocked = "import sys, runpy; sys.modules.update(dict.fromkeys(['ray', 'optuna', 'wandb', 'fvcore']));"
+    program = f"{blocked} sys.argv = ['trainable', *sys.argv[1:]]; runpy.run_module('trainable', run_name='__main__')"
+    done = run(workplace, "-c", program, *TINY, "--threads", "1")
+    assert done.returncode == 0, done.stderr
+    epochs = [line for line in done.stdout.splitlines() if line.startswith("epoch")]
+    assert len(epochs) == 2
+    assert all("train" in line and "test" in line and "images/s" in line for line in epochs)
+
+
+def test_one_trial_keeps_its_folder_and_goes_on(workplace: Path) -> None:
+    first = run(workplace, "-m", "trainable", *TINY, "--threads", "1", "--out", "kept")
+    assert first.returncode == 0, first.stderr
+    assert "completed" in first.stdout
+    again = run(workplace, "-m", "trainable", *TINY, "--threads", "1", "--out", "kept")
+    assert again.returncode == 0
+    assert "epoch" not in again.stdout.replace("epochs", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "widht=8"], "did you mean width?"),
+        (["--data", "nowhere"], "nowhere"),
+        (["--device", "tpu9"], "--device tpu9"),
+        (["--device", "cuda:99"], "--device cuda:99"),
+        (["--threads", "0"], "--threads 0"),
+    ],
+)
+def test_one_trial_with_bad_input(workplace: Path, arguments: list[str], message: str) -> None:
+    done = run(workplace, "-m", "trainable", *arguments)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert message in done.stderr
