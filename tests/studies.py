@@ -174,7 +174,7 @@ class _Trial:
             "trial_id": self.id, "cell_id": self.cell.cell_id, "status": self.status, "seed": self.seed,
             "reason": None if self.status == "completed" else f"made {self.status} for a test",
             **config_columns(self.config),
-            "data_fingerprint": self.study.data["fingerprint"], "code_fingerprint": self.study.code["fingerprint"],
+            "data_fingerprint": self.study.data["fingerprint"], "code_fingerprint": self.study.code.get("fingerprint"),
             "epochs_completed": self.num_epochs, "attempts": 1, "failures": int(self.status == "failed"),
             "hardware": hardware, "hostname": "node0", "num_threads": 1, "gpu_share": 1.0, "timing_exclusive": True,
             "torch_version": "2.11.0", "started_at": "2026-01-01T00:00:00+00:00",

@@ -1,0 +1,131 @@
+"""A study as DataFrames, and what is said of folders that are missing, damaged, foreign, newer or at odds with themselves."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import analysis
+from analysis.study_folder import StudyFolder, StudyFolderError
+from analysis.tables import build_tables
+from tests.studies import paper_cells, write_synthetic_study
+from trainable.records import SCHEMAS, build_table
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> StudyFolder:
+    cells = paper_cells(epochs=3, width=4, instrument_every_steps=390)
+    return write_synthetic_study(tmp_path / "study", cells=cells, seeds=[0, 1])
+
+
+def test_a_notebook_gets_dataframes(folder: StudyFolder) -> None:
+    study = analysis.load_study(folder.path)
+    assert study.info.name == "synthetic"
+    assert study.trials["label"].tolist() == ["Experiment 1"] * 2 + ["Experiment 2"] * 2
+    assert len(study.epochs) == 4 * 3
+    assert study.layers["layer"].nunique() == 62
+    assert len(study.layers) == len(folder.read_records("layers"))
+    assert study.model["macs"].sum() > 0
+    assert {"batch_loss", "running_accuracy"} <= set(study.steps)
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = "import sys, analysis, analysis.metrics, analysis.confounds; assert not {'pandas', 'torch', 'ray'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _garble(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[20:200] = bytes(180)  # in the first page of data, not in the footer
+    path.write_bytes(content)
+
+
+def _newer(path: Path) -> None:
+    table = pq.read_table(path)
+    pq.write_table(table.replace_schema_metadata({"schema_version": "99"}), path)
+
+
+def _foreign(path: Path) -> None:
+    pq.write_table(pa.table({"x": [1]}), path)
+
+
+def _other_type(path: Path) -> None:
+    table = pq.read_table(path)
+    position = table.schema.get_field_index("epoch")
+    changed = table.set_column(position, "epoch", table["epoch"].cast(pa.float64()))
+    pq.write_table(changed.replace_schema_metadata(SCHEMAS["epochs"].metadata), path)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "reason"),
+    [
+        ("trials.parquet", Path.unlink, "missing"),
+        ("trials.parquet", _truncate, "not a readable Parquet file"),
+        ("epochs.parquet", _truncate, "not a readable Parquet file"),
+        ("epochs.parquet", _garble, "cannot be read"),
+        ("layers.parquet", _truncate, "not a readable Parquet file"),
+        ("layers.parquet", _garble, "cannot be read"),
+        ("steps.parquet", _newer, "schema version 99, this program reads version 1"),
+        ("layers.parquet", _foreign, "schema version none"),
+        ("epochs.parquet", _other_type, "column epoch is double, not int32"),
+        ("model.parquet", _foreign, "schema version none"),
+        ("study.json", Path.unlink, "missing; not a study folder"),
+        ("study.json", _truncate, "not valid JSON"),
+    ],
+)
+def test_damage_is_named_with_its_file(
+    folder: StudyFolder, name: str, damage: Callable[[Path], None], reason: str
+) -> None:
+    damage(folder.path / name)
+    with pytest.raises(StudyFolderError) as caught:
+        build_tables(folder)
+    assert str(folder.path / name) in str(caught.value)
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_newer_study_is_refused(folder: StudyFolder) -> None:
+    content = json.loads(folder.study_json.read_text())
+    folder.study_json.write_text(json.dumps({**content, "schema_version": 2}))
+    with pytest.raises(StudyFolderError, match="schema version 2, this program reads version 1"):
+        analysis.load_study(folder.path)
+
+
+def test_a_folder_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(StudyFolderError, match="no such study folder"):
+        analysis.load_study(tmp_path / "none")
+
+
+def test_records_that_contradict_each_other(folder: StudyFolder) -> None:
+    rows = folder.read_records("epochs").to_pylist()
+    folder.write_records("epochs", build_table("epochs", rows[1:]))
+    with pytest.raises(StudyFolderError, match=r"epochs\.parquet: trial \w+ completed 3 epochs and has records of 2"):
+        build_tables(folder, ["comparison"])
+    folder.write_records("epochs", build_table("epochs", [*rows, rows[0]]))
+    with pytest.raises(StudyFolderError, match=r"trial \w+ has epoch 1 more than once"):
+        build_tables(folder, ["comparison"])
+    trials = folder.read_records("trials").to_pylist()
+    folder.write_records("trials", build_table("trials", [*trials, trials[0]]))
+    with pytest.raises(StudyFolderError, match=r"trials\.parquet: trial \w+ has more than one row"):
+        build_tables(folder, ["comparison"])
+
+
+def test_records_of_unknown_trials_and_cells_are_left_out(folder: StudyFolder) -> None:
+    epochs, trials = (folder.read_records(kind).to_pylist() for kind in ("epochs", "trials"))
+    before = build_tables(folder, ["comparison"])["comparison"].frame
+    folder.write_records("epochs", build_table("epochs", [*epochs, {**epochs[0], "trial_id": "unknown"}]))
+    foreign = {**trials[0], "trial_id": "foreign", "cell_id": "foreign"}
+    folder.write_records("trials", build_table("trials", [*trials, foreign]))
+    after = build_tables(folder, ["comparison"])["comparison"].frame
+    assert after.equals(before)
