@@ -1,19 +1,24 @@
 """One driver per study folder: the lock file `driver.json`, its heartbeat, and the stop signal that trials read from it.
 
-The file is created exclusively, which network file systems honour too, and rewritten as a heartbeat. A lock is stale
-when its process is gone (same host) or when its heartbeat is old by the file system's own clock (another host).
-Trials poll the file: they end when it is gone, says that the driver is stopping, or belongs to another driver.
+The file is created exclusively, which network file systems honour too, and touched as a heartbeat, which needs no room
+on a full disk. A lock is stale when its process is gone (same machine) or when its heartbeat is old by the file
+system's own clock (another one). Trials poll the file: they end when it is gone, says that the driver is stopping,
+belongs to another driver, or to a process of this machine that is no more. No clock of a machine is asked.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+import logging
 import os
 import secrets
 import socket
 import threading
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +29,7 @@ LOCK_FILE = "driver.json"
 HEARTBEAT_S = 5.0
 STALE_AFTER_S = 60.0
 _MISSES_ALLOWED = 4  # a network file system may hide a file for a moment while it is replaced
+_log = logging.getLogger(__name__)
 
 
 class StudyLockedError(Exception):
@@ -35,9 +41,11 @@ class StudyLock:
 
     def __init__(self, study_folder: Path) -> None:
         self._path = study_folder / LOCK_FILE
+        self._made_folder = False
         self.token = secrets.token_hex(8)
         self._content: dict[str, Any] = {
             "host": socket.gethostname(),
+            "machine": _machine(),
             "pid": os.getpid(),
             "process_start": _process_start(os.getpid()),
             "started_at": utc_now(),
@@ -45,10 +53,12 @@ class StudyLock:
             "stopping": False,
         }
         self._writing = threading.Lock()
+        self._lost = threading.Event()
         self._released = threading.Event()
         self._heartbeat = threading.Thread(target=self._beat, name="study-lock", daemon=True)
 
     def __enter__(self) -> StudyLock:
+        self._made_folder = not self._path.parent.exists()
         self._path.parent.mkdir(parents=True, exist_ok=True)
         while not (self._create() or self._take_over()):
             time.sleep(0.01)  # the lock went away between the two
@@ -62,11 +72,26 @@ class StudyLock:
             self._path.unlink(missing_ok=True)
         for claim in self._path.parent.glob(f".{LOCK_FILE}.*.claim"):
             claim.unlink(missing_ok=True)  # ours, and those of drivers that died
+        if self._made_folder:
+            with contextlib.suppress(OSError):
+                self._path.parent.rmdir()  # if it is empty: what was asked was refused
+
+    @property
+    def lost(self) -> bool:
+        """True once the study folder was removed, or another driver took the lock of this one for stale."""
+        return self._lost.is_set()
 
     def stop_trials(self) -> None:
         """Tell every trial of this driver to save its last epoch and end. Safe to call more than once."""
         self._content["stopping"] = True
-        self._write()
+        with self._writing:
+            try:
+                if not self._released.is_set() and _read(self._path).get("token") == self.token:
+                    write_json(self._path, self._content)
+            except OSError as error:
+                _log.warning(
+                    "%s: the trials cannot be told to stop (%s); they end with their driver", self._path, error
+                )
 
     def _create(self) -> bool:
         return _create_exclusively(self._path, json.dumps(self._content))
@@ -80,7 +105,8 @@ class StudyLock:
         holder = _read(self._path)
         if not self._path.exists():
             return False
-        claim = self._path.with_name(f".{LOCK_FILE}.{str(holder.get('token'))[:32]}.claim".replace("/", "_"))
+        digest = hashlib.sha256(repr(holder.get("token")).encode()).hexdigest()[:16]
+        claim = self._path.with_name(f".{LOCK_FILE}.{digest}.claim")
         if not _is_stale(holder, self._path) or not _create_exclusively(claim):
             raise StudyLockedError(
                 f"{self._path.parent}: another driver works on this study (host {holder.get('host', 'unknown')}, process "
@@ -92,17 +118,24 @@ class StudyLock:
         write_json(self._path, self._content)
         return True
 
-    def _write(self) -> None:
-        with self._writing:
-            if self._path.parent.is_dir() and not self._released.is_set():
-                write_json(self._path, self._content)
-
     def _beat(self) -> None:
+        misses = 0
         while not self._released.wait(HEARTBEAT_S):
-            try:
-                self._write()
-            except OSError:
-                continue  # a full disk must not end the heartbeat; the next one may get through
+            with self._writing:
+                misses = 0 if self._touch() else misses + 1
+            if misses == 2:
+                self._lost.set()
+                return
+
+    def _touch(self) -> bool:
+        """Give the lock file the file system's time now; False where it is not there or not ours any more."""
+        try:
+            if _read(self._path).get("token") != self.token:
+                return False
+            os.utime(self._path)
+        except OSError as error:
+            return not isinstance(error, FileNotFoundError)  # a disk that is in trouble may recover
+        return True
 
 
 def watch_lock(study_folder: Path, token: str, stop: threading.Event, interval_s: float = 0.5) -> Callable[[], None]:
@@ -113,7 +146,7 @@ def watch_lock(study_folder: Path, token: str, stop: threading.Event, interval_s
         missed = 0
         while not ended.wait(interval_s):
             content = _read(study_folder / LOCK_FILE)
-            ours = content.get("token") == token
+            ours = content.get("token") == token and _has_process(content) is not False
             missed = 0 if ours else missed + 1
             if missed == _MISSES_ALLOWED or (ours and content.get("stopping") is not False):
                 stop.set()
@@ -139,9 +172,26 @@ def _create_exclusively(path: Path, content: str = "") -> bool:
 
 
 def _is_stale(holder: dict[str, Any], path: Path) -> bool:
-    if holder.get("host") == socket.gethostname() and isinstance(holder.get("pid"), int):
-        return _process_start(holder["pid"]) != holder.get("process_start")
-    return _age_s(path) > STALE_AFTER_S
+    alive = _has_process(holder)
+    return _age_s(path) > STALE_AFTER_S if alive is None else not alive
+
+
+def _has_process(holder: dict[str, Any]) -> bool | None:
+    """Whether the process that wrote the lock lives; None where this machine cannot know."""
+    pid, start = holder.get("pid"), holder.get("process_start")
+    if holder.get("machine") != _machine() or not isinstance(pid, int) or not isinstance(start, str):
+        return None
+    return _process_start(pid) == start
+
+
+@cache
+def _machine() -> str:
+    """What process ids mean the same in: this boot of this machine, and in it this namespace of process ids."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return f"unknown {secrets.token_hex(8)}"
 
 
 def _age_s(path: Path) -> float:
@@ -173,6 +223,6 @@ def _read(path: Path) -> dict[str, Any]:
             return content if isinstance(content, dict) else {}
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             time.sleep(0.05)
     return {}

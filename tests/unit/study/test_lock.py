@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -105,7 +106,9 @@ def test_trials_are_told_when_their_driver_ends(tmp_path: Path, ending: str) -> 
 
 def test_many_drivers_at_once_one_gets_the_lock(tmp_path: Path) -> None:
     """A stale lock is there and several take it over at the same time."""
-    (tmp_path / LOCK_FILE).write_text(json.dumps({"host": os.uname().nodename, "pid": 2**22 + 1, "process_start": "9"}))
+    (tmp_path / LOCK_FILE).write_text(
+        json.dumps({"machine": lock_module._machine(), "pid": 2**22 + 1, "process_start": "9"})
+    )
     got: list[str] = []
     refused: list[StudyLockedError] = []
     barrier = threading.Barrier(8)
@@ -128,3 +131,73 @@ def test_many_drivers_at_once_one_gets_the_lock(tmp_path: Path) -> None:
     for thread in threads:
         thread.join(timeout=30)
     assert (len(got), len(refused)) == (1, 7)
+
+
+def test_a_driver_whose_lock_was_taken_over_notices_and_leaves_it_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was suspended for so long that another one took its lock for stale."""
+    monkeypatch.setattr(lock_module, "HEARTBEAT_S", 0.02)
+    with StudyLock(tmp_path) as lock:
+        other = json.dumps({"token": "other"})
+        (tmp_path / LOCK_FILE).write_text(other)
+        wait_until(lambda: lock.lost)
+        lock.stop_trials()
+        assert (tmp_path / LOCK_FILE).read_text() == other
+    assert (tmp_path / LOCK_FILE).read_text() == other
+
+
+def test_a_driver_whose_folder_was_removed_notices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock_module, "HEARTBEAT_S", 0.02)
+    with StudyLock(tmp_path / "study") as lock:
+        (tmp_path / "study" / LOCK_FILE).unlink()
+        (tmp_path / "study").rmdir()
+        wait_until(lambda: lock.lost)
+        lock.stop_trials()
+    assert list(tmp_path.iterdir()) == [], "nothing of it comes back"
+
+
+def test_a_refused_study_leaves_no_folder_and_a_present_one_stays(tmp_path: Path) -> None:
+    with StudyLock(tmp_path / "new"):
+        pass
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "there").mkdir()
+    with StudyLock(tmp_path / "there"):
+        pass
+    assert (tmp_path / "there").is_dir()
+
+
+def test_the_same_process_id_elsewhere_says_nothing(tmp_path: Path) -> None:
+    """Containers share host names and process ids: only the heartbeat counts between them."""
+    content = {"host": os.uname().nodename, "machine": "another", "pid": 2**22 + 1, "process_start": "9"}
+    (tmp_path / LOCK_FILE).write_text(json.dumps(content))
+    with pytest.raises(StudyLockedError), StudyLock(tmp_path):
+        pass
+
+
+def test_trials_end_when_the_process_of_their_driver_is_gone(tmp_path: Path) -> None:
+    process = hold_in_another_process(tmp_path)
+    stop = threading.Event()
+    end_watch = watch_lock(tmp_path, json.loads((tmp_path / LOCK_FILE).read_text())["token"], stop, interval_s=0.01)
+    assert not stop.wait(0.2)
+    process.kill()
+    process.wait()
+    assert stop.wait(10), "the lock is still there, and nobody took it over"
+    end_watch()
+
+
+@pytest.mark.parametrize("content", ['{"token": "a/../\\u0000b"}', "[" * 100_000, "[]", '{"pid": "x"}', "\ud800"])
+def test_a_hostile_lock_is_taken_over_when_it_is_old(tmp_path: Path, content: str) -> None:
+    (tmp_path / LOCK_FILE).write_bytes(content.encode(errors="surrogatepass"))
+    with pytest.raises(StudyLockedError), StudyLock(tmp_path):
+        pass
+    os.utime(tmp_path / LOCK_FILE, (1, 1))
+    with StudyLock(tmp_path):
+        assert [path.name for path in tmp_path.iterdir() if "driver" not in path.name] == []
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
