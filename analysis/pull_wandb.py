@@ -1,7 +1,8 @@
 """A study from its W&B runs: one run per trial, its configuration and its full, unsampled history -> records.
 
-W&B holds what worksheet.md section 8 names, accuracies in percent, and no layer records: those tables stay empty. The
-reading of runs (`pull_group`) is apart from what is made of them (`build_records`), which needs no W&B.
+W&B holds what worksheet.md section 8 names, accuracies in percent, against the axes `step` and `epoch`, and no layer
+records: those tables stay empty. The reading of runs (`pull_group`) is apart from what is made of them (`write_runs`), which
+needs no W&B.
 """
 
 from __future__ import annotations
@@ -115,7 +116,8 @@ def _study_info(trials: Sequence[tuple[RunHistory, TrialConfig]], name: str) -> 
     first, first_config = trials[0]
     configs = {cell_id(config): config for _, config in trials}
     factors = tuple(f for f in FIELDS if f != "seed" and len({getattr(c, f) for c in configs.values()}) > 1)
-    cells = tuple(Cell(i, _label(c, factors), _without_seed(c)) for i, c in configs.items())
+    labels = {cell_id(config): str(run.config.get("cell") or _label(config, factors)) for run, config in trials}
+    cells = tuple(Cell(i, labels[i], _without_seed(c)) for i, c in configs.items())
     sizes = (50_000, 10_000) if first_config.dataset == "cifar10" else (None, None)
     return StudyInfo(
         name=name, title=f"{name}, from W&B", created_at="", cells=cells,
@@ -130,12 +132,12 @@ def _study_info(trials: Sequence[tuple[RunHistory, TrialConfig]], name: str) -> 
 
 
 def _trial_row(run: RunHistory, config: TrialConfig, identity: str, num_epochs: int) -> dict[str, Any]:
-    status = str(run.config.get("status", _STATUS.get(run.state, "failed")))
+    status, reason = _STATUS.get(run.state, "failed"), f"W&B says {run.state}"
     if status == "completed" and num_epochs < config.epochs:
-        status = "failed"
+        status, reason = "failed", f"W&B has {num_epochs} of {config.epochs} epochs"
     return {
         "trial_id": identity, "cell_id": cell_id(config), "status": status, "seed": config.seed,
-        "reason": None if status == "completed" else f"W&B says {run.state}", **config_columns(config),
+        "reason": None if status == "completed" else reason, **config_columns(config),
         "data_fingerprint": str(run.config.get("data_fingerprint", "unknown")),
         "code_fingerprint": str(run.config.get("code_fingerprint", "unknown")), "epochs_completed": num_epochs,
         "timing_exclusive": False,

@@ -15,6 +15,7 @@ from analysis.pull import PullError, pull
 from analysis.pull_wandb import RunHistory, write_runs
 from analysis.study_folder import StudyFolder, StudyFolderError
 from analysis.tables import build_tables
+from study.tracking.rows import EPOCH_METRICS, STEP_METRICS, expand_epoch
 from tests.studies import paper_cells, write_synthetic_study
 
 RECORDS = {
@@ -169,6 +170,36 @@ def test_runs_become_a_study(tmp_path: Path) -> None:
     tables = build_tables(study)
     assert tables["comparison"].frame["seeds"].tolist() == [2, 1]
     assert "rebuilt from W&B" in " ".join(tables["comparison"].notes)
+
+
+def test_what_tracking_sends_comes_back_as_the_same_records(study: StudyFolder, tmp_path: Path) -> None:
+    """There and back: the rows that study/tracking makes of records, as runs, are the same records again."""
+    source, runs = load_study(study), []
+    for trial in study.read_records("trials").to_pylist():
+        config = {name.removeprefix("config."): value for name, value in trial.items() if name.startswith("config.")}
+        rows: list[dict[str, object]] = []
+        for epoch in study.read_records("epochs").to_pylist():
+            if epoch["trial_id"] == trial["trial_id"]:
+                steps = [
+                    step
+                    for step in study.read_records("steps").to_pylist()
+                    if (step["trial_id"], step["epoch"]) == (epoch["trial_id"], epoch["epoch"])
+                ]
+                rows += [{"_step": row.wandb_step, **row.values} for row in expand_epoch(epoch, steps)]
+        names = ("trial_id", "data_fingerprint", "code_fingerprint")
+        label = source.cells[trial["cell_id"]].label
+        runs.append(RunHistory("x", "finished", {**config, "cell": label, **{n: trial[n] for n in names}}, rows))
+    write_runs(runs, "group", StudyFolder(tmp_path))
+    copy = load_study(tmp_path)
+    assert [cell.label for cell in copy.info.cells] == [cell.label for cell in source.info.cells]
+    assert list(copy.cells) == list(source.cells)
+    assert copy.trials["trial_id"].tolist() == source.trials["trial_id"].tolist()
+    for frame, original, columns in (
+        (copy.epochs, source.epochs, ["epoch", "step", "learning_rate", *EPOCH_METRICS.values()]),
+        (copy.steps, source.steps, ["epoch", "step", *STEP_METRICS.values()]),
+    ):
+        assert frame["trial_id"].tolist() == original["trial_id"].tolist()
+        np.testing.assert_allclose(frame[columns], original[columns], rtol=1e-12)
 
 
 def test_runs_without_trials_or_with_impossible_ones_are_refused(tmp_path: Path) -> None:
