@@ -5,12 +5,14 @@ Imports Ray: import this module only after the driver has set Ray's environment.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ray
 from ray import tune
 
 from analysis.study_folder import StudyFolder, StudyFolderError
@@ -24,11 +26,58 @@ _log = logging.getLogger(__name__)
 _GATHER_INTERVAL_S = 10.0
 
 
+class HangWatch(tune.Callback):
+    """Ends the worker of a trial that has not reported for `timeout_s`; Tune sees it die, which counts as a failure.
+
+    The driver does this, not a thread of the worker, so that a process that is frozen as a whole is ended too.
+    """
+
+    def __init__(self, timeout_s: float | None) -> None:
+        self._timeout_s = timeout_s
+        self._heard_at: dict[str, float] = {}
+        self._ended: dict[str, str] = {}
+
+    def reason(self, trial_id: str) -> str | None:
+        """Why the trial's last attempt was ended here; None where it was not."""
+        return self._ended.get(trial_id)
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The time of an attempt runs from its start."""
+        self._ended.pop(_id(trial), None)
+        self._heard_at[_id(trial)] = time.monotonic()
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Any report is a sign of life."""
+        self._heard_at[_id(trial)] = time.monotonic()
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Called in every round of Tune's loop."""
+        if self._timeout_s is None:
+            return
+        for trial in trials:
+            heard_at = self._heard_at.get(_id(trial))
+            if trial.status == "RUNNING" and heard_at is not None and time.monotonic() - heard_at > self._timeout_s:
+                self._end(trial)
+
+    def _end(self, trial: Any) -> None:
+        del self._heard_at[_id(trial)]
+        worker = trial.temporary_state.ray_actor
+        if worker is not None:
+            self._ended[_id(trial)] = f"no report within {self._timeout_s:g} s (--trial-timeout): its worker was ended"
+            ray.kill(worker)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
 class FailureRecorder(tune.Callback):
     """Notes every failed attempt of a trial, with its reason, in the trial's state."""
 
-    def __init__(self, folder: StudyFolder) -> None:
+    def __init__(self, folder: StudyFolder, hang_watch: HangWatch) -> None:
         self._folder = folder
+        self._hang_watch = hang_watch
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The attempt failed and Tune tries again."""
@@ -40,7 +89,8 @@ class FailureRecorder(tune.Callback):
 
     def _record(self, trial: Any, *, final: bool) -> None:
         try:
-            record_failure(self._folder, _id(trial), failure_reason(trial), final=final)
+            reason = self._hang_watch.reason(_id(trial)) or failure_reason(trial)
+            record_failure(self._folder, _id(trial), reason, final=final)
         except (OSError, StudyFolderError) as error:
             _log.warning("the failure of trial %s could not be recorded: %s", trial, error)
 
@@ -80,11 +130,19 @@ class ProgressReporter(tune.Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """An attempt failed; the trial goes on from its newest checkpoint."""
-        self._progress.end(_id(trial), "waiting", f"goes on after: {failure_reason(trial)}")
+        self._progress.end(_id(trial), "waiting", f"goes on after: {self._reason(trial)}")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The last attempt failed."""
-        self._progress.end(_id(trial), "failed", failure_reason(trial))
+        self._progress.end(_id(trial), "failed", self._reason(trial))
+
+    def _reason(self, trial: Any) -> str:
+        """As FailureRecorder, which is asked before, has noted it."""
+        with contextlib.suppress(StudyFolderError):
+            state = load_state(self._folder, _id(trial))
+            if state is not None and state.reason is not None:
+                return state.reason
+        return failure_reason(trial)
 
     def _gather_when_due(self) -> None:
         """Gathering is kept to a fiftieth of the time, however large the study grows."""
@@ -103,13 +161,15 @@ class ProgressReporter(tune.Callback):
 
 
 class RunningTrials(tune.Callback):
-    """After an interruption, tells it which trials still run."""
+    """After an interruption, tells it which trials still run; interrupts by itself where the study's lock was lost."""
 
     def __init__(self, interruption: Interruption) -> None:
         self._interruption = interruption
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Called in every round of Tune's loop."""
+        if self._interruption.lock.lost:
+            self._interruption.request()
         if self._interruption.requested_at is not None:
             self._interruption.observe_running({str(t) for t in trials if t.status == "RUNNING"})
 

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,9 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+# Ray's name for it speaks of other systems, but here too it makes a local Ray use 127.0.0.1 as the node's address, and its
+# servers then listen there alone. Without it they listen on all interfaces.
+_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class RunOptions:
 
     checkpoint_interval_s: float = 30.0
     max_failures: int = 2
+    trial_timeout_s: float | None = None  # without a report for so long, an attempt is ended and counts as a failure
     verbose: bool = False
 
 
@@ -54,7 +58,7 @@ class Interruption:
     """Whether and when the user asked to stop, and whether the trials that ran then have ended."""
 
     def __init__(self, lock: StudyLock) -> None:
-        self._lock = lock
+        self.lock = lock
         self._awaited: set[str] | None = None
         self.requested_at: float | None = None
 
@@ -62,7 +66,7 @@ class Interruption:
         """Ask all trials to save and end."""
         if self.requested_at is None:
             self.requested_at = time.monotonic()
-            threading.Thread(target=self._lock.stop_trials, name="stop-trials").start()
+            threading.Thread(target=self.lock.stop_trials, name="stop-trials").start()
 
     def observe_running(self, trials: set[str]) -> None:
         """The trials that run now; those of the first call are waited for, later starts are not."""
@@ -89,13 +93,14 @@ def run_trials(
 
     Errors of single trials end up in their states, never here.
     """
-    os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
+    os.environ.update({name: value for name, value in {**_QUIET, **_LOOPBACK}.items() if name not in os.environ})
     import ray
     from ray import tune
 
-    from study.callbacks import FailureRecorder, InterruptionStopper, ProgressReporter, RunningTrials
+    from study.callbacks import FailureRecorder, HangWatch, InterruptionStopper, ProgressReporter, RunningTrials
 
     interruption = Interruption(lock)
+    hang_watch = HangWatch(options.trial_timeout_s)
     settings = RunnerSettings(
         study_folder=folder.path,
         driver_token=lock.token,
@@ -104,7 +109,8 @@ def run_trials(
         timing_exclusive=resources.timing_exclusive,
         checkpoint_interval_s=options.checkpoint_interval_s,
     )
-    with _local_ray(ray, machine, options), _signals(interruption):
+    with _signals(interruption) as set_handlers, _local_ray(ray, machine, options):
+        set_handlers()  # Ray has put its own in their place
         trainable = tune.with_resources(
             tune.with_parameters(run_tune_trial, settings=settings, data=data),
             {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
@@ -122,7 +128,12 @@ def run_trials(
                 name=f"attempt-{time.strftime('%Y%m%dT%H%M%S')}-{lock.token[:4]}",
                 storage_path=str(folder.ray),
                 failure_config=tune.FailureConfig(max_failures=options.max_failures),
-                callbacks=[FailureRecorder(folder), RunningTrials(interruption), ProgressReporter(progress, folder)],
+                callbacks=[
+                    FailureRecorder(folder, hang_watch),
+                    hang_watch,
+                    RunningTrials(interruption),
+                    ProgressReporter(progress, folder),
+                ],
                 stop=InterruptionStopper(interruption),
                 verbose=1 if options.verbose else 0,
             ),
@@ -162,17 +173,30 @@ def _local_ray(ray: Any, machine: Machine, options: RunOptions) -> Iterator[None
 
 
 @contextmanager
-def _signals(interruption: Interruption) -> Iterator[None]:
-    """SIGINT and SIGTERM ask the trials to save and end; a second one ends the driver at once."""
+def _signals(interruption: Interruption) -> Iterator[Callable[[], None]]:
+    """Signals ask the trials to save and end; a second one ends the driver at once. Yields what sets the handlers again."""
 
     def on_signal(number: int, frame: Any) -> None:
         if interruption.requested_at is not None:
             raise KeyboardInterrupt
         interruption.request()
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = interrupting_signals()
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def set_handlers() -> None:
+        for number in numbers:
+            signal.signal(number, on_signal)
+
+    set_handlers()
     try:
-        yield
+        yield set_handlers
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def interrupting_signals() -> list[signal.Signals]:
+    """SIGINT, SIGTERM and, unless nohup has switched it off, the SIGHUP of a terminal that was closed."""
+    hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *hangup]

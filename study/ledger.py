@@ -7,18 +7,21 @@ Imports neither torch nor Ray.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from analysis.study_folder import StudyFolder, StudyFolderError, check_schema
+from study.repair import rebuild_records
 from trainable.config import TrialConfig, trial_id
 from trainable.files import write_atomically
 from trainable.records import SCHEMAS, build_table
 from trainable.trial_state import RECORD_KINDS, TrialState, TrialStateError, read_state, write_state
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def load_state(folder: StudyFolder, trial: str) -> TrialState | None:
     try:
         return read_state(folder.trial(trial))
     except TrialStateError as error:
-        raise StudyFolderError(f"{error}; remove that trial's folder to train it again") from error
+        raise StudyFolderError(f"{error}; the next start of the study rebuilds it") from error
 
 
 def register_trials(folder: StudyFolder, states: Iterable[TrialState]) -> None:
@@ -87,25 +90,67 @@ def list_states(folder: StudyFolder) -> list[TrialState]:
 def consolidate(folder: StudyFolder) -> list[TrialState]:
     """Gather the states and records of all trials into trials, epochs, steps and layers.parquet; returns the states.
 
-    One trial after the other goes through memory, one row group each. Errors: StudyFolderError naming a damaged file.
+    One trial after the other goes through memory, one row group each. Records that are damaged or gone are rebuilt from
+    the trial's checkpoint; a trial of which that is gone too is pending again. Errors: StudyFolderError.
     """
-    states = list_states(folder)
-    order = sorted(states, key=lambda state: (state.config.seed, state.trial_id))
+    order = sorted(list_states(folder), key=lambda state: (state.config.seed, state.trial_id))
+    sinks = {kind: pa.BufferOutputStream() for kind in RECORD_KINDS}
+    writers = {kind: pq.ParquetWriter(sinks[kind], SCHEMAS[kind], compression="zstd") for kind in RECORD_KINDS}
+    for place, state in enumerate(order):
+        order[place], tables = _gather(folder, state)
+        for kind, table in tables.items():
+            if table.num_rows:
+                writers[kind].write_table(table)
     for kind in RECORD_KINDS:
-        sink = pa.BufferOutputStream()
-        with pq.ParquetWriter(sink, SCHEMAS[kind], compression="zstd") as writer:
-            for state in order:
-                path = folder.trial(state.trial_id) / f"{kind}.parquet"
-                if path.exists() and (table := _read_trial_records(path, kind)).num_rows:
-                    writer.write_table(table)
-        write_atomically(folder.records(kind), sink.getvalue())
+        writers[kind].close()
+        write_atomically(folder.records(kind), sinks[kind].getvalue())
     folder.write_records("trials", build_table("trials", [state.to_row() for state in order]))
-    return states
+    return sorted(order, key=lambda state: state.trial_id)
 
 
-def _read_trial_records(path: Path, kind: str) -> pa.Table:
+def _gather(folder: StudyFolder, state: TrialState) -> tuple[TrialState, dict[str, pa.Table]]:
+    """A trial's records, rebuilt from its checkpoint where they are damaged or gone, and its state after that."""
     try:
-        check_schema(path, kind)
-        return pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise StudyFolderError(f"{path}: cannot be read ({error})") from error
+        return state, _read_records(folder, state)
+    except StudyFolderError as error:
+        if state.status == "running":  # it writes them anew with its next checkpoint
+            return state, {}
+        try:
+            state = _rebuild(folder, state, str(error))
+            return state, _read_records(folder, state)
+        except (StudyFolderError, OSError) as second:  # one bad trial never ends the study
+            _log.warning("%s; it could not be rebuilt: %s", error, second)
+            return state, {}
+
+
+def _rebuild(folder: StudyFolder, state: TrialState, problem: str) -> TrialState:
+    path = folder.trial(state.trial_id)
+    checkpoint = rebuild_records(path)
+    if checkpoint is not None:
+        note = f"{problem}; rebuilt from {checkpoint}"
+    else:
+        note = f"{problem}; no whole checkpoint is left, the trial starts anew"
+        for kind in RECORD_KINDS:
+            (path / f"{kind}.parquet").unlink(missing_ok=True)
+        status = "pending" if state.finished else state.status
+        state = replace(state, status=status, reason=note, epochs_completed=0, ended_at=None)
+    state = replace(state, notes=(*state.notes, note))
+    write_state(path, state)
+    return state
+
+
+def _read_records(folder: StudyFolder, state: TrialState) -> dict[str, pa.Table]:
+    """The records of a trial by kind, none before its first checkpoint. Errors: StudyFolderError naming the file."""
+    tables = {}
+    for kind in RECORD_KINDS:
+        path = folder.trial(state.trial_id) / f"{kind}.parquet"
+        if not path.exists():
+            if state.epochs_completed and state.status != "running":
+                raise StudyFolderError(f"{path}: missing")
+            continue
+        try:
+            check_schema(path, kind)
+            tables[kind] = pq.read_table(path)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise StudyFolderError(f"{path}: cannot be read ({error})") from error
+    return tables

@@ -189,7 +189,7 @@ def _machine() -> str:
     """What process ids mean the same in: this boot of this machine, and in it this namespace of process ids."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return f"unknown {secrets.token_hex(8)}"
 

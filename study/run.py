@@ -7,11 +7,16 @@ Exit status: 0 all trials completed, 3 some failed, 2 bad input, 130 interrupted
 from __future__ import annotations
 
 import argparse
+import math
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +27,7 @@ from study import plan
 from study.grid_file import SpecError, list_grids, load_grid, parse_seeds
 from study.ledger import Ledger, consolidate, open_ledger, register_trials
 from study.lock import StudyLock, StudyLockedError
+from study.repair import check_links, repair_study, write_study
 from study.resources import Machine, ResourceError, TrialResources, divide_resources, inspect_machine
 from study.spec import StudySpec, build_spec
 from study.study_record import IncomparableError, build_study, describe_attempt, extend_study, with_attempt
@@ -75,6 +81,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-failures", type=int, default=2, metavar="N", help="retries of a failing trial (default: 2)"
     )
+    parser.add_argument(
+        "--trial-timeout", type=float, metavar="S",
+        help="end an attempt that finishes no epoch for so long, as a failure (default: never)",
+    )  # fmt: skip
     parser.add_argument("-v", "--verbose", action="store_true", help="show what Ray says")
     return parser
 
@@ -84,17 +94,45 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = build_parser().parse_args(arguments)
     try:
-        return _run(options, arguments)
+        with _terminable():
+            return _run(options, arguments)
     except _USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(
+            f"error: {where}{error.strerror or error}; what was saved is kept, the same command goes on",
+            file=sys.stderr,
+        )
         return BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)
         return INTERRUPTED
 
 
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the program as Ctrl-C does, before and after the trials too."""
+    from study.driver import interrupting_signals
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, interrupt) for number in interrupting_signals()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _run(options: argparse.Namespace, arguments: list[str]) -> int:
     spec = _build_spec(options)
+    _check_run_options(options)
     machine = inspect_machine()
     resources = divide_resources(
         machine, len(spec.trial_configs()),
@@ -112,21 +150,36 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
 
     data = _load_data(spec, options)
     study = build_study(spec, data, machine, resources)
-    if folder.exists():
-        study = extend_study(folder.read_study(), study, accept_changes=options.accept_changes)
-    ledger = open_ledger(folder, spec.trial_configs(), data.fingerprint, retry_failed=options.retry_failed == "yes")
-    if ledger.to_run:
-        cost = plan.estimate_cost([state.config for state in ledger.to_run], resources)
-        plan.check_space(folder.path, cost)
-        with StudyLock(folder.path) as lock:
-            folder.write_study(with_attempt(study, describe_attempt(arguments, len(ledger.to_run))))
-            _print_start(ledger, cost, resources)
-            finished = _run_trials(study, ledger, data, folder, machine, resources, lock, options)
-        if not finished:
+    check_links(folder)
+    with StudyLock(folder.path) as lock:
+        for line in repair_study(folder):
+            print(f"repaired: {line}")
+        if folder.exists():
+            study = extend_study(folder.read_study(), study, accept_changes=options.accept_changes)
+        retry = options.retry_failed == "yes"
+        ledger = open_ledger(folder, spec.trial_configs(), data.fingerprint, retry_failed=retry)
+        if not ledger.to_run:
+            print(f"nothing to run: {len(ledger.done)} of {ledger.total} trials are done")
+        elif not _run_missing(study, ledger, data, folder, machine, resources, lock, options, arguments):
             return _say_interrupted(folder, ledger, arguments)
-    else:
-        print(f"nothing to run: {len(ledger.done)} of {ledger.total} trials are done")
-    return _report(folder, ledger)
+        return _report(folder, ledger)
+
+
+def _run_missing(
+    study: StudyInfo, ledger: Ledger, data: ImageData, folder: StudyFolder, machine: Machine, resources: TrialResources,
+    lock: StudyLock, options: argparse.Namespace, arguments: list[str],
+) -> bool:  # fmt: skip
+    """Note the attempt in study.json and run what is to run; False when the user interrupted."""
+    cost = plan.estimate_cost([state.config for state in ledger.to_run], resources)
+    plan.check_space(folder.path, cost)
+    write_study(folder, with_attempt(study, describe_attempt(arguments, len(ledger.to_run))))
+    _print_start(ledger, cost, resources)
+    finished = _run_trials(study, ledger, data, folder, machine, resources, lock, options)
+    if lock.lost:
+        raise StudyFolderError(
+            f"{folder.path}: removed or taken over by another driver while its trials ran; the same command starts it again"
+        )
+    return finished
 
 
 def _run_trials(
@@ -143,7 +196,9 @@ def _run_trials(
     register_trials(folder, ledger.to_run)
     write_samples(folder, data)
     shown = sorted((*ledger.done, *ledger.left_failed, *ledger.to_run), key=lambda state: state.config.seed)
-    run_options = RunOptions(options.checkpoint_interval, options.max_failures, options.verbose)
+    run_options = RunOptions(
+        options.checkpoint_interval, options.max_failures, options.trial_timeout, verbose=options.verbose
+    )
     with ThreadPoolExecutor(1) as background:  # counting FLOPs imports for seconds, in which Ray starts
         counted = background.submit(write_model_tables, folder, {state.config.width for state in ledger.to_run})
         with Progress(Console(), shown, study.factors, resources.max_concurrent) as progress:
@@ -159,13 +214,17 @@ def _report(folder: StudyFolder, ledger: Ledger) -> int:
     from analysis.tables import build_tables
 
     planned = {state.trial_id for state in (*ledger.done, *ledger.to_run, *ledger.left_failed)}
-    unfinished = [state for state in consolidate(folder) if state.trial_id in planned and not state.finished]
+    states = [state for state in consolidate(folder) if state.trial_id in planned]
+    unfinished = [state for state in states if not state.finished]
     page = write_report(folder)
     comparison = build_tables(folder, ["comparison"])["comparison"]
     print()
     print(to_text(comparison, width=shutil.get_terminal_size((120, 24)).columns))
     for state in unfinished:
         print(f"{state.status}: seed {state.config.seed}, trial {state.trial_id}: {state.reason or 'not run'}")
+    for state in states:
+        for note in state.notes:
+            print(f"note: seed {state.config.seed}, trial {state.trial_id}: {note}")
     print(f"report        {page}")
     print(f"study folder  {folder.path}")
     return SOME_FAILED if unfinished else OK
@@ -212,6 +271,16 @@ def _print_start(ledger: Ledger, cost: plan.Cost, resources: TrialResources) -> 
     if cost.cpu_time_s is not None:
         print(f"this will take about {plan.format_duration(cost.cpu_time_s)} on {resources.max_concurrent} x "
               f"{resources.cpus_per_trial} CPU, judged by the speed of the reference machine's cores")  # fmt: skip
+
+
+def _check_run_options(options: argparse.Namespace) -> None:
+    """Refuse numbers that make no sense. Errors: SpecError."""
+    if options.max_failures < 0:
+        raise SpecError(f"--max-failures {options.max_failures}: 0 or more retries")
+    if not (math.isfinite(options.checkpoint_interval) and options.checkpoint_interval >= 0):
+        raise SpecError(f"--checkpoint-interval {options.checkpoint_interval:g}: 0 or more seconds")
+    if options.trial_timeout is not None and not options.trial_timeout > 0:
+        raise SpecError(f"--trial-timeout {options.trial_timeout:g}: more than 0 seconds")
 
 
 def _check_source(spec: StudySpec, options: argparse.Namespace) -> str:

@@ -99,7 +99,7 @@ def find_changes(existing: StudyInfo, asked: StudyInfo) -> list[dict[str, Any]]:
         ("data fingerprint", existing.data.get("fingerprint"), asked.data.get("fingerprint")),
         ("code of trainable", existing.code.get("fingerprint"), asked.code.get("fingerprint")),
         ("torch", _packages(existing).get("torch"), _packages(asked).get("torch")),
-        ("precision", _precisions(existing), _precisions(asked)),
+        ("precision", _precisions(existing), _precisions(asked) | _precisions(existing)),
     )
     return [
         {"what": what, "before": _short(before), "now": _short(now)} for what, before, now in pairs if before != now
@@ -127,12 +127,12 @@ def _packages(study: StudyInfo) -> dict[str, Any]:
     return packages if isinstance(packages, dict) else {}
 
 
-def _precisions(study: StudyInfo) -> str:
-    return ", ".join(sorted({str(cell.config.get("precision")) for cell in study.cells}))
+def _precisions(study: StudyInfo) -> set[str]:
+    return {str(cell.config.get("precision")) for cell in study.cells}
 
 
 def _short(value: Any) -> str:
-    text = str(value)
+    text = ", ".join(sorted(value)) if isinstance(value, set) else str(value)
     return text[:12] if len(text) == 64 else text
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import pickle
 import re
 from collections.abc import Mapping
@@ -35,6 +36,12 @@ class Checkpoint:
     model: Mapping[str, torch.Tensor]
     optimizer: Mapping[str, Any]
     records: TrialRecords
+
+    @property
+    def diverged(self) -> bool:
+        """True where the loss of its last epoch is not finite."""
+        losses = self.records.epochs.column("train_loss").to_pylist()
+        return bool(losses) and not math.isfinite(losses[-1])
 
     def to_bytes(self) -> bytes:
         """The checkpoint as one torch file of tensors and plain values."""
@@ -76,13 +83,15 @@ class Checkpoint:
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int = 2) -> Path:
-    """Write `checkpoint` into `folder` and remove all but the newest `keep` ones. Errors: OSError, older ones untouched."""
+    """Write `checkpoint` into `folder` and remove all but `keep`. Errors: OSError, older ones untouched."""
     content = checkpoint.to_bytes()
     digest = hashlib.sha256(content).hexdigest()[:16]
     path = folder / f"epoch-{checkpoint.epoch:05d}.{digest}.ckpt"
     write_atomically(path, content)
-    for older in list_checkpoints(folder)[keep:]:
-        older.unlink(missing_ok=True)
+    found = list_checkpoints(folder)
+    passed_over = [other for other in found if _epoch(other) > checkpoint.epoch]  # the trial did not go on from these
+    for other in (*passed_over, *found[len(passed_over) + keep :]):
+        other.unlink(missing_ok=True)
     return path
 
 
@@ -95,22 +104,28 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def load_newest_checkpoint(
     folder: Path, config: TrialConfig, data_fingerprint: str
 ) -> tuple[Checkpoint | None, list[str]]:
-    """The newest whole checkpoint of this trial, or None, and what was wrong with each newer one that was passed over."""
+    """The newest whole checkpoint from which this trial can go on, or None, and what was wrong with newer ones.
+
+    One of an epoch that diverged is passed over without a word: training that epoch again ends in the same way.
+    """
     problems: list[str] = []
     for path in list_checkpoints(folder):
         try:
-            checkpoint = _read(path)
+            checkpoint = read_checkpoint(path)
         except (OSError, ValueError) as error:
             problems.append(f"{path.name} cannot be used: {error}")
             continue
         if checkpoint.config != config or checkpoint.data_fingerprint != data_fingerprint:
             problems.append(f"{path.name} cannot be used: it belongs to another trial")
             continue
+        if checkpoint.diverged:
+            continue
         return checkpoint, problems
     return None, problems
 
 
-def _read(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint in this file. Errors: OSError; ValueError where it is damaged or something else."""
     content = path.read_bytes()
     named = _NAME.fullmatch(path.name)
     if named is None or hashlib.sha256(content).hexdigest()[:16] != named.group(2):

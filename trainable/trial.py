@@ -102,7 +102,7 @@ def _started(
         code_fingerprint=code_fingerprint(),
         epochs_completed=checkpoint.epoch if checkpoint else 0,
         attempts=before.attempts + 1,
-        notes=before.notes + tuple(problems),
+        notes=tuple(dict.fromkeys((*before.notes, *problems))),
         hardware=torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
         hostname=socket.gethostname(),
         num_threads=placement.num_threads,

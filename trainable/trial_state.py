@@ -7,6 +7,9 @@ with a reason where one is needed.
 from __future__ import annotations
 
 import json
+import math
+import types
+import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -105,10 +108,32 @@ def _parse_state(content: Mapping[str, Any]) -> TrialState:
     claimed = values.pop("trial_id")
     values["config"] = TrialConfig.from_dict(values["config"])
     for name in ("failures", "notes"):
-        values[name] = tuple(str(text) for text in values[name])
+        if not isinstance(values[name], list) or not all(isinstance(text, str) for text in values[name]):
+            raise ValueError(f"{name} is not a list of texts")
+        values[name] = tuple(values[name])
     state = TrialState(**values)
+    for name in _PLAIN_TYPES:
+        _check_type(name, getattr(state, name))
     if state.status not in TRIAL_STATUSES:
         raise ValueError(f"unknown status {state.status!r}")
     if claimed != state.trial_id:
         raise ValueError("its configuration does not match its id")
     return state
+
+
+_PLAIN_TYPES = {
+    name: kind
+    for name, kind in typing.get_type_hints(TrialState).items()
+    if name not in ("config", "failures", "notes")
+}
+
+
+def _check_type(name: str, value: Any) -> None:
+    """Raise ValueError unless a field of the state holds what its record column can hold."""
+    kind = _PLAIN_TYPES[name]
+    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    fits = type(value) in kinds or (float in kinds and type(value) is int)
+    if not fits or (isinstance(value, int) and not 0 <= value < 2**31):
+        raise ValueError(f"{name}={str(value)[:40]!r} cannot be")
+    if isinstance(value, float) and not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name}={value} cannot be")
