@@ -1,7 +1,8 @@
 """Every figure of a study, in reading order: which records it needs, what it is called and what a reader is told.
 
-Figures are drawn one by one as they are asked for. A figure with nothing to draw is listed with the reason. Pictures of
-single cells are made of the first cells of the study only, from the first completed seed of each.
+Figures are drawn one by one as they are asked for. A figure with nothing to draw is listed with the reason. More cells than
+a picture can show are left to the tables: the first ones of the study are drawn, fixed before any result was known.
+Pictures of single cells are of fewer still, from the first completed seed of each.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ from analysis.figures.selection import ShownCell, select_cells
 from analysis.figures.style import NothingToDraw
 from analysis.frames import Study
 
-MAX_DETAILED_CELLS = 6
+MAX_CELLS = 20  # in a figure that compares cells
+MAX_DETAILED_CELLS = 6  # with pictures of their own
 MAX_WIDTHS = 3
 
 
@@ -72,14 +74,12 @@ def draw_study_figures(study: Study) -> Iterator[StudyFigure]:
 
 
 def left_out_note(study: Study) -> str:
-    """What to tell a reader about cells without pictures of their own; empty where every cell has them."""
-    cells = select_cells(study.info, study.trials)
-    if len(cells) <= MAX_DETAILED_CELLS:
+    """What to tell a reader about cells that are not in every figure; empty where all are."""
+    count = len(select_cells(study.info, study.trials))
+    if count <= MAX_DETAILED_CELLS:
         return ""
-    return (
-        f"Pictures of single cells are made of the first {MAX_DETAILED_CELLS} of {len(cells)} cells; the compared figures "
-        "and the tables hold all of them."
-    )
+    compared = f"Figures that compare cells show the first {MAX_CELLS}. " if count > MAX_CELLS else ""
+    return f"Of {count} cells the first {MAX_DETAILED_CELLS} have pictures of their own. {compared}The tables hold all of them."
 
 
 class _Records:
@@ -87,7 +87,7 @@ class _Records:
 
     def __init__(self, study: Study) -> None:
         self.study = study
-        self.cells = select_cells(study.info, study.trials)
+        self.cells = select_cells(study.info, study.trials)[:MAX_CELLS]
 
     @cached_property
     def widths(self) -> list[int]:
@@ -96,7 +96,7 @@ class _Records:
 
     @cached_property
     def layers(self) -> LayerSummary:
-        return summarise_layers(self.study.folder, self.cells)
+        return summarise_layers(self.study, self.cells)
 
     @cached_property
     def curves(self) -> training_curves.TrainingCurves:
@@ -111,7 +111,7 @@ class _Records:
     def representative_layers(self, cell: ShownCell) -> pd.DataFrame:
         """The layer records of the cell's first completed seed, kept only until another cell is asked for."""
         if getattr(self, "_kept", (None, None))[0] != cell.representative:
-            self._kept = (cell.representative, read_trial_layers(self.study.folder, cell.representative))
+            self._kept = (cell.representative, read_trial_layers(self.study, cell.representative))
         return self._kept[1]
 
 
@@ -145,7 +145,7 @@ def _plan_figures(records: _Records) -> Iterator[_Plan]:
 def _plan_curves(records: _Records) -> Iterator[_Plan]:
     spread = "Lines are means over seeds, bands one standard deviation; a single seed has no band."
     yield _Plan(
-        "training_curves", "curves", "Training curves of all cells", spread,
+        "training_curves", "curves", "Training curves compared", spread,
         lambda: training_curves.draw_compared_curves(records.curves),
     )  # fmt: skip
     for cell in _detailed(records):

@@ -1,102 +1,107 @@
-"""Layer records as the figures need them: one trial's as a frame, or all trials' summed up by columnar queries.
+"""Layer records as the figures need them: one trial's as a frame, or all trials' summed up column by column.
 
-A study of a thousand trials has twelve million layer rows. They are read once, in the columns that figures of all
-trials need, and reduced by pyarrow to a row per cell, epoch and layer, per trial, epoch and group, and per trial and
-step. Values that are NaN or infinite (a trial that was about to diverge) count as not measured. Knows nothing of drawing.
+A study of a thousand trials has twelve million layer rows. They are reduced to a row per cell, epoch and layer, per trial,
+epoch and group, and per trial and step, by counting into bins, one measured column at a time. Values that are NaN or
+infinite (a trial that was about to diverge) count as not measured. Knows nothing of drawing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from analysis.figures.selection import ShownCell, cell_of_trial
-from analysis.study_folder import StudyFolder
+from analysis.frames import Study
 
-_VALUES = ("gradient_mean_abs", "update_ratio", "angular_update")
+VALUES = ("gradient_mean_abs", "update_ratio", "angular_update")
+_TRIAL_COLUMNS = (
+    "epoch", "step", "layer", "group", "kind", "gradient_mean_abs", "gradient_max_abs", "weight_mean_abs", "weight_std",
+    "displacement_mean_abs",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class LayerSummary:
     """Means of gradient_mean_abs, update_ratio and angular_update over the shown trials' layer records."""
 
-    by_layer: pd.DataFrame  # cell, epoch, layer, group, kind + the three means, over trials and measured steps
+    by_layer: pd.DataFrame  # cell, epoch, layer, group + the three means, over trials and measured steps
     by_group: pd.DataFrame  # cell, trial, epoch, group + the three means, over layers and measured steps
-    by_step: pd.DataFrame  # cell, trial, epoch, step + the three means, over layers
+    by_step: pd.DataFrame  # cell, trial, step + the three means, over layers
     layers: tuple[str, ...]  # names in the order of the network
 
 
-def summarise_layers(folder: StudyFolder, cells: Sequence[ShownCell]) -> LayerSummary:
+def summarise_layers(study: Study, cells: Sequence[ShownCell]) -> LayerSummary:
     """The layer records of the shown trials, reduced to what figures of all trials need."""
-    names = ["trial_id", "epoch", "step", "layer", "group", "kind", *_VALUES]
-    table = _finite(folder.read_records("layers", names).unify_dictionaries())
-    trials = _dictionary(table, "trial_id")
-    cell_of = cell_of_trial(cells)
-    cell = np.array([cell_of.get(trial, -1) for trial in trials], dtype=np.int32)
-    codes = _codes(table, "trial_id")
-    columns = {"trial": codes, "cell": pc.take(pa.array(cell), codes) if len(trials) else codes}
-    for name in ("epoch", "step"):
-        columns[name] = table[name]
-    for name in ("layer", "group", "kind"):
-        columns[name] = _codes(table, name)
-    columns |= {name: table[name] for name in _VALUES}
-    coded = pa.table(columns)
-    coded = coded.filter(pc.field("cell") >= 0)
-    layers = _dictionary(table, "layer")
-    decode = {
-        "trial": trials,
-        "layer": layers,
-        "group": _dictionary(table, "group"),
-        "kind": _dictionary(table, "kind"),
-    }
-    return LayerSummary(
-        by_layer=_mean_by(coded, ["cell", "epoch", "layer", "group", "kind"], decode),
-        by_group=_mean_by(coded, ["cell", "trial", "epoch", "group"], decode),
-        by_step=_mean_by(coded, ["cell", "trial", "epoch", "step"], decode),
-        layers=tuple(layers),
-    )
+    keys = study.read_layers(["trial_id", "epoch", "step", "layer", "group"])
+    trials, layers, groups = (keys[name].cat for name in ("trial_id", "layer", "group"))
+    shown_cell = cell_of_trial(cells)
+    cell_of = np.array([shown_cell.get(trial, -1) for trial in trials.categories], dtype=np.int32)
+    trial = trials.codes.to_numpy().astype(np.int32)
+    shown = cell_of[trial] >= 0 if len(trial) else np.zeros(0, dtype=bool)
+    trial = trial[shown]
+    codes = {
+        "cell": cell_of[trial] if len(trial) else trial, "trial": trial, "epoch": keys["epoch"].to_numpy()[shown],
+        "layer": layers.codes.to_numpy()[shown], "group": groups.codes.to_numpy()[shown],
+    }  # fmt: skip
+    codes["step"], steps = pd.factorize(keys["step"].to_numpy()[shown], sort=True)
+    group_of = np.zeros(len(layers.categories), dtype=np.int32)
+    group_of[codes["layer"]] = codes["group"]
+    bins = [
+        _Bins(codes, names) for names in (("cell", "epoch", "layer"), ("trial", "epoch", "group"), ("trial", "step"))
+    ]
+    del keys, codes, trial
+    for name in VALUES:
+        values = study.read_layers([name])[name].to_numpy()[shown]
+        for one in bins:
+            one.add_mean(name, values)
+    by_layer, by_group, by_step = (one.to_frame() for one in bins)
+    by_layer["group"] = _named(group_of[by_layer["layer"]], groups.categories)
+    by_layer["layer"] = _named(by_layer["layer"].to_numpy(), layers.categories)
+    by_group["group"] = _named(by_group["group"].to_numpy(), groups.categories)
+    by_step["step"] = np.asarray(steps)[by_step["step"]]
+    for frame in (by_group, by_step):
+        frame["cell"] = cell_of[frame["trial"]] if len(frame) else frame["trial"]
+    return LayerSummary(by_layer, by_group, by_step, tuple(map(str, layers.categories)))
 
 
-def read_trial_layers(folder: StudyFolder, trial_id: str) -> pd.DataFrame:
+def read_trial_layers(study: Study, trial_id: str) -> pd.DataFrame:
     """All layer records of one trial."""
-    names = [
-        "epoch", "step", "layer", "group", "kind", "gradient_mean_abs", "gradient_max_abs", "weight_mean_abs",
-        "weight_std", "displacement_mean_abs",
-    ]  # fmt: skip
-    table = folder.read_records("layers", names, pc.field("trial_id") == trial_id)
-    frame: pd.DataFrame = table.to_pandas()
-    return frame
+    return study.read_layers(_TRIAL_COLUMNS, [trial_id])
 
 
-def _finite(table: pa.Table) -> pa.Table:
-    for name in _VALUES:
-        values = table[name]
-        cleaned = pc.if_else(pc.is_finite(values), values, pa.scalar(None, values.type))
-        table = table.set_column(table.schema.get_field_index(name), name, cleaned)
-    return table
+class _Bins:
+    """Rows sorted into bins by several whole numbers, and the mean of measured values in each bin."""
+
+    def __init__(self, codes: Mapping[str, npt.NDArray[np.integer]], names: Sequence[str]) -> None:
+        self._names = names
+        self._sizes = [int(codes[name].max(initial=0)) + 1 for name in names]
+        self._bin = np.zeros(len(codes[names[0]]), dtype=np.int64)
+        for name, size in zip(names, self._sizes, strict=True):
+            self._bin = self._bin * size + codes[name]
+        self._used = np.flatnonzero(np.bincount(self._bin))
+        self._means: dict[str, npt.NDArray[np.float64]] = {}
+
+    def add_mean(self, name: str, values: npt.NDArray[np.floating]) -> None:
+        """The mean of the finite `values` of each bin, NaN where there is none."""
+        finite = np.isfinite(values)
+        length = int(np.prod(self._sizes))
+        sums = np.bincount(self._bin, weights=np.where(finite, values, 0), minlength=length)[self._used]
+        counts = np.bincount(self._bin[finite], minlength=length)[self._used]
+        with np.errstate(invalid="ignore"):
+            self._means[name] = sums / counts
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row per bin that has rows, in ascending order of its numbers, with the numbers and the means."""
+        columns: dict[str, npt.NDArray[np.int64]] = {}
+        rest = self._used
+        for name, size in zip(reversed(self._names), reversed(self._sizes), strict=True):
+            rest, columns[name] = np.divmod(rest, size)
+        return pd.DataFrame({**{name: columns[name] for name in self._names}, **self._means})
 
 
-def _codes(table: pa.Table, name: str) -> pa.ChunkedArray:
-    return pa.chunked_array([chunk.indices for chunk in table[name].chunks], type=pa.int32())
-
-
-def _dictionary(table: pa.Table, name: str) -> list[str]:
-    chunks = table[name].chunks
-    return [str(value) for value in chunks[0].dictionary.to_pylist()] if chunks else []
-
-
-def _mean_by(table: pa.Table, keys: Sequence[str], decode: dict[str, list[str]]) -> pd.DataFrame:
-    grouped = table.group_by(list(keys), use_threads=False).aggregate([(name, "mean") for name in _VALUES])
-    frame: pd.DataFrame = grouped.to_pandas().rename(columns={f"{name}_mean": name for name in _VALUES})
-    frame = frame.sort_values(list(keys), ignore_index=True)
-    for name in keys:
-        if name in decode:
-            frame[name] = pd.Categorical.from_codes(
-                frame[name].to_numpy(dtype=np.int32), categories=pd.Index(decode[name])
-            )
-    return frame[[*keys, *_VALUES]]
+def _named(codes: npt.NDArray[np.integer], names: pd.Index[str]) -> pd.Categorical[str]:
+    return pd.Categorical.from_codes(codes, categories=names)

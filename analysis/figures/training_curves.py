@@ -83,7 +83,7 @@ def draw_cell_curves(data: TrainingCurves, index: int) -> Figure:
 def draw_compared_curves(data: TrainingCurves) -> Figure:
     """The four metrics of all cells."""
     rows_of_legend = -(-len(data.labels) // 3)
-    figure = new_figure(10, 7.0 + 0.2 * rows_of_legend, "Training curves of all cells")
+    figure = new_figure(10, 7.0 + 0.2 * rows_of_legend, "Training curves compared")
     for axes, (metric, title) in zip(figure.subplots(2, 2).flat, METRICS.items(), strict=True):
         for index, label in data.labels:
             own = data.spread[(data.spread["cell"] == index) & (data.spread["metric"] == metric)]

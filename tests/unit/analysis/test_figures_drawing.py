@@ -111,7 +111,7 @@ def test_ten_cells_stay_readable_and_only_some_have_pictures_of_their_own(tmp_pa
     ]  # fmt: skip
     study = load_study(write_synthetic_study(tmp_path, cells=cells, seeds=(0,), num_train=320))
     shown = select_cells(study.info, study.trials)
-    summary = summarise_layers(study.folder, shown)
+    summary = summarise_layers(study, shown)
     for figure in (
         training_curves.draw_compared_curves(training_curves.build_training_curves(study.epochs, shown)),
         update_ratio.draw_update_ratios(update_ratio.build_update_ratios(summary, shown)),
@@ -119,7 +119,7 @@ def test_ten_cells_stay_readable_and_only_some_have_pictures_of_their_own(tmp_pa
         noise_scale.draw_noise_scales(noise_scale.build_noise_scales(study.epochs, shown)),
     ):
         assert not _overlaps(_drawn_texts(figure)), figure.get_suptitle()
-    assert "first 6 of 10 cells" in left_out_note(study)
+    assert left_out_note(study).startswith("Of 10 cells the first 6 have pictures of their own.")
     study.folder.records("layers").unlink()
     named = [entry.name for entry in draw_study_figures(study) if entry.name.startswith("gradient_flow")]
     assert len(named) == MAX_DETAILED_CELLS == 6
@@ -160,7 +160,7 @@ def test_figures_do_without_pyplot() -> None:
 @pytest.fixture(scope="module")
 def flow(study: Study) -> gradient_flow.GradientFlow:
     cell = select_cells(study.info, study.trials)[0]
-    return gradient_flow.build_gradient_flow(read_trial_layers(study.folder, cell.representative), [1, 2])
+    return gradient_flow.build_gradient_flow(read_trial_layers(study, cell.representative), [1, 2])
 
 
 def test_same_records_give_the_same_files(flow: gradient_flow.GradientFlow) -> None:
@@ -202,9 +202,9 @@ def test_inline_pictures_take_their_colours_from_the_page(figures: dict[str, Stu
     assert b"var(" not in picture.svg
     root = ElementTree.fromstring(picture.svg)
     assert root.tag == f"{SVG}svg"
-    assert "Training curves of all cells" in [text.text for text in root.iter(f"{SVG}text")]
-    assert "Training curves of all cells" not in picture.inline_svg
-    assert picture.title == "Training curves of all cells"
+    assert "Training curves compared" in [text.text for text in root.iter(f"{SVG}text")]
+    assert "Training curves compared" not in picture.inline_svg
+    assert picture.title == "Training curves compared"
 
 
 def test_hostile_names_are_drawn_as_they_are(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from analysis.figures import (
 from analysis.figures.layer_records import LayerSummary, read_trial_layers, summarise_layers
 from analysis.figures.selection import ShownCell, select_cells
 from analysis.figures.style import NothingToDraw
-from analysis.frames import Study
+from analysis.frames import Study, load_study
 from tests import synthetic_model
 from tests.studies import build_cell, write_synthetic_study
 from tests.unit.analysis.figure_studies import rows_of, trials_of, write_small_study
@@ -44,7 +44,7 @@ def cells(study: Study) -> list[ShownCell]:
 
 @pytest.fixture(scope="module")
 def summary(study: Study, cells: list[ShownCell]) -> LayerSummary:
-    return summarise_layers(study.folder, cells)
+    return summarise_layers(study, cells)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def trial_rows(study: Study, layer_rows: list[dict[str, Any]]) -> list[dict[str,
 
 @pytest.fixture(scope="module")
 def trial_layers(study: Study) -> pd.DataFrame:
-    return read_trial_layers(study.folder, trials_of(study, 0)[0])
+    return read_trial_layers(study, trials_of(study, 0)[0])
 
 
 def test_gradient_flow_is_mean_of_means_and_maximum_of_maxima(
@@ -219,7 +219,7 @@ def test_infinite_and_missing_values_of_a_trial_count_as_not_measured(tmp_path: 
     position = table.schema.get_field_index("gradient_mean_abs")
     field = table.schema.field(position)
     study.folder.write_records("layers", table.set_column(position, field, pa.array(values, field.type)))
-    summary = summarise_layers(study.folder, select_cells(study.info, study.trials))
+    summary = summarise_layers(study, select_cells(study.info, study.trials))
     found = summary.by_layer[(summary.by_layer["cell"] == 0) & (summary.by_layer["layer"] == "conv1.weight")]
     assert found["gradient_mean_abs"].item() == pytest.approx(values[124])
 
@@ -227,8 +227,8 @@ def test_infinite_and_missing_values_of_a_trial_count_as_not_measured(tmp_path: 
 def test_no_layer_records_is_a_reason_not_an_error(tmp_path: Path) -> None:
     study = write_small_study(tmp_path, layers=False)
     cells = select_cells(study.info, study.trials)
-    summary = summarise_layers(study.folder, cells)
-    layers = read_trial_layers(study.folder, cells[0].representative)
+    summary = summarise_layers(study, cells)
+    layers = read_trial_layers(study, cells[0].representative)
     for build in (
         lambda: gradient_flow.build_gradient_flow(layers), lambda: weight_updates.build_weight_updates(layers),
         lambda: combined_analysis.build_combined_analysis(layers),
@@ -247,7 +247,7 @@ def test_trials_of_different_networks_stand_side_by_side(tmp_path: Path) -> None
     folder = write_synthetic_study(tmp_path, cells=cells, seeds=(0,), num_train=640)
     shown = select_cells(folder.read_study(), folder.read_records("trials"))
     views = axes_views.build_axes_views(
-        summarise_layers(folder, shown), folder.read_records("epochs"), shown, {8: 10, 16: 40}
+        summarise_layers(load_study(folder), shown), folder.read_records("epochs"), shown, {8: 10, 16: 40}
     )
     ratio = views.curves.groupby("cell")["flops"].max()
     assert ratio[1] == 4 * ratio[0]
