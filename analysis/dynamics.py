@@ -95,11 +95,9 @@ def build_gradient_health(study: Study) -> ResultTable:
         Column("last_epoch", "last epoch", "count"), Column("lowest", "lowest mean |g|", "scientific"),
         Column("highest", "highest max |g|", "scientific"),
     )  # fmt: skip
-    healthy = (
-        "No gradient vanished or exploded."
-        if not sum(len(part) for part in parts)
-        else "Gradients vanished or exploded."
-    )
+    unhealthy = any(len(part) for part in parts)
+    found_words = "Gradients vanished or exploded." if unhealthy else "No gradient vanished or exploded."
+    healthy = found_words if len(rows) else "The study has no layer records."
     notes = (
         f"{healthy} Vanishing: mean |g| of a tensor below {VANISHING_BELOW:g}; exploding: an element above "
         f"{EXPLODING_ABOVE:g}. All trials, also diverged ones. The rows lowest and highest say where each cell came nearest.",

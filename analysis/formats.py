@@ -25,14 +25,15 @@ _DECIMALS = {"accuracy": (2, 4), "points": (2, 4), "percent": (2, 4), "loss": (4
 
 
 def decimals_supported(spread: float) -> int | None:
-    """Decimals that a spread leaves meaningful: up to its first digit, or its second where it begins with 1.
+    """Decimals that a spread leaves meaningful, by the rule of the Particle Data Group: two digits of a spread up to 354,
+    one of a larger one.
 
-    0.0123 -> 3, 0.0456 -> 2, 23 -> -1 (tens). None where the spread is unknown or 0: it then says nothing.
+    0.0123 -> 3, 0.0456 -> 2, 150 -> -1 (tens). None where the spread is unknown or 0: it then says nothing.
     """
     if not math.isfinite(spread) or spread <= 0:
         return None
-    leading, _, exponent = f"{spread:.1e}".partition("e")
-    return -int(exponent) + (1 if float(leading) < 2 else 0)
+    leading, _, exponent = f"{spread:.2e}".partition("e")
+    return -int(exponent) + (1 if float(leading) < 3.55 else 0)
 
 
 def format_value(value: Any, kind: ColumnKind = "number", spread: float = math.nan) -> str:
@@ -52,7 +53,8 @@ def format_value(value: Any, kind: ColumnKind = "number", spread: float = math.n
     usual, most = _DECIMALS.get(kind, (None, None))
     supported = decimals_supported(spread)
     if supported is not None:
-        decimals = supported if most is None else min(supported, most)
+        decimals = max(supported, 0) if kind in (*_PERCENT, "number", "loss") else supported
+        decimals = decimals if most is None else min(decimals, most)
         return _scientific(value, decimals) if kind in ("scientific", "flops") else _rounded(value, decimals)
     return _rounded(value, usual) if usual is not None else _usual(value, kind)
 

@@ -69,11 +69,12 @@ def build_pairwise(study: Study) -> ResultTable:
     scale = np.where([METRICS[name].in_percent for name in frame["metric"]], 100.0, 1.0)
     for name in ("difference", "sd", "t_low", "t_high", "bootstrap_low", "bootstrap_high"):
         frame[f"shown_{name}"] = frame[name] * scale
+    frame["shown_bootstrap"] = frame["shown_difference"].where(frame["bootstrap_low"].notna())
     columns = (
         Column("title", "metric"), Column("label_a", "cell A"), Column("label_b", "cell B"),
         Column("seeds", "seeds", "count"), Column("verdict", "verdict"),
         Column("shown_difference", "A - B [95 %, t]", "number", low="shown_t_low", high="shown_t_high"),
-        Column("shown_difference", "A - B [95 %, bootstrap]", low="shown_bootstrap_low", high="shown_bootstrap_high",
+        Column("shown_bootstrap", "A - B [95 %, bootstrap]", low="shown_bootstrap_low", high="shown_bootstrap_high",
                kind="number"),
         Column("effect_size", "effect size", "number"), Column("p_holm", "p (Holm)", "p_value"),
         Column("p_equivalence_holm", "p equivalence (Holm)", "p_value"),

@@ -29,7 +29,7 @@ class Column:
     """One column as a person sees it.
 
     `name` is its column in the frame. `spread` names the column with its standard deviation: the two are shown together,
-    as 93.1 ± 0.2. `low` and `high` name the ends of an interval, shown in brackets behind the value.
+    as 93.10 ± 0.20. `low` and `high` name the ends of an interval, shown in brackets behind the value.
     """
 
     name: str

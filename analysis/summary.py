@@ -54,8 +54,9 @@ def summarize_cells(study: Study) -> pd.DataFrame:
 def hardware_of(trials: pd.DataFrame) -> pd.Series:
     """What each trial ran on, in words that tell apart what trains at different speeds: device, or CPU and threads."""
     name = trials["hardware"].fillna("unknown hardware")
-    threads = trials["num_threads"].fillna(0).astype(int).astype(str)
-    return name.where(trials["gpu_share"].fillna(0) > 0, name + ", " + threads + " threads")
+    threads = trials["num_threads"].fillna(0).astype(int)
+    words = threads.map(lambda count: f", {count} thread{'s' * (count != 1)}").astype("str")
+    return name.where(trials["gpu_share"].fillna(0) > 0, name + words)
 
 
 def time_hardware(study: Study) -> str | None:

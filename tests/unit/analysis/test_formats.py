@@ -31,11 +31,12 @@ HOSTILE = '<script>alert("x")</script> | 50% & $x_1$ `a` #\\ {b}'
 
 @pytest.mark.parametrize(
     ("spread", "decimals"),
-    [(0.0123, 3), (0.0456, 2), (0.95, 1), (0.99, 1), (0.996, 1), (1.0, 1), (1.94, 1), (1.96, 0), (23, -1), (150, -1), (0, None), (math.nan, None), (math.inf, None)],
+    [
+        (0.0123, 3), (0.0354, 3), (0.0356, 2), (0.95, 1), (0.996, 1), (1.0, 1), (3.54, 1), (3.56, 0), (9.4, 0), (23, 0),
+        (42, -1), (150, -1), (400, -2), (0, None), (-1, None), (math.nan, None), (math.inf, None),
+    ],
 )  # fmt: skip
-def test_decimals_end_at_the_first_digit_of_the_spread_or_the_second_after_a_one(
-    spread: float, decimals: int | None
-) -> None:
+def test_two_digits_of_a_spread_up_to_354_and_one_of_a_larger_one(spread: float, decimals: int | None) -> None:
     assert decimals_supported(spread) == decimals
 
 
@@ -51,12 +52,14 @@ def test_a_rounded_spread_keeps_its_size(spread: float) -> None:
     ("value", "kind", "spread", "text"),
     [
         (0.93104, "accuracy", math.nan, "93.10"),
-        (0.93104, "accuracy", 0.0021, "93.1"),
+        (0.93104, "accuracy", 0.0051, "93.1"),
         (0.93104, "accuracy", 0.00012, "93.104"),
-        (0.04149, "points", 0.0034, "4.1"),
+        (0.04149, "points", 0.0044, "4.1"),
         (0.0863999, "loss", math.nan, "0.0864"),
-        (0.0863999, "loss", 0.0031, "0.086"),
-        (481.3, "seconds", 23.0, "480"),
+        (0.0863999, "loss", 0.0041, "0.086"),
+        (481.3, "seconds", 43.0, "480"),
+        (0.5244, "accuracy", 0.6, "52"),
+        (8.6, "number", 263.0, "9"),
         (481.3, "seconds", math.nan, "481"),
         (3.42e-3, "scientific", math.nan, "3.4e-03"),
         (3.4213e-3, "scientific", 1.2e-5, "3.421e-03"),
@@ -91,7 +94,7 @@ def _table() -> ResultTable:
 def test_people_see_spreads_and_intervals() -> None:
     headers, rows = format_rows(_table())
     assert headers == ["cell", "accuracy, %", "change"]
-    assert [row[1:] for row in rows] == [["93.1 ± 0.2", "1.2 [1.0, 1.4]"], ["92.39", "2"]]
+    assert [row[1:] for row in rows] == [["93.10 ± 0.20", "1.23 [1.00, 1.40]"], ["92.39", "2"]]
 
 
 def test_csv_holds_every_column_with_raw_numbers() -> None:
@@ -122,7 +125,7 @@ def test_latex_escapes_what_latex_would_run() -> None:
         assert row.replace(r"\&", "").count("&") == 2
     assert r"\textbackslash{}" in text
     assert r"50\% \& \$x\_1\$" in text
-    assert r"93.1 $\pm$ 0.2" in text
+    assert r"93.10 $\pm$ 0.20" in text
 
 
 class _Elements(html.parser.HTMLParser):
