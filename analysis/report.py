@@ -37,6 +37,11 @@ _FIGURE_FILE = re.compile(
     r"gradient_heatmap|weight_updates|combined_analysis|flops_by_layer|learning_rate)(-(cell|width)\d+)?\.(png|svg)"
 )
 
+# Control characters, and those that turn the direction of the text around them: shown as what they are, not obeyed.
+_INVISIBLE = dict.fromkeys(
+    [*range(9), 11, 12, *range(14, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd"
+)
+
 
 def write_report(folder: StudyFolder, *, refresh_s: int | None = None, claims_file: Path | None = None) -> Path:
     """Rebuild every table, figure and the page from the records; the path of the page.
@@ -97,7 +102,7 @@ def render_page(
 ) -> str:
     """The text of the page."""
     info = study.info
-    confounds = find_confounds(info.cells, info.factors, int(info.data.get("num_train", 50_000)))
+    confounds = find_confounds(info.cells, info.factors, count_training_images(study))
     grid = ""
     if confounds.extra_cells:
         grid = write_grid(
@@ -109,7 +114,7 @@ def render_page(
     )
     template = environment.from_string(_read_asset("report.html"))
     statuses = study.trials["status"].value_counts()
-    return template.render(
+    page = template.render(
         info=info,
         refresh_s=refresh_s,
         styles=Markup(_read_asset("report.css").replace("/* figure colours */", dark_variables())),
@@ -122,6 +127,17 @@ def render_page(
         environment=build_environment(study),
         trusted=Markup,
     )
+    return page.translate(_INVISIBLE)
+
+
+def count_training_images(study: Study) -> int:
+    """Training images of the data set; of a study that does not say, those that a trial's epoch held; 0 if unknown."""
+    recorded = study.info.data.get("num_train")
+    if isinstance(recorded, int) and not isinstance(recorded, bool) and recorded > 0:
+        return recorded
+    batch_size = study.epochs["trial_id"].map(study.trials.set_index("trial_id")["config.batch_size"])
+    seen = study.epochs["step"] // study.epochs["epoch"] * batch_size
+    return int(seen.max()) if len(seen) else 0
 
 
 def _read_asset(name: str) -> str:

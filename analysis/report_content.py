@@ -50,6 +50,7 @@ class PageTable:
     notes: tuple[str, ...]
     html: str
     csv_url: str
+    num_columns: int
     num_rows: int
     num_shown: int
 
@@ -217,7 +218,8 @@ def build_page_table(table: ResultTable, common_notes: Iterable[str] = ()) -> Pa
     short = dataclasses.replace(table, frame=table.frame.head(MAX_ROWS))
     return PageTable(
         table.name, table.title, tuple(note for note in table.notes if note not in set(common_notes)), to_html(short),
-        _data_url("text/csv;charset=utf-8", csv) if len(csv) <= MAX_CSV_BYTES else "", len(table.frame), len(short.frame),
+        _data_url("text/csv;charset=utf-8", csv) if len(csv) <= MAX_CSV_BYTES else "", len(table.columns),
+        len(table.frame), len(short.frame),
     )  # fmt: skip
 
 

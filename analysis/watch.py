@@ -37,8 +37,9 @@ def watch_report(
             try:
                 running = _is_running(folder) and not idle
                 path = write_report(folder, refresh_s=interval_s if running else None, claims_file=claims_file)
-            except StudyFolderError as error:
-                if idle:
+            except (StudyFolderError, LookupError, ValueError) as error:
+                # Files that were replaced while they were read fit together no more, and can fail anywhere.
+                if idle or not (isinstance(error, StudyFolderError) or _state(folder) != state):
                     raise
                 if str(error) != complaint:
                     complaint = str(error)

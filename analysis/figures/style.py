@@ -56,7 +56,7 @@ _STYLE: dict[Any, Any] = {
 
 _STEPS = [1, 2, 5, 10]  # ticks at 5, 10, 15, not at 3, 6, 9
 HOVER_PREFIX, TITLE_GID = "hover:", "figure-title"
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]+")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]+")
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 

@@ -121,7 +121,8 @@ def test_ten_cells_stay_readable_and_only_some_have_pictures_of_their_own(tmp_pa
         assert not _overlaps(_drawn_texts(figure)), figure.get_suptitle()
     assert left_out_note(study).startswith("Of 10 cells the first 6 have pictures of their own.")
     study.folder.records("layers").unlink()
-    named = [entry.name for entry in draw_study_figures(study) if entry.name.startswith("gradient_flow")]
+    again = load_study(study.folder)
+    named = [entry.name for entry in draw_study_figures(again) if entry.name.startswith("gradient_flow")]
     assert len(named) == MAX_DETAILED_CELLS == 6
 
 
