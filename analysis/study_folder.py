@@ -222,6 +222,10 @@ def parse_study(content: Any, path: Path) -> StudyInfo:
             raise StudyFolderError(f"{path}: field {name!r} is missing or of the wrong type")
     if unknown := set(content) - set(_EXPECTED) - {"schema_version"}:
         raise StudyFolderError(f"{path}: unknown field {sorted(unknown)[0]!r}")
+    try:
+        json.dumps(content, allow_nan=False)
+    except ValueError:
+        raise StudyFolderError(f"{path}: holds a number that is not finite") from None
     values = {name: content[name] for name in _EXPECTED}
     values["cells"] = tuple(_parse_cell(cell, path) for cell in content["cells"])
     for name, kind in (

@@ -17,12 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 
 from trainable.config import TrialConfig
 from trainable.files import write_atomically
 from trainable.records import SCHEMA_VERSION, TrialRecords
 
+# What torch and pyarrow raise when they are given something else; found by feeding them damaged checkpoints.
+_NOT_A_CHECKPOINT = (
+    RuntimeError, pickle.UnpicklingError, EOFError, LookupError, TypeError, AttributeError, AssertionError, OSError,
+    ArithmeticError, MemoryError, pa.ArrowException,
+)  # fmt: skip
 _NAME = re.compile(r"epoch-(\d{5,})\.([0-9a-f]{16})\.ckpt")
 
 
@@ -41,7 +47,7 @@ class Checkpoint:
     def diverged(self) -> bool:
         """True where the loss of its last epoch is not finite."""
         losses = self.records.epochs.column("train_loss").to_pylist()
-        return bool(losses) and not math.isfinite(losses[-1])
+        return bool(losses) and losses[-1] is not None and not math.isfinite(losses[-1])
 
     def to_bytes(self) -> bytes:
         """The checkpoint as one torch file of tensors and plain values."""
@@ -68,7 +74,7 @@ class Checkpoint:
             values = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             if values["schema_version"] != SCHEMA_VERSION:
                 raise ValueError(f"schema version {values['schema_version']}, this program reads {SCHEMA_VERSION}")
-            return cls(
+            checkpoint = cls(
                 config=TrialConfig.from_dict(values["config"]),
                 data_fingerprint=str(values["data_fingerprint"]),
                 epoch=int(values["epoch"]),
@@ -78,7 +84,10 @@ class Checkpoint:
                     {kind: tensor.numpy().tobytes() for kind, tensor in values["records"].items()}
                 ),
             )
-        except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, AttributeError) as error:
+            for table in checkpoint.records.tables().values():
+                table.validate(full=True)
+            return checkpoint
+        except _NOT_A_CHECKPOINT as error:
             raise ValueError(f"not a checkpoint ({(str(error) or type(error).__name__).splitlines()[0]})") from error
 
 
