@@ -10,6 +10,7 @@ Written in this order: checkpoint, records, state; a crash in between leaves a t
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -67,7 +68,7 @@ def run_trial(
     def saved_state(epoch: int) -> TrialState:
         return replace(state, epochs_completed=epoch, wall_time_s=before.wall_time_s + time.monotonic() - started)
 
-    with _CheckpointWriter(folder, checkpoint, checkpoint_interval_s, saved_state) as writer:
+    with _CheckpointWriter(folder, checkpoint, checkpoint_interval_s, saved_state, stop) as writer:
         status, reason = "completed", None
         try:
             for result in train(config, data, checkpoint, device=placement.device, stop=stop):
@@ -121,9 +122,11 @@ class _CheckpointWriter:
     """
 
     def __init__(
-        self, folder: Path, resumed: Checkpoint | None, interval_s: float, saved_state: Callable[[int], TrialState]
-    ) -> None:
-        self._folder, self._interval_s, self._saved_state = folder, interval_s, saved_state
+        self, folder: Path, resumed: Checkpoint | None, interval_s: float, saved_state: Callable[[int], TrialState],
+        stop: threading.Event | None,
+    ) -> None:  # fmt: skip
+        self._folder, self._interval_s, self._saved_state, self._stop = folder, interval_s, saved_state, stop
+        self._closed = threading.Event()
         self._newest = resumed
         self._written_epoch = 0  # so that a resumed trial that has nothing left to do exports its records again
         self._written_at = time.monotonic()
@@ -142,23 +145,35 @@ class _CheckpointWriter:
             self._writing.result()
             self._writing = None
         if self._writing is None and time.monotonic() - self._written_at >= self._interval_s:
-            self._writing = self._thread.submit(self._write, checkpoint)
+            self._writing = self._thread.submit(self._write_newest)
 
     def finish(self) -> None:
         """Return when the newest checkpoint is on disk."""
         if self._writing is not None:
             self._writing.result()
             self._writing = None
-        if self._newest is not None and self._written_epoch < self._newest.epoch:
-            self._write(self._newest)
+        self._thread.submit(self._write_newest).result()
 
-    def _write(self, checkpoint: Checkpoint) -> None:
+    def _write_newest(self) -> None:
+        checkpoint = self._newest
+        if checkpoint is None or self._written_epoch >= checkpoint.epoch:
+            return
         write_checkpoint(self._folder, checkpoint)
         export_records(self._folder, checkpoint.records)
         write_state(self._folder, self._saved_state(checkpoint.epoch))
         self._written_epoch, self._written_at = checkpoint.epoch, time.monotonic()
 
+    def _save_when_stopped(self, stop: threading.Event) -> None:
+        """A stopped trial saves at once: its step on a slow machine may outlast the patience of whoever stops it."""
+        while not self._closed.wait(0.2):
+            if stop.is_set():
+                with contextlib.suppress(RuntimeError):  # closed in between: finish has written it
+                    self._thread.submit(self._write_newest)
+                return
+
     def __enter__(self) -> _CheckpointWriter:
+        if self._stop is not None:
+            threading.Thread(target=self._save_when_stopped, args=(self._stop,), name="save", daemon=True).start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -168,4 +183,5 @@ class _CheckpointWriter:
         except OSError:
             pass  # the failure that is already on its way says more than a second one
         finally:
+            self._closed.set()
             self._thread.shutdown(wait=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,6 +59,23 @@ def test_a_stopped_trial_keeps_every_whole_epoch_and_goes_on(tmp_path: Path) -> 
     assert whole.trial_id == state.trial_id
     for kind in ("steps", "layers"):
         assert pq.read_table(tmp_path / f"{kind}.parquet").equals(pq.read_table(tmp_path / "whole" / f"{kind}.parquet"))
+
+
+def test_a_stopped_trial_saves_before_its_step_is_over(tmp_path: Path) -> None:
+    """On a slow machine a step may last longer than the patience of whoever stops the trial, and kills it then."""
+    stop = threading.Event()
+    saved_while_blocked: list[int] = []
+
+    def block(result: EpochResult) -> None:
+        stop.set()
+        deadline = time.monotonic() + 20
+        while not (state := read_state(tmp_path)) or state.epochs_completed < result.epoch:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        saved_while_blocked.append(list_checkpoints(tmp_path)[0].stat().st_size)
+
+    run_trial(CONFIG, DATA, tmp_path, HERE, stop=stop, on_epoch=block)
+    assert len(saved_while_blocked) == 1
 
 
 def test_a_failing_trial_saves_what_it_had_and_raises(tmp_path: Path) -> None:
