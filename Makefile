@@ -32,6 +32,9 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+audit: setup
+	$(BIN)/python .ci/audit.py
+
 lock: setup
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --group dev \
 		--custom-compile-command 'make lock' pyproject.toml -o requirements.lock
