@@ -125,15 +125,15 @@ def _gather(folder: StudyFolder, state: TrialState) -> tuple[TrialState, dict[st
 
 def _rebuild(folder: StudyFolder, state: TrialState, problem: str) -> TrialState:
     path = folder.trial(state.trial_id)
-    checkpoint = rebuild_records(path)
-    if checkpoint is not None:
-        note = f"{problem}; rebuilt from {checkpoint}"
-    else:
+    name, epoch = rebuild_records(path) or (None, 0)
+    note = f"{problem}; rebuilt from {name}"
+    if name is None:
         note = f"{problem}; no whole checkpoint is left, the trial starts anew"
         for kind in RECORD_KINDS:
             (path / f"{kind}.parquet").unlink(missing_ok=True)
+    if epoch < state.epochs_completed:  # the rest has to be trained again
         status = "pending" if state.finished else state.status
-        state = replace(state, status=status, reason=note, epochs_completed=0, ended_at=None)
+        state = replace(state, status=status, reason=note, epochs_completed=epoch, ended_at=None)
     state = replace(state, notes=(*state.notes, note))
     write_state(path, state)
     return state

@@ -60,14 +60,15 @@ def repair_study(folder: StudyFolder) -> list[str]:
     return done
 
 
-def rebuild_records(folder: Path) -> str | None:
-    """Write a trial's record files again, from its newest whole checkpoint; its name, or None where there is none."""
+def rebuild_records(folder: Path) -> tuple[str, int] | None:
+    """Write a trial's record files again, from its newest whole checkpoint: its name and epoch, None where there is none."""
     from trainable.trial import export_records
 
     name, checkpoint = _newest_checkpoint(folder)
-    if checkpoint is not None:
-        export_records(folder, checkpoint.records)
-    return name
+    if checkpoint is None or name is None:
+        return None
+    export_records(folder, checkpoint.records)
+    return name, checkpoint.epoch
 
 
 def _repair_study_json(folder: StudyFolder) -> list[str]:

@@ -152,8 +152,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
     study = build_study(spec, data, machine, resources)
     check_links(folder)
     with StudyLock(folder.path) as lock:
-        for line in repair_study(folder):
-            print(f"repaired: {line}")
+        _repair(folder)
         if folder.exists():
             study = extend_study(folder.read_study(), study, accept_changes=options.accept_changes)
         retry = options.retry_failed == "yes"
@@ -162,7 +161,13 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
             print(f"nothing to run: {len(ledger.done)} of {ledger.total} trials are done")
         elif not _run_missing(study, ledger, data, folder, machine, resources, lock, options, arguments):
             return _say_interrupted(folder, ledger, arguments)
+        _repair(folder)
         return _report(folder, ledger)
+
+
+def _repair(folder: StudyFolder) -> None:
+    for line in repair_study(folder):
+        print(f"repaired: {line}")
 
 
 def _run_missing(
