@@ -138,6 +138,17 @@ def test_records_and_checkpoints_gone_means_that_the_trial_runs_again(folder: St
     assert [state.config for state in open_ledger(folder, [GOOD, DIVERGING], DATA.fingerprint).to_run] == [GOOD]
 
 
+def test_an_older_checkpoint_rebuilds_a_part_and_the_rest_runs_again(folder: StudyFolder) -> None:
+    path = trial_path(folder, GOOD)
+    (path / "steps.parquet").unlink()
+    newest, older = list_checkpoints(path)
+    newest.write_bytes(b"")
+    state = next(state for state in consolidate(folder) if state.config == GOOD)
+    assert (state.status, state.epochs_completed) == ("pending", int(older.name[6:11]))
+    again = run_trial(GOOD, DATA, path, Placement())
+    assert (again.status, again.epochs_completed) == ("completed", 3)
+
+
 def test_a_trial_that_cannot_be_rebuilt_does_not_keep_the_others_from_being_gathered(folder: StudyFolder) -> None:
     path = trial_path(folder, GOOD) / "epochs.parquet"
     path.unlink()
