@@ -164,8 +164,10 @@ def _local_ray(ray: Any, machine: Machine, options: RunOptions) -> Iterator[None
         configure_logging=True,
     )
     if not options.verbose:
-        for name in ("ray", "ray.tune", "ray.train", "ray.data"):
+        for name in ("ray", "ray.train", "ray.data"):
             logging.getLogger(name).setLevel(logging.ERROR)
+        # Tune prints the traceback of every failed attempt; we say the reason, and the traceback is in ray/*/*/error.txt.
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     try:
         yield
     finally:
