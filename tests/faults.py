@@ -91,13 +91,11 @@ class Driver:
         """The processes in which its trials run; Ray names the one of a Tune function so."""
         return [process for process in self.descendants() if "ray::ImplicitFunc" in " ".join(_command_line(process))]
 
-    def wait_for_workers_of(self, count: int = 1, timeout_s: float = 60.0) -> list[psutil.Process]:
-        """At least so many workers."""
-        deadline = time.monotonic() + timeout_s
-        while len(found := self.workers()) < count:
-            assert time.monotonic() < deadline, f"{len(found)} workers:\n{self.output}"
-            time.sleep(0.05)
-        return found
+    def worker_of(self, trial: str) -> psutil.Process:
+        """The process that runs this trial now: Tune lets it work in a folder of the trial's name."""
+        found = [process for process in self.workers() if trial in _working_folder(process)]
+        assert len(found) == 1, f"{len(found)} workers of {trial}:\n{self.output}"
+        return found[0]
 
     def leftovers(self, timeout_s: float = 90.0) -> list[str]:
         """What still runs of it some time after its end: Ray's agents take seconds to notice that their node is gone."""
@@ -290,3 +288,10 @@ def _command_line(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except psutil.Error:
         return []
+
+
+def _working_folder(process: psutil.Process) -> str:
+    try:
+        return process.cwd()
+    except psutil.Error:
+        return ""

@@ -63,7 +63,9 @@ batch_size = 32
 learning_rate = 900.0
 weight_decay = 10.0
 """
-OFTEN = ("--checkpoint-interval", "1")
+# Memory of 4 kB and more is asked of the system and given back each time, so that a limit is felt at once.
+OWN_PAGES = {"MALLOC_MMAP_THRESHOLD_": "4096", "MALLOC_MMAP_MAX_": "1000000"}
+OFTEN = ("--checkpoint-interval", "0.3")
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 
 
@@ -134,7 +136,7 @@ def line_of(batch_size: int, seed: int, epoch: int) -> str:
 def test_worker_faults_cost_an_attempt_each_and_damaged_files_are_rebuilt(
     undisturbed: Workplace, table: FaultTable
 ) -> None:
-    """One driver, one trial at a time, another fault for each; then damage to every kind of file, and the command again."""
+    """One driver, another fault for each trial; then damage to every kind of file, and the command again."""
     first, second, third, fourth = (trial_of(undisturbed, b, 0.05, seed) for seed in (0, 1) for b in (16, 32))
     always = trial_of(undisturbed, 32, 900.0, 1)
     study = undisturbed.study("workers")
@@ -143,19 +145,19 @@ def test_worker_faults_cost_an_attempt_each_and_damaged_files_are_rebuilt(
     )  # a worker needs seconds to import torch, more on a busy machine
     for name in (fourth, always):  # a folder where these trials must write a file: the write raises
         (study.trial(name) / "epochs.parquet").mkdir(parents=True)
-    arguments = (*OFTEN, "--max-concurrent", "1", "--max-failures", "1", "--trial-timeout", str(timeout_s))
-    with undisturbed.start("workers", *arguments) as driver:
+    arguments = (*OFTEN, "--max-failures", "1", "--trial-timeout", str(timeout_s))
+    with undisturbed.start("workers", *arguments, environment=OWN_PAGES) as driver:
         driver.wait_for(line_of(16, 0, 3))
-        driver.wait_for_workers_of()[0].kill()
+        driver.worker_of(first).kill()
         driver.wait_for(line_of(32, 0, 3))
         frozen_at = time.monotonic()
-        driver.wait_for_workers_of()[0].suspend()
+        driver.worker_of(second).suspend()
+        driver.wait_for(line_of(16, 1, 3))
+        limit_memory(driver.worker_of(third))
+        driver.wait_for(r"batch 32  lr 0\.05 .*seed 1  waiting: goes on after")
+        (study.trial(fourth) / "epochs.parquet").rmdir()
         driver.wait_for("no report within")
         hang_s = time.monotonic() - frozen_at
-        driver.wait_for(line_of(16, 1, 3))
-        limit_memory(driver.wait_for_workers_of()[0])
-        driver.wait_for(r"batch 32 .*seed 1  waiting: goes on after")
-        (study.trial(fourth) / "epochs.parquet").rmdir()
         status, output = driver.wait(), driver.output
         assert status == 3, output
         assert driver.leftovers() == []
@@ -166,7 +168,6 @@ def test_worker_faults_cost_an_attempt_each_and_damaged_files_are_rebuilt(
     assert [found[name].attempts for name in (first, second, third, fourth, always)] == [2, 2, 2, 2, 2]
     assert f"no report within {timeout_s} s" in found[second].failures[0]
     assert "epochs.parquet" in found[always].failures[0]
-    assert len(set(found[always].failures)) == 1
 
     damaged = damage_files(study, rebuilt_state=first, rebuilt_records=second, missing_records=third)
     (study.trial(always) / "epochs.parquet").rmdir()
