@@ -179,8 +179,13 @@ def _run_missing(
     plan.check_space(folder.path, cost)
     write_study(folder, with_attempt(study, describe_attempt(arguments, len(ledger.to_run))))
     _print_start(ledger, cost, resources)
-    finished = _run_trials(study, ledger, data, folder, machine, resources, lock, options)
-    if lock.lost:
+    try:
+        finished = _run_trials(study, ledger, data, folder, machine, resources, lock, options)
+    except OSError:
+        if folder.exists():
+            raise
+        finished = False
+    if lock.lost or not folder.exists():
         raise StudyFolderError(
             f"{folder.path}: removed or taken over by another driver while its trials ran; the same command starts it again"
         )
