@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.study_folder import StudyFolder
 from study.lock import StudyLock
-from study.resources import Machine, TrialResources
+from study.resources import Machine, ResourceError, TrialResources
 from study.trial_runner import RunnerSettings, run_tune_trial
 from trainable.trial_state import TrialState
 
@@ -154,15 +154,20 @@ def _trial_name(trial: Any) -> str:
 @contextmanager
 def _local_ray(ray: Any, machine: Machine, options: RunOptions) -> Iterator[None]:
     """A Ray of our own on this machine, on loopback, without a dashboard; gone afterwards."""
-    ray.init(
-        address="local",
-        num_cpus=machine.num_cpus,
-        num_gpus=machine.num_gpus,
-        include_dashboard=False,
-        log_to_driver=options.verbose,
-        logging_level=logging.INFO if options.verbose else logging.ERROR,
-        configure_logging=True,
-    )
+    try:
+        ray.init(
+            address="local",
+            num_cpus=machine.num_cpus,
+            num_gpus=machine.num_gpus,
+            include_dashboard=False,
+            log_to_driver=options.verbose,
+            logging_level=logging.INFO if options.verbose else logging.ERROR,
+            configure_logging=True,
+        )
+    except Exception as error:  # noqa: BLE001, Ray raises the plain class where its servers take more than 30 s to start
+        ray.shutdown()
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ResourceError(f"Ray did not start ({reason}); nothing is lost, the same command goes on") from error
     if not options.verbose:
         for name in ("ray", "ray.train", "ray.data"):
             logging.getLogger(name).setLevel(logging.ERROR)
