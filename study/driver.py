@@ -164,7 +164,7 @@ def _local_ray(ray: Any, machine: Machine, options: RunOptions) -> Iterator[None
             logging_level=logging.INFO if options.verbose else logging.ERROR,
             configure_logging=True,
         )
-    except Exception as error:  # noqa: BLE001, Ray raises the plain class where its servers take more than 30 s to start
+    except Exception as error:  # Ray raises the plain class where its servers take more than 30 s to start
         ray.shutdown()
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ResourceError(f"Ray did not start ({reason}); nothing is lost, the same command goes on") from error
