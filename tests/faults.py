@@ -161,10 +161,15 @@ def states(study: StudyFolder) -> dict[str, TrialState]:
 
 
 def compare_studies(reference: StudyFolder, other: StudyFolder) -> list[str]:
-    """How the second study differs from the first, times aside; empty where records, tables and weights are the same.
+    """How the second study differs from the first, times aside; empty where records, tables and weights are the same."""
+    differences = compare_trials(reference, other)
+    if not (expected := _comparison(reference)).equals(_comparison(other)):
+        differences.append(f"another comparison table:\n{expected}\n{_comparison(other)}")
+    return differences
 
-    The same means bit for bit: every epoch, step and layer record, the weights and the optimizer of every trial.
-    """
+
+def compare_trials(reference: StudyFolder, other: StudyFolder) -> list[str]:
+    """How trials and gathered records differ, bit for bit: every epoch, step and layer record, weights and optimizers."""
     differences = []
     expected, found = states(reference), states(other)
     for name in expected.keys() | found.keys():
@@ -178,8 +183,6 @@ def compare_studies(reference: StudyFolder, other: StudyFolder) -> list[str]:
     for kind in ("epochs", "steps", "layers"):
         if not _records(reference, kind).equals(_records(other, kind)):
             differences.append(f"other {kind} records")
-    if not (difference := _comparison(reference)).equals(_comparison(other)):
-        differences.append(f"another comparison table:\n{difference}\n{_comparison(other)}")
     return differences
 
 

@@ -323,17 +323,27 @@ def test_a_removed_results_folder_ends_the_driver_and_the_command_starts_again(
     with undisturbed.start("removed", *OFTEN) as driver:
         driver.wait_for(r"epoch 2/12")
         assert_only_loopback(driver)
+        logs = ray_logs(driver)
         shutil.rmtree(study.path, ignore_errors=True)
         status = driver.wait(120)
         assert status == 2, driver.output
         assert "the same command starts it again" in driver.output
         assert "Traceback" not in driver.output
         assert driver.leftovers() == []
+    written = [path for path in logs.rglob("*") if path.is_file()]
+    assert written
+    assert [path for path in written if PLANTED_SECRET.encode() in path.read_bytes()] == []
     output = undisturbed.run("removed", *OFTEN)
     differences = compare_studies(undisturbed.study("undisturbed"), study)
     assert differences == []
     table.add("results folder removed mid-run", "the driver notices within seconds, exit status 2; the command starts anew",
               f"all ({sum(count_epochs(output).values())} epochs)", differences)  # fmt: skip
+
+
+def ray_logs(driver: Driver) -> Path:
+    """Where the driver's Ray writes its logs."""
+    arguments = [part for process in driver.descendants() for part in process.cmdline()]
+    return next(Path(part.partition("=")[2]) for part in arguments if part.startswith("--log_dir="))
 
 
 def assert_only_loopback(driver: Driver) -> None:
