@@ -24,6 +24,7 @@ from trainable.trial_state import TrialState
 
 if TYPE_CHECKING:
     from study.progress import Progress
+    from study.tracking.mirror import Mirror
     from trainable.image_data import ImageData
 
 INTERRUPT_GRACE_S = 8.0
@@ -52,6 +53,7 @@ class RunOptions:
     max_failures: int = 2
     trial_timeout_s: float | None = None  # without a report for so long, an attempt is ended and counts as a failure
     verbose: bool = False
+    mirror: Mirror | None = None
 
 
 class Interruption:
@@ -133,6 +135,7 @@ def run_trials(
                     hang_watch,
                     RunningTrials(interruption),
                     ProgressReporter(progress, folder),
+                    *_mirror_callbacks(options.mirror),
                 ],
                 stop=InterruptionStopper(interruption),
                 verbose=1 if options.verbose else 0,
@@ -140,6 +143,15 @@ def run_trials(
         )
         tuner.fit()
     return interruption.requested_at is None
+
+
+def _mirror_callbacks(mirror: Mirror | None) -> list[Any]:
+    """The W&B callback where there is something to mirror to. After FailureRecorder: it asks for the trial's status."""
+    if mirror is None or not mirror.started:
+        return []
+    from study.tracking.callback import WandbMirror  # imports wandb
+
+    return [WandbMirror(mirror)]
 
 
 def describe_trial(state: TrialState) -> dict[str, Any]:

@@ -31,6 +31,8 @@ from study.repair import check_links, repair_study, write_study
 from study.resources import Machine, ResourceError, TrialResources, divide_resources, inspect_machine
 from study.spec import StudySpec, build_spec
 from study.study_record import IncomparableError, build_study, describe_attempt, extend_study, with_attempt
+from study.tracking.mirror import Mirror
+from study.tracking.mode import CHOICES, DEFAULT_PROJECT, choose_mode
 from trainable.config import FIELDS, parse_override
 from trainable.data import DataError, check_source, load_data, split_data
 
@@ -85,6 +87,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--trial-timeout", type=float, metavar="S",
         help="end an attempt that finishes no epoch for so long, as a failure (default: never)",
     )  # fmt: skip
+    parser.add_argument(
+        "--wandb", choices=CHOICES, help="mirror to W&B; auto: online where a key is configured, else offline "
+        "(default: online with a key, else off; `python -m study.tracking sync` makes the runs at any time)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--wandb-project", metavar="NAME", help=f"W&B project (default: as before, $WANDB_PROJECT or {DEFAULT_PROJECT})"
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="show what Ray says")
     return parser
 
@@ -151,7 +160,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
     data = _load_data(spec, options)
     study = build_study(spec, data, machine, resources)
     check_links(folder)
-    with StudyLock(folder.path) as lock:
+    with StudyLock(folder.path) as lock, Mirror(folder, choose_mode(options.wandb), options.wandb_project) as mirror:
         _repair(folder)
         if folder.exists():
             study = extend_study(folder.read_study(), study, accept_changes=options.accept_changes)
@@ -159,10 +168,12 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
         ledger = open_ledger(folder, spec.trial_configs(), data.fingerprint, retry_failed=retry)
         if not ledger.to_run:
             print(f"nothing to run: {len(ledger.done)} of {ledger.total} trials are done")
-        elif not _run_missing(study, ledger, data, folder, machine, resources, lock, options, arguments):
+        elif not _run_missing(study, ledger, data, folder, machine, resources, lock, mirror, options, arguments):
             return _say_interrupted(folder, ledger, arguments)
         _repair(folder)
-        return _report(folder, ledger)
+        status = _report(folder, ledger)
+        mirror.finish()
+        return status
 
 
 def _repair(folder: StudyFolder) -> None:
@@ -172,15 +183,16 @@ def _repair(folder: StudyFolder) -> None:
 
 def _run_missing(
     study: StudyInfo, ledger: Ledger, data: ImageData, folder: StudyFolder, machine: Machine, resources: TrialResources,
-    lock: StudyLock, options: argparse.Namespace, arguments: list[str],
+    lock: StudyLock, mirror: Mirror, options: argparse.Namespace, arguments: list[str],
 ) -> bool:  # fmt: skip
     """Note the attempt in study.json and run what is to run; False when the user interrupted."""
     cost = plan.estimate_cost([state.config for state in ledger.to_run], resources)
     plan.check_space(folder.path, cost)
     write_study(folder, with_attempt(study, describe_attempt(arguments, len(ledger.to_run))))
     _print_start(ledger, cost, resources)
+    mirror.start()
     try:
-        finished = _run_trials(study, ledger, data, folder, machine, resources, lock, options)
+        finished = _run_trials(study, ledger, data, folder, machine, resources, lock, mirror, options)
     except OSError:
         if folder.exists():
             raise
@@ -194,7 +206,7 @@ def _run_missing(
 
 def _run_trials(
     study: StudyInfo, ledger: Ledger, data: ImageData, folder: StudyFolder, machine: Machine, resources: TrialResources,
-    lock: StudyLock, options: argparse.Namespace,
+    lock: StudyLock, mirror: Mirror, options: argparse.Namespace,
 ) -> bool:  # fmt: skip
     """Run what is to run; False when the user interrupted."""
     from rich.console import Console
@@ -207,7 +219,7 @@ def _run_trials(
     write_samples(folder, data)
     shown = sorted((*ledger.done, *ledger.left_failed, *ledger.to_run), key=lambda state: state.config.seed)
     run_options = RunOptions(
-        options.checkpoint_interval, options.max_failures, options.trial_timeout, verbose=options.verbose
+        options.checkpoint_interval, options.max_failures, options.trial_timeout, verbose=options.verbose, mirror=mirror
     )
     with ThreadPoolExecutor(1) as background:  # counting FLOPs imports for seconds, in which Ray starts
         counted = background.submit(write_model_tables, folder, {state.config.width for state in ledger.to_run})

@@ -1,0 +1,93 @@
+"""`python -m study.tracking sync STUDY`: make the study's W&B runs from its records, or complete the ones there are.
+
+Can be repeated at any time: what W&B holds is not sent again. Exit status: 0 all runs are complete, 2 they are not,
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from analysis.study_folder import StudyFolder, StudyFolderError
+from study.ledger import consolidate, list_states
+from study.lock import StudyLock, StudyLockedError
+from study.tracking.mode import choose_project
+from trainable.trial_state import TrialState
+
+if TYPE_CHECKING:
+    from study.tracking.run_writer import RunWriter
+
+OK, INCOMPLETE, INTERRUPTED = 0, 2, 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m study.tracking", description=(__doc__ or "").splitlines()[0])
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    sync = commands.add_parser("sync", help="make or complete the W&B runs of a study from its records")
+    sync.add_argument("study", type=Path, metavar="STUDY", help="study folder")
+    sync.add_argument("--project", metavar="NAME", help="W&B project (default: the one of the study so far)")
+    sync.add_argument("--offline", action="store_true", help="write run folders into STUDY/wandb and send nothing")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    options = build_parser().parse_args(arguments)
+    folder = StudyFolder(options.study)
+    try:
+        folder.read_study()
+        with StudyLock(folder.path):  # a driver that works on the study writes its runs, too
+            return _sync(folder, choose_project(folder, options.project), offline=options.offline)
+    except (StudyFolderError, StudyLockedError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return INCOMPLETE
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _sync(folder: StudyFolder, project: str, *, offline: bool) -> int:
+    from study.tracking.connection import Connection, WandbUnavailable  # takes seconds
+    from study.tracking.run_writer import RunWriter
+
+    states = [state for state in list_states(folder) if state.attempts]
+    if not states:
+        raise StudyFolderError(f"{folder.trials}: no trial was started yet, so there are no runs to make")
+    status = OK
+    with tempfile.TemporaryDirectory(prefix="wandb-") as scratch:
+        root = folder.path if offline else Path(scratch)
+        connection = Connection("offline" if offline else "online", project, folder.read_study().name, root)
+        writer = RunWriter(folder, connection)
+        try:
+            for number, state in enumerate(states, 1):
+                status = max(status, _sync_trial(writer, state, f"{number}/{len(states)}"))
+            consolidate(folder)
+            print("summary run  " + ("written" if writer.write_summary() else "up to date"))
+            connection.close()
+        except WandbUnavailable as error:
+            print(f"error: W&B: {error}", file=sys.stderr)
+            return INCOMPLETE
+    print(f"W&B  {writer.describe()}")
+    return status
+
+
+def _sync_trial(writer: RunWriter, state: TrialState, place: str) -> int:
+    try:
+        writer.finish(state.trial_id)
+    except StudyFolderError as error:
+        print(f"{place}  {error}", file=sys.stderr)
+        return INCOMPLETE
+    print(f"{place}  trial {state.trial_id}  {state.status}, {state.epochs_completed} epochs", flush=True)
+    return OK
+
+
+if __name__ == "__main__":
+    exit_status = main()
+    sys.stdout.flush()
+    os._exit(exit_status)  # all runs are finished, or were given up: wandb's exit hooks would wait for those once more

@@ -1,0 +1,101 @@
+"""The process that holds a study's W&B runs: messages on stdin, one JSON object a line, what it has to say on stdout.
+
+Started by mirror.py as `python -m study.tracking.writer STUDY MODE PROJECT ROOT`. It reads
+{"trial": id, "epoch": record, "steps": records}, {"trial": id, "ended": true} and at last {"close": "finish"} or
+{"close": "interrupt"}; the end of stdin without one means that the driver is gone, and counts as an interruption. It says
+{"warning": text} and {"done": text}. Whatever happens here, training does not notice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any, TextIO
+
+from analysis.study_folder import StudyFolder, StudyFolderError
+
+NICENESS = 5  # training comes first
+INTERRUPT_LIMIT_S = 6.0
+
+_Inbox = queue.SimpleQueue[dict[str, Any] | None]
+
+
+def main() -> None:
+    """Serve the driver until it closes or goes away."""
+    folder, mode, project, root = sys.argv[1:]
+    os.nice(NICENESS)
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what wandb prints must not get between the answers
+    inbox: _Inbox = queue.SimpleQueue()
+    hurry = threading.Event()
+    threading.Thread(target=_read_messages, args=(inbox, hurry), daemon=True).start()
+    try:
+        done = _serve(StudyFolder(Path(folder)), mode, project, Path(root), inbox, hurry, answers)
+    except Exception:  # noqa: BLE001 - the driver is told by the exit status, and wandb's exit hooks could hang
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+    if done:
+        _say(answers, done=done)
+    answers.flush()
+    sys.stderr.flush()
+    os._exit(0)  # what could be written is; wandb's exit hooks would wait for the rest
+
+
+def _serve(
+    folder: StudyFolder, mode: str, project: str, root: Path, inbox: _Inbox, hurry: threading.Event, answers: TextIO
+) -> str:
+    """Handle messages until the end; returns what was done, or nothing when W&B is not to be had."""
+    from study.tracking.connection import Connection, WandbUnavailable
+    from study.tracking.run_writer import RunWriter
+
+    connection = Connection("online" if mode == "online" else "offline", project, folder.read_study().name, root)
+    writer = RunWriter(folder, connection)
+    try:
+        while (message := inbox.get()) is not None and not hurry.is_set():
+            try:
+                if "epoch" in message:
+                    writer.add_epoch(message["trial"], message["epoch"], message["steps"])
+                elif "ended" in message:
+                    writer.finish(message["trial"])
+            except StudyFolderError as error:  # that trial's records cannot be read; others can
+                _say(answers, warning=str(error))
+        writer.finish_all(pictures=not hurry.is_set())
+        if not hurry.is_set():
+            writer.write_summary()
+        connection.close()
+    except WandbUnavailable as error:
+        _say(answers, warning=str(error))
+        return ""
+    return writer.describe()
+
+
+def _read_messages(inbox: _Inbox, hurry: threading.Event) -> None:
+    """Fill the inbox beside the work, so that an interruption overtakes what still waits there."""
+    for line in sys.stdin:
+        message = json.loads(line)
+        if message.get("close") == "finish":
+            inbox.put(None)
+            return
+        if "close" in message:
+            break
+        inbox.put(message)
+    hurry.set()
+    limit = threading.Timer(INTERRUPT_LIMIT_S, os._exit, (1,))
+    limit.daemon = True
+    limit.start()
+    inbox.put(None)
+
+
+def _say(answers: TextIO, **answer: str) -> None:
+    answers.write(json.dumps(answer) + "\n")
+    answers.flush()
+
+
+if __name__ == "__main__":
+    main()

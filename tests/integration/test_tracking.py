@@ -1,0 +1,350 @@
+"""The W&B mirror with the real wandb: offline files read back, the online path against a server on loopback."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import pytest
+
+import analysis
+from analysis.phases import shown_epochs
+from analysis.study_folder import StudyFolder
+from study.ledger import list_states
+from study.tracking.connection import Connection
+from study.tracking.mirror import Mirror
+from study.tracking.rows import PICTURES
+from study.tracking.trial_run import TrialRun
+from tests.trained_study import train_study
+from tests.wandb_files import WrittenRun, read_offline_runs
+from tests.wandb_server import KEY, WandbServer
+from trainable.trial_state import TrialState, write_state
+
+pytestmark = pytest.mark.integration
+
+REPOSITORY = Path(__file__).parents[2]
+FINAL = ("final/best_test_acc", "final/final_train_acc", "final/final_test_acc")
+STEP_SERIES = {
+    "train/batch_loss": ("batch_loss", 1), "train/batch_acc": ("running_accuracy", 100),
+    "train/learning_rate": ("learning_rate", 1), "train/avg_gradient_norm": ("gradient_mean_abs", 1),
+    "train/max_gradient_norm": ("gradient_max_abs", 1),
+}  # fmt: skip
+EPOCH_SERIES = {
+    "train/epoch_loss": ("train_loss", 1), "train/epoch_acc": ("train_accuracy", 100), "test/loss": ("test_loss", 1),
+    "test/acc": ("test_accuracy", 100),
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of the test's own, and nothing of wandb in the environment."""
+    home = tmp_path_factory.mktemp("home")
+    for name in list(os.environ):
+        if name.startswith("WANDB_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    return home
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
+    return train_study(tmp_path_factory.mktemp("trained") / "study")
+
+
+@pytest.fixture
+def server() -> Iterator[WandbServer]:
+    with WandbServer() as server:
+        yield server
+
+
+@pytest.fixture
+def online(server: WandbServer, monkeypatch: pytest.MonkeyPatch) -> WandbServer:
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    return server
+
+
+def sync(folder: StudyFolder, *arguments: str, expect: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "study.tracking", "sync", str(folder.path), *arguments],
+        capture_output=True, text=True, timeout=120, cwd=folder.path,
+    )  # fmt: skip
+    output = done.stdout + done.stderr
+    assert done.returncode == expect, output
+    assert "Traceback" not in output
+    return output
+
+
+def check_history(rows: list[dict[str, Any]], records: StudyFolder, trial_id: str) -> None:
+    """Every series of a run is that of the records, each value once and at its own step; and there is nothing else."""
+    study = analysis.load_study(records.path)
+    expected = {}
+    for frame, series, axis in ((study.steps, STEP_SERIES, "step"), (study.epochs, EPOCH_SERIES, "epoch")):
+        own = frame[frame["trial_id"] == trial_id]
+        for name, (column, scale) in series.items():
+            measured = own[own[column].notna()]
+            expected[name] = (axis, list(measured[axis]), list(measured[column] * scale))
+    for name, (axis, places, values) in expected.items():
+        found = [(row[axis], row[name]) for row in rows if name in row]
+        assert [place for place, _ in found] == places, name
+        assert [value for _, value in found] == pytest.approx(values, rel=1e-12), name
+    assert [row["_step"] for row in rows] == sorted({row["_step"] for row in rows})
+    kinds = {name for row in rows for name in row if not name.startswith("_")}
+    assert kinds <= {"step", "epoch", *expected, *FINAL, *PICTURES} | {name for name in kinds if "/epoch_" in name}
+
+
+def pictures_of(rows: list[dict[str, Any]]) -> list[str]:
+    """Names of the pictures in a history, each as often as it is there."""
+    return sorted(name for row in rows for name in row if name.partition("/")[0] in PICTURES)
+
+
+def expected_pictures(state: TrialState) -> list[str]:
+    shown = shown_epochs(state.config.epochs) if state.config.instrument_every_steps else []
+    return sorted(f"{kind}/epoch_{epoch}" for kind in PICTURES for epoch in shown)
+
+
+def trial_runs(runs: dict[str, WrittenRun]) -> dict[str, WrittenRun]:
+    return {name: run for name, run in runs.items() if run.job_type == "trial"}
+
+
+def check_offline_trials(runs: dict[str, WrittenRun], folder: StudyFolder) -> None:
+    """One complete run for every trial of the study."""
+    states = {state.trial_id: state for state in list_states(folder)}
+    assert set(trial_runs(runs)) == set(states)
+    epochs = analysis.load_study(folder.path).epochs
+    for trial_id, run in trial_runs(runs).items():
+        check_history(run.history, folder, trial_id)
+        assert pictures_of(run.history) == expected_pictures(states[trial_id])
+        own = epochs[epochs["trial_id"] == trial_id]
+        final = {name: value for row in run.history for name, value in row.items() if name in FINAL}
+        assert final == pytest.approx({
+            "final/best_test_acc": 100 * own["test_accuracy"].max(),
+            "final/final_train_acc": 100 * own["train_accuracy"].iloc[-1],
+            "final/final_test_acc": 100 * own["test_accuracy"].iloc[-1],
+        })  # fmt: skip
+        assert run.axes == dict.fromkeys(STEP_SERIES, "step") | dict.fromkeys(EPOCH_SERIES, "epoch")
+        assert (run.exit_code, run.config["status"]) == (0, "completed")
+        assert run.config["mflops"] == pytest.approx(run.config["total_flops"] / 1e6)
+
+
+def test_runs_made_from_records_hold_every_series_and_the_summary_holds_the_tables(trained: StudyFolder) -> None:
+    sync(trained, "--offline", "--project", "mine")
+    runs = read_offline_runs(trained.path)
+    check_offline_trials(runs, trained)
+    assert {(run.project, run.group) for run in runs.values()} == {("mine", "trained")}
+    check_summary_run(runs, trained)
+
+
+def check_summary_run(runs: dict[str, WrittenRun], folder: StudyFolder) -> None:
+    """Its comparison table holds the report's numbers in percent; the other tables and the figures are there."""
+    (summary,) = (run for run in runs.values() if run.job_type == "summary")
+    (row,) = summary.history
+    tables = {"comparison", "gradient_ranges", "gradient_health", "weight_update_ranks", "flops"}
+    assert {f"tables/{name}" for name in tables} <= set(row)
+    assert {"figures/training_curves", "figures/learning_rate", "figures/update_ratio"} <= set(row)
+    (file,) = folder.path.glob("wandb/*summary*/files/media/table/tables/comparison_*.json")
+    table = pd.read_json(file, orient="split")
+    expected = pd.read_csv(folder.tables / "comparison.csv")
+    assert list(table["final test accuracy, %"]) == pytest.approx(list(100 * expected["final_test_accuracy_mean"]))
+
+
+def reports_of(folder: StudyFolder, trial_id: str) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """What the trial told Tune, epoch by epoch."""
+    tables = [StudyFolder(folder.trial(trial_id)).read_records(kind).to_pylist() for kind in ("epochs", "steps")]
+    return [(epoch, [step for step in tables[1] if step["epoch"] == epoch["epoch"]]) for epoch in tables[0]]
+
+
+@pytest.fixture
+def begun(trained: StudyFolder, tmp_path: Path) -> tuple[StudyFolder, TrialState]:
+    """A study with a trial that seems to have just begun, and the state it will have at its end."""
+    shutil.copytree(trained.path, tmp_path / "study", ignore=shutil.ignore_patterns("wandb"))
+    folder = StudyFolder(tmp_path / "study")
+    state = next(state for state in list_states(folder) if state.config.instrument_every_steps)
+    write_state(folder.trial(state.trial_id), replace(state, status="running", epochs_completed=0))
+    return folder, state
+
+
+def test_live_reports_are_written_once_and_in_order_whatever_comes_twice_or_not_at_all(
+    begun: tuple[StudyFolder, TrialState],
+) -> None:
+    folder, state = begun
+    connection = Connection("offline", "mine", "trained", folder.path)
+    first, second = reports_of(folder, state.trial_id)
+    run = TrialRun(folder, state.trial_id, connection)
+    run.add_epoch(*second)  # a report was lost before it: it waits
+    run.add_epoch(*first)
+    run.add_epoch(*first)  # the trial was killed and went on from an older checkpoint
+    write_state(folder.trial(state.trial_id), state)
+    run.finish()
+    connection.close()
+    written = read_offline_runs(folder.path)[state.trial_id]
+    check_history(written.history, folder, state.trial_id)
+    assert pictures_of(written.history) == expected_pictures(state)
+
+
+def test_a_run_that_goes_on_offline_is_whole_and_there_once(
+    begun: tuple[StudyFolder, TrialState],
+) -> None:
+    folder, state = begun
+    connection = Connection("offline", "mine", "trained", folder.path)
+    first = TrialRun(folder, state.trial_id, connection)
+    first.add_epoch(*reports_of(folder, state.trial_id)[0])
+    assert first.finish().status == "running"
+    connection.close()
+    assert read_offline_runs(folder.path)[state.trial_id].exit_code == 255
+    time.sleep(1.0)  # wandb names the folders of runs by the second
+    write_state(folder.trial(state.trial_id), state)
+    TrialRun(folder, state.trial_id, connection).finish(pictures=False)
+    connection.close()
+    written = read_offline_runs(folder.path)[state.trial_id]
+    check_history(written.history, folder, state.trial_id)
+    assert written.exit_code == 0
+
+
+def test_what_a_server_has_is_not_sent_again_and_what_it_lacks_is(trained: StudyFolder, online: WandbServer) -> None:
+    sync(trained)
+    complete = {name: list(run.history) for name, run in online.runs.items()}
+    states = list_states(trained)
+    assert set(complete) > {state.trial_id for state in states}
+    measured = online.runs[next(state.trial_id for state in states if state.config.instrument_every_steps)]
+    measured.history, measured.summary = measured.history[:5], "{}"  # a driver was killed in the middle of the run
+    assert "up to date" in sync(trained)
+    for state in states:
+        run = online.runs[state.trial_id]
+        assert run.num_overwritten == 0
+        check_history(run.rows, trained, state.trial_id)
+        assert pictures_of(run.rows) == expected_pictures(state)
+        images = {name.removeprefix("media/images/") for name in run.files if name.endswith(".png")}
+        assert sorted({name.rsplit("_", 2)[0] for name in images}) == expected_pictures(state)
+        assert (run.group, run.settings["status"], run.exit_code) == ("trained", "completed", 0)
+        if run is not measured:
+            assert run.history == complete[state.trial_id]
+
+
+def wait_until(condition: Callable[[], bool], limit_s: float = 60) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("trouble", ["wrong key", "no key", "nobody there"])
+def test_trouble_with_wandb_is_one_warning_and_never_an_error(
+    trained: StudyFolder, server: WandbServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+    trouble: str,
+) -> None:  # fmt: skip
+    environment = server.environment()
+    if trouble == "wrong key":
+        server.refuse_with = 401
+    elif trouble == "no key":
+        del environment["WANDB_API_KEY"]
+    elif trouble == "nobody there":
+        server.__exit__()
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with Mirror(trained, "online") as mirror:
+        mirror.start()
+        for state in list_states(trained):
+            mirror.post_epoch(state.trial_id, {"epoch": 1, "step": 12, "train_loss": 1.0}, [])
+            mirror.post_end(state.trial_id)
+        mirror.finish()
+    said = capfd.readouterr()
+    assert said.err.count("warning: W&B") == 1, said.err
+    assert f"python -m study.tracking sync {trained.path}" in said.err
+    assert KEY not in said.err + said.out
+    assert "Traceback" not in said.err
+
+
+def test_an_interruption_does_not_wait_for_a_server_that_went_silent(
+    trained: StudyFolder, online: WandbServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    trial = list_states(trained)[0].trial_id
+    with Mirror(trained, "online") as mirror:
+        mirror.start()
+        mirror.post_epoch(trial, {"epoch": 1, "step": 12, "train_loss": 1.0}, [])
+        wait_until(lambda: trial in online.runs)
+        online.silent = True
+        mirror.post_end(trial)
+        process = mirror._process
+        assert process is not None
+        own = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        assert any("wandb-core" in part.name() for part in own)
+    _, alive = psutil.wait_procs(own, timeout=5)
+    assert not alive
+    assert capfd.readouterr().err.count("warning: W&B") == 1
+
+
+GRID = """
+name = "mirrored"
+[base]
+dataset = "synthetic"
+epochs = 8
+width = 2
+train_limit = 640
+test_limit = 50
+learning_rate = 0.05
+noise_scale_every_epochs = 0
+log_every_steps = 4
+instrument_every_steps = 20
+[grid]
+batch_size = [16]
+"""
+
+
+def test_a_study_that_was_interrupted_has_whole_runs_and_no_key_in_any_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    (tmp_path / "mirrored.toml").write_text(GRID)
+    command = [
+        sys.executable, "-m", "study.run", "--grid", "mirrored.toml", "--wandb", "offline", "--checkpoint-interval", "1",
+        "--wandb-project", "mine",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    seen = ""
+    while "epoch 2/8" not in seen:
+        line = process.stdout.readline()
+        assert line, seen
+        seen += line
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert sum("study.tracking.writer" in child.cmdline() for child in children) == 1
+    assert sum("wandb-core" in child.name() for child in children) == 1
+    process.send_signal(signal.SIGINT)
+    seen += process.communicate(timeout=120)[0]
+    assert process.returncode == 130, seen
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
+    folder = StudyFolder(tmp_path / "results/mirrored")
+    (state,) = list_states(folder)
+    assert 0 < state.epochs_completed < 8
+    begun = read_offline_runs(folder.path)[state.trial_id]
+    assert len(begun.series("test/acc", "epoch")) == state.epochs_completed
+    assert begun.config["status"] == "pending"
+
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    runs = read_offline_runs(folder.path)
+    check_offline_trials(runs, folder)
+    check_summary_run(runs, folder)
+    seen += done.stdout + done.stderr
+    assert "warning" not in seen
+    assert KEY not in seen
+    files = [path for path in folder.path.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".pkl" for path in files), "Tune's pickles are among them"
+    assert [str(path) for path in files if KEY.encode() in path.read_bytes()] == []
+
+
+def test_sync_refuses_what_is_no_study(tmp_path: Path) -> None:
+    assert "not a study folder" in sync(StudyFolder(tmp_path), expect=2)
