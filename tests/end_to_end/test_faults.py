@@ -211,8 +211,8 @@ def test_worker_faults_cost_an_attempt_each_and_damaged_files_are_rebuilt(
 
 
 def limit_memory(worker: psutil.Process) -> None:
-    """No more memory than it has now: its next allocation of some size fails."""
-    worker.rlimit(psutil.RLIMIT_AS, (worker.memory_info().vms + 2**20, psutil.RLIM_INFINITY))
+    """Less memory than it has now: its next allocation of some size fails."""
+    worker.rlimit(psutil.RLIMIT_AS, (worker.memory_info().vms // 2, psutil.RLIM_INFINITY))
 
 
 def damage_files(study: StudyFolder, *, rebuilt_state: str, rebuilt_records: str, missing_records: str) -> list[Path]:
