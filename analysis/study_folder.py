@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -172,7 +173,7 @@ class StudyFolder:
         try:
             with np.load(self.samples, allow_pickle=False) as content:
                 images, names = content["images"], [str(name) for name in content["class_names"]]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, EOFError, MemoryError, zlib.error, zipfile.BadZipFile) as error:
             raise StudyFolderError(f"{self.samples}: cannot be read ({_first_line(error)})") from error
         if images.ndim != 5 or images.dtype != np.uint8 or len(images) != len(names):
             raise StudyFolderError(f"{self.samples}: images have shape {images.shape} and type {images.dtype}")
