@@ -50,6 +50,7 @@ learning_rate = 0.05
 batch_size = [16, 32]
 """
 MOST_STARTS = 100
+FAULTS_IN_START = 0.2  # part of the starts in which faults begin at once; in the others when the first epoch is done
 
 
 def main() -> int:
@@ -100,8 +101,11 @@ def _disturb(
     left: list[str] = []
     for starts in range(1, MOST_STARTS + 1):
         with place.start("soak", "--checkpoint-interval", "0.2", "--max-failures", "5") as driver:
+            in_start = moments.random() < FAULTS_IN_START
             while driver.process.poll() is None:
                 _sleep(driver, moments.uniform(*options.every))
+                if not in_start and " epoch " not in driver.output:
+                    continue
                 if driver.process.poll() is None and time.monotonic() - started < options.limit:
                     fault = moments.choice(list(FAULTS))
                     if FAULTS[fault](driver, place.study("soak"), moments):
