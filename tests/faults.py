@@ -138,7 +138,9 @@ class Workplace:
             "WANDB_API_KEY": PLANTED_SECRET, **self.environment, **(environment or {}),
         }  # fmt: skip
         return Driver(
-            self.folder, ("--grid", "grid.toml", "--results", self.results, "--name", name, *arguments), complete
+            self.folder,
+            ("--grid", "grid.toml", "--results", self.results, "--name", name, "--wandb", "off", *arguments),
+            complete,
         )
 
     def run(self, name: str, *arguments: str, expect: int = 0) -> str:
