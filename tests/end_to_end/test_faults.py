@@ -1,8 +1,8 @@
 """Studies into which the real faults are put: after each the same command completes them, and nothing tells them apart
 from a study that was left alone: records, tables and weights are the same bit for bit, times aside.
 
-Few studies carry many faults, because Ray takes seconds to start. With FAULT_TABLE=FILE the table of docs/faults.md is
-written there.
+Few studies carry many faults, because Ray takes seconds to start. With FAULT_TABLE=docs/faults.md the table
+of that page is written.
 """
 
 from __future__ import annotations
@@ -105,7 +105,9 @@ def table() -> Iterator[FaultTable]:
     rows = FaultTable()
     yield rows
     if path := os.environ.get("FAULT_TABLE"):
-        Path(path).write_text(rows.to_markdown())
+        before, mark, after = Path(path).read_text().partition("<!-- fault table -->\n")
+        rest = after.partition("\n## ")
+        Path(path).write_text(before + mark + "\n" + rows.to_markdown() + "".join(rest[1:]))
 
 
 @pytest.fixture(scope="module")
