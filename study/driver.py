@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from trainable.image_data import ImageData
 
 INTERRUPT_GRACE_S = 8.0
+_log = logging.getLogger(__name__)
 
 # Set before Ray is imported: none of its banners, boxes and default loggers between the user and the table.
 _QUIET = {
@@ -141,7 +142,11 @@ def run_trials(
                 verbose=1 if options.verbose else 0,
             ),
         )
-        tuner.fit()
+        try:
+            tuner.fit()
+        except Exception as error:  # of Tune's own files on a full disk, say; what the trials did lies in their folders
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            _log.warning("Ray Tune ended early (%s: %s)", type(error).__name__, reason)
     return interruption.requested_at is None
 
 
