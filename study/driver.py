@@ -144,7 +144,7 @@ def run_trials(
         )
         try:
             tuner.fit()
-        except Exception as error:  # of Tune's own files on a full disk, say; what the trials did lies in their folders
+        except Exception as error:  # noqa: BLE001, of Tune's own files on a full disk; trials are in folders of their own
             reason = (str(error) or type(error).__name__).splitlines()[0]
             _log.warning("Ray Tune ended early (%s: %s)", type(error).__name__, reason)
     return interruption.requested_at is None
