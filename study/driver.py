@@ -154,9 +154,13 @@ def _mirror_callbacks(mirror: Mirror | None) -> list[Any]:
     """The W&B callback where there is something to mirror to. After FailureRecorder: it asks for the trial's status."""
     if mirror is None or not mirror.started:
         return []
-    from study.tracking.callback import WandbMirror  # imports wandb
+    try:
+        from study.tracking.callback import WandbMirror  # imports wandb
 
-    return [WandbMirror(mirror)]
+        return [WandbMirror(mirror)]
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with an installed wandb, trials do not need it
+        mirror.warn(f"wandb cannot be used ({error})")
+        return []
 
 
 def describe_trial(state: TrialState) -> dict[str, Any]:

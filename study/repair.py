@@ -24,7 +24,16 @@ STUDY_COPY = "study.copy.json"
 def check_links(folder: StudyFolder) -> None:
     """Refuse a study folder in which a folder to be written is a link: it could lead anywhere. Errors: StudyFolderError."""
     trials = folder.trials.iterdir() if folder.trials.is_dir() else ()
-    for path in (folder.path, folder.trials, folder.ray, folder.report, folder.tables, folder.figures, *trials):
+    for path in (
+        folder.path,
+        folder.trials,
+        folder.ray,
+        folder.report,
+        folder.tables,
+        folder.figures,
+        folder.path / "wandb",
+        *trials,
+    ):
         if path.is_symlink():
             raise StudyFolderError(
                 f"{path}: is a link, and a study is written in its own folder only; name the real place with --results, "

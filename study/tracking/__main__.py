@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from analysis.study_folder import StudyFolder, StudyFolderError
 from study.ledger import consolidate, list_states
 from study.lock import StudyLock, StudyLockedError
+from study.repair import check_links
 from study.tracking.mode import choose_project
 from trainable.trial_state import TrialState
 
@@ -42,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     folder = StudyFolder(options.study)
     try:
         folder.read_study()
+        check_links(folder)
         with StudyLock(folder.path):  # a driver that works on the study writes its runs, too
             return _sync(folder, choose_project(folder, options.project), offline=options.offline)
     except (StudyFolderError, StudyLockedError) as error:

@@ -26,7 +26,8 @@ os.environ.update({"WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"})  #
 
 import wandb  # noqa: E402 - reads the environment when it is imported
 
-INIT_TIMEOUT_S, FINISH_TIMEOUT_S = 20.0, 30.0
+INIT_TIMEOUT_S = float(os.environ.get("WANDB_INIT_TIMEOUT", "20"))
+FINISH_TIMEOUT_S = 30.0
 
 
 class WandbUnavailable(Exception):

@@ -35,7 +35,7 @@ class Mirror:
         self._process: subprocess.Popen[str] | None = None
         self._outbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._warned = False
+        self._warned = self._passing_on = False
 
     @property
     def started(self) -> bool:
@@ -65,17 +65,18 @@ class Mirror:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True,
             start_new_session=True,  # Ctrl-C is the driver's
         )  # fmt: skip
+        self._passing_on = True
         for work in (self._send, self._listen):
             self._threads.append(threading.Thread(target=work, args=(self._process,), daemon=True))
             self._threads[-1].start()
 
     def post_epoch(self, trial_id: str, epoch: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> None:
         """A trial reported an epoch."""
-        self._outbox.put({"trial": trial_id, "epoch": dict(epoch), "steps": list(steps)})
+        self._post({"trial": trial_id, "epoch": dict(epoch), "steps": list(steps)})
 
     def post_end(self, trial_id: str) -> None:
         """A trial ended; how is in its state on disk."""
-        self._outbox.put({"trial": trial_id, "ended": True})
+        self._post({"trial": trial_id, "ended": True})
 
     def warn(self, reason: str) -> None:
         """Say once that the mirror is not complete, and how to make up for it."""
@@ -124,6 +125,10 @@ class Mirror:
         self._errors.close()
         self._scratch.cleanup()
 
+    def _post(self, message: dict[str, Any]) -> None:
+        if self._passing_on:  # else the writer has given up, and messages would only pile up
+            self._outbox.put(message)
+
     def _send(self, process: subprocess.Popen[str]) -> None:
         assert process.stdin is not None
         try:
@@ -132,9 +137,10 @@ class Mirror:
                     pipe.write(json.dumps(message) + "\n")
                     pipe.flush()
         except OSError:
-            return  # the writer has ended; it said why, or its exit status does
+            pass  # the writer has ended; it said why, or its exit status does
         except (TypeError, ValueError) as error:
             self.warn(f"a report could not be passed on ({error})")
+        self._passing_on = False
 
     def _listen(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,10 +13,13 @@ from trainable.trial_state import TrialState
 
 
 class RunWriter:
-    """Writes the runs of the study in `folder`. Errors: WandbUnavailable, StudyFolderError where records are damaged."""
+    """Writes the runs of the study in `folder`; once `hurry` is set, without further pictures.
 
-    def __init__(self, folder: StudyFolder, connection: Connection) -> None:
-        self._folder, self._connection = folder, connection
+    Errors: WandbUnavailable, StudyFolderError where records are damaged.
+    """
+
+    def __init__(self, folder: StudyFolder, connection: Connection, hurry: threading.Event | None = None) -> None:
+        self._folder, self._connection, self._hurry = folder, connection, hurry or threading.Event()
         self._open: dict[str, TrialRun] = {}
         self._num_finished = 0
         self._url: str | None = None
@@ -24,17 +28,17 @@ class RunWriter:
         """Write what a trial reported about an epoch."""
         self._run(trial_id).add_epoch(epoch, steps)
 
-    def finish(self, trial_id: str, *, pictures: bool = True) -> TrialState:
+    def finish(self, trial_id: str) -> TrialState:
         """Complete and close a trial's run from its records on disk; returns the state that it shows."""
-        state = self._run(trial_id).finish(pictures=pictures)
+        state = self._run(trial_id).finish()
         del self._open[trial_id]
         self._num_finished += 1
         return state
 
-    def finish_all(self, *, pictures: bool) -> None:
+    def finish_all(self) -> None:
         """Complete and close the runs of trials that have not ended."""
         for trial_id in list(self._open):
-            self.finish(trial_id, pictures=pictures)
+            self.finish(trial_id)
 
     def write_summary(self) -> bool:
         """Write or update the study's summary run; False where it was up to date."""
@@ -44,10 +48,10 @@ class RunWriter:
 
     def describe(self) -> str:
         """One line: how many runs went where."""
-        return f"{self._num_finished} runs in {self._connection.describe(self._url)}"
+        return f"{self._num_finished} trial runs in {self._connection.describe(self._url)}"
 
     def _run(self, trial_id: str) -> TrialRun:
         if trial_id not in self._open:
-            self._open[trial_id] = TrialRun(self._folder, trial_id, self._connection)
+            self._open[trial_id] = TrialRun(self._folder, trial_id, self._connection, self._hurry)
             self._url = self._url or self._open[trial_id].url
         return self._open[trial_id]

@@ -8,6 +8,7 @@ interruption, repeats epochs because its checkpoint was older, or is made long a
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,10 +38,15 @@ _EXIT_CODES = {"completed": 0, "pruned": 0, "pending": 255, "running": 255}  # o
 
 
 class TrialRun:
-    """The open run of one trial of the study in `folder`. Errors: WandbUnavailable, StudyFolderError."""
+    """The open run of one trial of the study in `folder`; once `hurry` is set, no further picture is drawn.
 
-    def __init__(self, folder: StudyFolder, trial_id: str, connection: Connection) -> None:
-        self._folder, self._trial_id = folder, trial_id
+    Errors: WandbUnavailable, StudyFolderError.
+    """
+
+    def __init__(
+        self, folder: StudyFolder, trial_id: str, connection: Connection, hurry: threading.Event | None = None
+    ) -> None:
+        self._folder, self._trial_id, self._hurry = folder, trial_id, hurry or threading.Event()
         self._records = StudyFolder(folder.trial(trial_id))  # a trial's files are named like the study's
         state = self._state()
         labels = {cell.cell_id: cell.label for cell in folder.read_study().cells}
@@ -70,15 +76,14 @@ class TrialRun:
         if self._newest_row is not None:
             self._draw_pictures()
 
-    def finish(self, *, pictures: bool = True) -> TrialState:
+    def finish(self) -> TrialState:
         """Complete the run from the records on disk and close it; returns the state that it then shows."""
         state = self._state()
         self._catch_up()
         if self._newest_row is None and state.finished:
             self._newest_row = self._next_step  # no other row will ever need this place
         if self._newest_row is not None:
-            if pictures:
-                self._draw_pictures()
+            self._draw_pictures()
             self._add_final_values(state)
         self._run.update_config({**self._config(state), "status": state.status, "reason": state.reason})
         self._run.finish(_EXIT_CODES.get(state.status, 1))
@@ -108,7 +113,7 @@ class TrialRun:
         """Add the pictures of shown epochs whose layer records are on disk to the newest row."""
         saved = self._state().epochs_completed
         due = [name for epoch, name in self._missing_pictures if epoch <= saved]
-        if not due:
+        if not due or self._hurry.is_set():
             return
         from study.tracking.pictures import LAYER_COLUMNS, draw_picture
 
@@ -116,6 +121,8 @@ class TrialRun:
         with tempfile.TemporaryDirectory() as temporary:
             path = Path(temporary) / "picture.png"
             for name in due:
+                if self._hurry.is_set():
+                    return
                 if draw_picture(name, layers, self._about, path):
                     self._add({name: path})
         self._missing_pictures = [(epoch, name) for epoch, name in self._missing_pictures if epoch > saved]

@@ -20,7 +20,7 @@ from typing import Any, TextIO
 from analysis.study_folder import StudyFolder, StudyFolderError
 
 NICENESS = 5  # training comes first
-INTERRUPT_LIMIT_S = 6.0
+ORPHAN_LIMIT_S = 10.0
 
 _Inbox = queue.SimpleQueue[dict[str, Any] | None]
 
@@ -55,7 +55,7 @@ def _serve(
     from study.tracking.run_writer import RunWriter
 
     connection = Connection("online" if mode == "online" else "offline", project, folder.read_study().name, root)
-    writer = RunWriter(folder, connection)
+    writer = RunWriter(folder, connection, hurry)
     try:
         while (message := inbox.get()) is not None and not hurry.is_set():
             try:
@@ -65,7 +65,7 @@ def _serve(
                     writer.finish(message["trial"])
             except StudyFolderError as error:  # that trial's records cannot be read; others can
                 _say(answers, warning=str(error))
-        writer.finish_all(pictures=not hurry.is_set())
+        writer.finish_all()
         if not hurry.is_set():
             writer.write_summary()
         connection.close()
@@ -79,17 +79,17 @@ def _read_messages(inbox: _Inbox, hurry: threading.Event) -> None:
     """Fill the inbox beside the work, so that an interruption overtakes what still waits there."""
     for line in sys.stdin:
         message = json.loads(line)
-        if message.get("close") == "finish":
+        if "close" in message:
+            if message["close"] == "interrupt":
+                hurry.set()
             inbox.put(None)
             return
-        if "close" in message:
-            break
         inbox.put(message)
     hurry.set()
-    limit = threading.Timer(INTERRUPT_LIMIT_S, os._exit, (1,))
+    inbox.put(None)
+    limit = threading.Timer(ORPHAN_LIMIT_S, os._exit, (1,))  # nobody is left who could end this process
     limit.daemon = True
     limit.start()
-    inbox.put(None)
 
 
 def _say(answers: TextIO, **answer: str) -> None:

@@ -21,6 +21,7 @@ import analysis
 from analysis.phases import shown_epochs
 from analysis.study_folder import StudyFolder
 from study.ledger import list_states
+from study.tracking import mirror as mirror_module
 from study.tracking.connection import Connection
 from study.tracking.mirror import Mirror
 from study.tracking.rows import PICTURES
@@ -138,14 +139,6 @@ def check_offline_trials(runs: dict[str, WrittenRun], folder: StudyFolder) -> No
         assert run.config["mflops"] == pytest.approx(run.config["total_flops"] / 1e6)
 
 
-def test_runs_made_from_records_hold_every_series_and_the_summary_holds_the_tables(trained: StudyFolder) -> None:
-    sync(trained, "--offline", "--project", "mine")
-    runs = read_offline_runs(trained.path)
-    check_offline_trials(runs, trained)
-    assert {(run.project, run.group) for run in runs.values()} == {("mine", "trained")}
-    check_summary_run(runs, trained)
-
-
 def check_summary_run(runs: dict[str, WrittenRun], folder: StudyFolder) -> None:
     """Its comparison table holds the report's numbers in percent; the other tables and the figures are there."""
     (summary,) = (run for run in runs.values() if run.job_type == "summary")
@@ -193,7 +186,7 @@ def test_live_reports_are_written_once_and_in_order_whatever_comes_twice_or_not_
     assert pictures_of(written.history) == expected_pictures(state)
 
 
-def test_a_run_that_goes_on_offline_is_whole_and_there_once(
+def test_a_run_that_was_begun_is_made_whole_from_the_records_and_is_there_once(
     begun: tuple[StudyFolder, TrialState],
 ) -> None:
     folder, state = begun
@@ -203,13 +196,12 @@ def test_a_run_that_goes_on_offline_is_whole_and_there_once(
     assert first.finish().status == "running"
     connection.close()
     assert read_offline_runs(folder.path)[state.trial_id].exit_code == 255
-    time.sleep(1.0)  # wandb names the folders of runs by the second
     write_state(folder.trial(state.trial_id), state)
-    TrialRun(folder, state.trial_id, connection).finish(pictures=False)
-    connection.close()
-    written = read_offline_runs(folder.path)[state.trial_id]
-    check_history(written.history, folder, state.trial_id)
-    assert written.exit_code == 0
+    sync(folder, "--offline", "--project", "mine")
+    runs = read_offline_runs(folder.path)
+    check_offline_trials(runs, folder)
+    check_summary_run(runs, folder)
+    assert {(run.project, run.group) for run in runs.values()} == {("mine", "trained")}
 
 
 def test_what_a_server_has_is_not_sent_again_and_what_it_lacks_is(trained: StudyFolder, online: WandbServer) -> None:
@@ -251,6 +243,7 @@ def test_trouble_with_wandb_is_one_warning_and_never_an_error(
         del environment["WANDB_API_KEY"]
     elif trouble == "nobody there":
         server.__exit__()
+        environment["WANDB_INIT_TIMEOUT"] = "3"
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with Mirror(trained, "online") as mirror:
@@ -267,8 +260,9 @@ def test_trouble_with_wandb_is_one_warning_and_never_an_error(
 
 
 def test_an_interruption_does_not_wait_for_a_server_that_went_silent(
-    trained: StudyFolder, online: WandbServer, capfd: pytest.CaptureFixture[str]
+    trained: StudyFolder, online: WandbServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(mirror_module, "INTERRUPT_LIMIT_S", 2.0)
     trial = list_states(trained)[0].trial_id
     with Mirror(trained, "online") as mirror:
         mirror.start()
@@ -285,13 +279,39 @@ def test_an_interruption_does_not_wait_for_a_server_that_went_silent(
     assert capfd.readouterr().err.count("warning: W&B") == 1
 
 
+def test_a_driver_that_is_killed_leaves_no_process_behind(trained: StudyFolder, tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys, time; from pathlib import Path; from analysis.study_folder import StudyFolder;"
+        "from study.tracking.mirror import Mirror; mirror = Mirror(StudyFolder(Path(sys.argv[1])), 'offline');"
+        "mirror.start(); mirror.post_epoch(sys.argv[2], {'epoch': 1, 'step': 12, 'train_loss': 1.0}, []);"
+        "print(mirror._process.pid, flush=True); sys.stdin.read()"
+    )
+    shutil.copytree(trained.path, tmp_path / "study", ignore=shutil.ignore_patterns("wandb"))
+    trial = list_states(trained)[0].trial_id
+    driver = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "study"), trial],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert driver.stdout is not None
+    writer = psutil.Process(int(driver.stdout.readline()))
+    wait_until(lambda: bool(writer.children()))
+    processes = [writer, *writer.children()]
+    driver.kill()
+    driver.communicate(timeout=10)
+    _, alive = psutil.wait_procs(processes, timeout=30)
+    assert not alive
+    check_history(read_offline_runs(tmp_path / "study")[trial].history, trained, trial)
+
+
 GRID = """
 name = "mirrored"
 [base]
 dataset = "synthetic"
-epochs = 8
+epochs = 3
 width = 2
-train_limit = 640
+train_limit = 1920
 test_limit = 50
 learning_rate = 0.05
 noise_scale_every_epochs = 0
@@ -312,28 +332,34 @@ def test_a_study_that_was_interrupted_has_whole_runs_and_no_key_in_any_file(
         "--wandb-project", "mine",
     ]  # fmt: skip
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert process.stdout is not None
-    seen = ""
-    while "epoch 2/8" not in seen:
-        line = process.stdout.readline()
-        assert line, seen
-        seen += line
-    children = psutil.Process(process.pid).children(recursive=True)
-    assert sum("study.tracking.writer" in child.cmdline() for child in children) == 1
-    assert sum("wandb-core" in child.name() for child in children) == 1
-    process.send_signal(signal.SIGINT)
-    seen += process.communicate(timeout=120)[0]
-    assert process.returncode == 130, seen
+    try:
+        assert process.stdout is not None
+        seen = ""
+        while "epoch 1/3" not in seen:
+            line = process.stdout.readline()
+            assert line, seen
+            seen += line
+        driver = psutil.Process(process.pid)
+        wait_until(lambda: any("wandb-core" in child.name() for child in driver.children(recursive=True)))
+        children = driver.children(recursive=True)
+        assert sum("study.tracking.writer" in child.cmdline() for child in children) == 1
+        assert sum("wandb-core" in child.name() for child in children) == 1
+        process.send_signal(signal.SIGINT)
+        seen += process.communicate(timeout=120)[0]
+        assert process.returncode == 130, seen
+    finally:
+        process.terminate()
+        process.wait(60)
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
     folder = StudyFolder(tmp_path / "results/mirrored")
     (state,) = list_states(folder)
-    assert 0 < state.epochs_completed < 8
+    assert 0 < state.epochs_completed < 3
     begun = read_offline_runs(folder.path)[state.trial_id]
     assert len(begun.series("test/acc", "epoch")) == state.epochs_completed
     assert begun.config["status"] == "pending"
 
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
     runs = read_offline_runs(folder.path)
     check_offline_trials(runs, folder)
