@@ -191,7 +191,7 @@ def test_a_diverged_trial_is_a_result_and_a_failed_one_does_not_end_the_study(wo
     command = ("--grid", "mixed.toml", *SMALL[2:], "--name", "mixed")
     run(workplace, *command)
     assert sorted(trials(workplace, "mixed")["status"]) == ["completed", "diverged"]
-    assert "loss not finite" in trials(workplace, "mixed").set_index("status").loc["diverged", "reason"]
+    assert "loss not finite" in str(trials(workplace, "mixed").set_index("status").loc["diverged", "reason"])
 
     process = start(workplace, *command, "--seeds", "2", "--max-failures", "1")
     folder = workplace / "results/mixed/trials"

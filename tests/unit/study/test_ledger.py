@@ -81,7 +81,9 @@ def test_failures_are_added_up_and_never_undo_a_finished_trial(folder: StudyFold
 
 def test_a_damaged_state_names_the_file_and_what_to_do(folder: StudyFolder) -> None:
     (folder.trial(trial_id(CONFIGS[0], "d")) / "trial.json").write_text("{")
-    with pytest.raises(StudyFolderError, match=r"trial\.json: cannot be read .* the next start of the study rebuilds it"):
+    with pytest.raises(
+        StudyFolderError, match=r"trial\.json: cannot be read .* the next start of the study rebuilds it"
+    ):
         open_ledger(folder, CONFIGS, "d")
 
 
