@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test test-fast lint format audit bench lock clean
+.PHONY: setup demo test test-fast test-faults lint format audit bench lock clean
 
 setup: .venv/ready
 
@@ -21,6 +21,9 @@ test: setup
 
 test-fast: setup
 	$(BIN)/python -m pytest tests/unit
+
+test-faults: setup
+	$(BIN)/python -m pytest -m faults tests/end_to_end/test_faults.py
 
 lint: setup
 	$(BIN)/ruff check .

@@ -39,7 +39,7 @@ from tests.faults import (
 from trainable.checkpoint import list_checkpoints
 from trainable.files import write_atomically
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.end_to_end, pytest.mark.faults, pytest.mark.timeout(1500)]
 
 # Two cells that learn and one that diverges; two seeds. One core trains an epoch in a few tenths of a second.
 GRID = """
