@@ -55,9 +55,8 @@ class Mirror:
         project = choose_project(self._folder, self._project)
         self._scratch = tempfile.TemporaryDirectory(prefix="wandb-")
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process has ended
-        root = (
-            self._folder.path if self._mode == "offline" else Path(self._scratch.name)
-        )  # no file is kept of online runs
+        # What wandb writes for an online run is of no use once it was sent.
+        root = self._folder.path if self._mode == "offline" else Path(self._scratch.name)
         source = str(Path(__file__).parents[2])
         self._process = subprocess.Popen(
             [sys.executable, "-m", "study.tracking.writer", str(self._folder.path), self._mode, project, str(root)],
@@ -114,14 +113,12 @@ class Mirror:
         """Leave nothing behind: wandb-core ends with the process that started it."""
         self._process = None
         if process.poll() is None:
+            self.warn("it took too long to write everything")
             process.kill()
             process.wait()
-            self.warn("it took too long to write everything")
         self._outbox.put(None)
         for thread in self._threads:
             thread.join(1.0)
-        if process.returncode != 0:
-            self.warn(f"its process ended: {_last_line(self._errors) or f'exit status {process.returncode}'}")
         self._errors.close()
         self._scratch.cleanup()
 
@@ -150,6 +147,8 @@ class Mirror:
                 self.warn(answer["warning"])
             else:
                 print(f"W&B           {answer['done']}", flush=True)
+        if status := process.wait():
+            self.warn(f"its process ended: {_last_line(self._errors) or f'exit status {status}'}")
 
 
 def _ends_within(process: subprocess.Popen[str], limit_s: float) -> bool:

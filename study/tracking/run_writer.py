@@ -35,10 +35,10 @@ class RunWriter:
         self._num_finished += 1
         return state
 
-    def finish_all(self) -> None:
-        """Complete and close the runs of trials that have not ended."""
-        for trial_id in list(self._open):
-            self.finish(trial_id)
+    @property
+    def open_trials(self) -> tuple[str, ...]:
+        """The trials whose runs are open."""
+        return tuple(self._open)
 
     def write_summary(self) -> bool:
         """Write or update the study's summary run; False where it was up to date."""

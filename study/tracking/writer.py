@@ -14,10 +14,15 @@ import queue
 import sys
 import threading
 import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from analysis.study_folder import StudyFolder, StudyFolderError
+
+if TYPE_CHECKING:
+    from study.tracking.run_writer import RunWriter
 
 NICENESS = 5  # training comes first
 ORPHAN_LIMIT_S = 10.0
@@ -56,18 +61,20 @@ def _serve(
 
     connection = Connection("online" if mode == "online" else "offline", project, folder.read_study().name, root)
     writer = RunWriter(folder, connection, hurry)
+
+    def attempt(action: Callable[[], object]) -> None:
+        try:
+            action()
+        except StudyFolderError as error:  # these records cannot be read; others can
+            _say(answers, warning=str(error))
+
     try:
         while (message := inbox.get()) is not None and not hurry.is_set():
-            try:
-                if "epoch" in message:
-                    writer.add_epoch(message["trial"], message["epoch"], message["steps"])
-                elif "ended" in message:
-                    writer.finish(message["trial"])
-            except StudyFolderError as error:  # that trial's records cannot be read; others can
-                _say(answers, warning=str(error))
-        writer.finish_all()
+            attempt(partial(_handle, writer, message))
+        for trial_id in writer.open_trials:
+            attempt(partial(writer.finish, trial_id))
         if not hurry.is_set():
-            writer.write_summary()
+            attempt(writer.write_summary)
         connection.close()
     except WandbUnavailable as error:
         _say(answers, warning=str(error))
@@ -75,9 +82,18 @@ def _serve(
     return writer.describe()
 
 
+def _handle(writer: RunWriter, message: dict[str, Any]) -> None:
+    if "epoch" in message:
+        writer.add_epoch(message["trial"], message["epoch"], message["steps"])
+    elif "ended" in message:
+        writer.finish(message["trial"])
+
+
 def _read_messages(inbox: _Inbox, hurry: threading.Event) -> None:
     """Fill the inbox beside the work, so that an interruption overtakes what still waits there."""
     for line in sys.stdin:
+        if not line.endswith("\n"):
+            break  # the driver was killed in the middle of it
         message = json.loads(line)
         if "close" in message:
             if message["close"] == "interrupt":

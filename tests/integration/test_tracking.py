@@ -19,12 +19,13 @@ import pytest
 
 import analysis
 from analysis.phases import shown_epochs
-from analysis.study_folder import StudyFolder
+from analysis.study_folder import StudyFolder, StudyFolderError
 from study.ledger import list_states
 from study.tracking import mirror as mirror_module
 from study.tracking.connection import Connection
 from study.tracking.mirror import Mirror
 from study.tracking.rows import PICTURES
+from study.tracking.run_writer import RunWriter
 from study.tracking.trial_run import TrialRun
 from tests.trained_study import train_study
 from tests.wandb_files import WrittenRun, read_offline_runs
@@ -184,6 +185,23 @@ def test_live_reports_are_written_once_and_in_order_whatever_comes_twice_or_not_
     written = read_offline_runs(folder.path)[state.trial_id]
     check_history(written.history, folder, state.trial_id)
     assert pictures_of(written.history) == expected_pictures(state)
+
+
+def test_a_trial_with_damaged_records_does_not_keep_others_from_their_runs(
+    begun: tuple[StudyFolder, TrialState],
+) -> None:
+    folder, state = begun
+    write_state(folder.trial(state.trial_id), state)
+    damaged = folder.trial(state.trial_id) / "steps.parquet"
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    (other,) = (found.trial_id for found in list_states(folder) if found != state)
+    connection = Connection("offline", "mine", "trained", folder.path)
+    writer = RunWriter(folder, connection)
+    with pytest.raises(StudyFolderError, match=r"steps\.parquet"):
+        writer.finish(state.trial_id)
+    writer.finish(other)
+    connection.close()
+    check_history(read_offline_runs(folder.path)[other].history, folder, other)
 
 
 def test_a_run_that_was_begun_is_made_whole_from_the_records_and_is_there_once(
