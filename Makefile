@@ -23,7 +23,7 @@ test-fast: setup
 	$(BIN)/python -m pytest tests/unit
 
 test-faults: setup
-	$(BIN)/python -m pytest -m faults tests/end_to_end/test_faults.py
+	$(BIN)/python -m pytest -m faults
 
 lint: setup
 	$(BIN)/ruff check .

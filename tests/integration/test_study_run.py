@@ -184,16 +184,26 @@ def test_a_killed_worker_costs_at_most_what_its_checkpoint_missed(workplace: Pat
     assert (epochs.groupby("trial_id")["epoch"].apply(list).map(tuple) == tuple(range(1, 13))).all()
 
 
-def test_a_diverged_trial_is_a_result_and_a_failed_one_does_not_end_the_study(workplace: Path) -> None:
+MIXED = ("--grid", "mixed.toml", *SMALL[2:], "--name", "mixed")
+
+
+@pytest.fixture(scope="module")
+def diverged(workplace: Path) -> str:
     (workplace / "mixed.toml").write_text(
         'name = "mixed"\n[base]\nepochs = 2\nweight_decay = 10.0\nbatch_size = 16\n[grid]\nlearning_rate = [0.001, 900.0]\n'
     )
-    command = ("--grid", "mixed.toml", *SMALL[2:], "--name", "mixed")
-    run(workplace, *command)
+    return run(workplace, *MIXED)
+
+
+def test_a_diverged_trial_is_a_result(workplace: Path, diverged: str) -> None:
+    assert "loss not finite" in diverged
     assert sorted(trials(workplace, "mixed")["status"]) == ["completed", "diverged"]
     assert "loss not finite" in str(trials(workplace, "mixed").set_index("status").loc["diverged", "reason"])
 
-    process = start(workplace, *command, "--seeds", "2", "--max-failures", "1")
+
+@pytest.mark.faults
+def test_a_failed_trial_does_not_end_the_study(workplace: Path, diverged: str) -> None:
+    process = start(workplace, *MIXED, "--seeds", "2", "--max-failures", "1")
     folder = workplace / "results/mixed/trials"
     deadline = time.monotonic() + 60
     while not (blocked := [state for path in folder.iterdir() if (state := read_state(path)) and is_blocked(state)]):
@@ -211,8 +221,8 @@ def test_a_diverged_trial_is_a_result_and_a_failed_one_does_not_end_the_study(wo
     assert "epochs.parquet" in output
 
     (folder / blocked[0].trial_id / "epochs.parquet").rmdir()
-    assert "failed: seed 1" in run(workplace, *command, "--seeds", "2", "--retry-failed", "no", expect=3)
-    run(workplace, *command, "--seeds", "2")
+    assert "failed: seed 1" in run(workplace, *MIXED, "--seeds", "2", "--retry-failed", "no", expect=3)
+    run(workplace, *MIXED, "--seeds", "2")
     assert trials(workplace, "mixed").set_index("trial_id").loc[blocked[0].trial_id, "status"] == "completed"
 
 
