@@ -55,6 +55,7 @@ class Connection:
             init_timeout=INIT_TIMEOUT_S,
             finish_timeout=FINISH_TIMEOUT_S,
             finish_timeout_raises=True,
+            stop_fn=lambda: None,  # a run that is stopped in the browser would interrupt this process, not the trial
             program="study.run",
             disable_git=True,  # git, metadata and system metrics would be those of this process, not of the trial's
             disable_code=True,

@@ -21,7 +21,7 @@ from typing import IO, Any
 from analysis.study_folder import StudyFolder
 from study.tracking.mode import Mode, choose_project
 
-FINISH_LIMIT_S, INTERRUPT_LIMIT_S, QUIET_S = 120.0, 8.0, 3.0
+FINISH_LIMIT_S, INTERRUPT_LIMIT_S, QUIET_S = 600.0, 8.0, 3.0
 
 
 class Mirror:
@@ -85,7 +85,10 @@ class Mirror:
             print(f"warning: W&B: {reason}\nThe study goes on; this makes its runs later:  {command}", file=sys.stderr)
 
     def finish(self) -> None:
-        """Let the writer do all that is left, the summary run included; at most two minutes, or until Ctrl-C."""
+        """Let the writer do all that is left, the summary run included, until Ctrl-C.
+
+        A server that takes nothing ends the writer after 30 s; ten minutes bound what nobody foresaw.
+        """
         if self._process is None:
             return
         self._outbox.put({"close": "finish"})

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import sys
 import threading
 import traceback
@@ -34,6 +35,7 @@ def main() -> None:
     """Serve the driver until it closes or goes away."""
     folder, mode, project, root = sys.argv[1:]
     os.nice(NICENESS)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides when this process ends
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what wandb prints must not get between the answers
     inbox: _Inbox = queue.SimpleQueue()
