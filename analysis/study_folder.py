@@ -4,6 +4,7 @@
       study.json       what was asked: cells, seeds, data, code, versions, hardware, attempts
       trials.parquet   epochs.parquet  steps.parquet  layers.parquet   records of all trials (trainable/records.py)
       model.parquet    the layers of every model of the study
+      search.journal   Optuna's own storage of a search, where there is one
       samples.npz      images (10, n, 32, 32, 3) uint8 and class_names (10,) for the sample figure
       trials/<id>/     one trial: trial.json, its newest checkpoints, its own records
       ray/             Ray Tune's own files
@@ -21,6 +22,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -67,6 +69,7 @@ class StudyInfo:
     resources: dict[str, Any] = field(default_factory=dict)  # CPUs and GPUs of a trial
     attempts: tuple[dict[str, Any], ...] = ()  # one entry per invocation of the driver
     accepted_changes: tuple[dict[str, Any], ...] = ()  # changes that --accept-changes let in
+    search: dict[str, Any] | None = None  # the resolved [search] table and `enqueued`, the configurations tried first
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> str:
@@ -77,7 +80,7 @@ class StudyInfo:
 _EXPECTED: dict[str, type | tuple[type, ...]] = {
     "name": str, "title": str, "created_at": str, "cells": list, "seeds": list, "factors": list, "reductions": list,
     "equivalence_margin": (int, float), "data": dict, "code": dict, "environment": dict, "resources": dict,
-    "attempts": list, "accepted_changes": list,
+    "attempts": list, "accepted_changes": list, "search": (dict, NoneType),
 }  # fmt: skip
 
 
@@ -101,6 +104,10 @@ class StudyFolder:
     @property
     def trials(self) -> Path:
         return self.path / "trials"
+
+    @property
+    def search_journal(self) -> Path:
+        return self.path / "search.journal"
 
     @property
     def ray(self) -> Path:
@@ -219,7 +226,7 @@ def parse_study(content: Any, path: Path) -> StudyInfo:
     if version != SCHEMA_VERSION:
         raise StudyFolderError(f"{path}: schema version {version!r}, this program reads version {SCHEMA_VERSION}")
     for name, kind in _EXPECTED.items():
-        if not isinstance(content.get(name), kind) or isinstance(content.get(name), bool):
+        if not isinstance(content.get(name, ...), kind) or isinstance(content.get(name), bool):
             raise StudyFolderError(f"{path}: field {name!r} is missing or of the wrong type")
     if unknown := set(content) - set(_EXPECTED) - {"schema_version"}:
         raise StudyFolderError(f"{path}: unknown field {sorted(unknown)[0]!r}")

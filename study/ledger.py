@@ -39,14 +39,18 @@ class Ledger:
 
 
 def open_ledger(
-    folder: StudyFolder, configs: Sequence[TrialConfig], data_fingerprint: str, *, retry_failed: bool = True
-) -> Ledger:
+    folder: StudyFolder, configs: Sequence[TrialConfig], data_fingerprint: str, *, retry_failed: bool = True,
+    role: str = "grid",
+) -> Ledger:  # fmt: skip
     """Sort the planned configurations by what is on disk. Errors: StudyFolderError naming a damaged state file."""
     done, to_run, left_failed = [], [], []
     for config in configs:
         state = load_state(folder, trial_id(config, data_fingerprint))
         if state is None:
-            state = TrialState(config=config, data_fingerprint=data_fingerprint)
+            state = TrialState(config=config, data_fingerprint=data_fingerprint, role=role)
+        elif state.role != role:  # a checkpoint, from which a state may have been rebuilt, does not know it
+            state = replace(state, role=role)
+            write_state(folder.trial(state.trial_id), state)
         if state.finished:
             done.append(state)
         elif state.status == "failed" and not retry_failed:

@@ -156,7 +156,10 @@ def _reference_rate(width: int) -> float:
 def _epoch_images(config: TrialConfig) -> tuple[int, int]:
     """Training and test images of an epoch, as far as known without reading the data."""
     train = min(config.train_limit or math.inf, _TRAIN_IMAGES[config.dataset]) - config.validation_size
-    test = min(config.test_limit or math.inf, _TEST_IMAGES[config.dataset]) + config.validation_size
+    test = (
+        min(math.inf if config.test_limit is None else config.test_limit, _TEST_IMAGES[config.dataset])
+        + config.validation_size
+    )
     return int(train), int(test)
 
 

@@ -120,15 +120,15 @@ class Progress:
         left = _clock(row.left_s) if row.status == "running" else ""
         latest = row.latest
         return [
-            *head, epoch, f"{latest['train_loss']:.3f}", f"{latest['train_accuracy']:.1%}", f"{latest['test_loss']:.3f}",
-            f"{latest['test_accuracy']:.1%}", f"{latest['images_per_s']:,.0f}", left,
+            *head, epoch, f"{latest['train_loss']:.3f}", f"{latest['train_accuracy']:.1%}", *_scores(row),
+            f"{latest['images_per_s']:,.0f}", left,
         ]  # fmt: skip
 
     def _line(self, row: Row) -> str:
         latest = row.latest or {}
         return (
             f"{self._name(row)}  epoch {row.epoch}/{row.state.config.epochs}  train {latest['train_loss']:.3f} "
-            f"{latest['train_accuracy']:.1%}  test {latest['test_loss']:.3f} {latest['test_accuracy']:.1%}  "
+            f"{latest['train_accuracy']:.1%}  {' '.join([row.state.config.scored_on, *_scores(row)]).strip()}  "
             f"{latest['images_per_s']:,.0f} img/s  {_clock(row.left_s)} left"
         )
 
@@ -147,6 +147,14 @@ class Progress:
         left_s = [row.left_s or (row.state.config.epochs - row.epoch) * mean_s for row in open_rows]
         total_s = max([sum(left_s) / self._max_concurrent, *left_s], default=0.0)
         return f"{done} of {len(rows)} trials done, {_clock(total_s)} left"
+
+
+def _scores(row: Row) -> tuple[str, str]:
+    """Loss and accuracy of the newest epoch on the images that the trial is scored on."""
+    kind = row.state.config.scored_on
+    if row.latest is None or not kind:
+        return "", ""
+    return f"{row.latest[f'{kind}_loss']:.3f}", f"{row.latest[f'{kind}_accuracy']:.1%}"
 
 
 _SHORT = {"batch_size": "batch", "learning_rate": "lr"}

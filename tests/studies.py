@@ -171,7 +171,7 @@ class _Trial:
 
     def row(self, hardware: str) -> dict[str, Any]:
         return {
-            "trial_id": self.id, "cell_id": self.cell.cell_id, "status": self.status, "seed": self.seed,
+            "trial_id": self.id, "cell_id": self.cell.cell_id, "status": self.status, "role": "grid", "seed": self.seed,
             "reason": None if self.status == "completed" else f"made {self.status} for a test",
             **config_columns(self.config),
             "data_fingerprint": self.study.data["fingerprint"], "code_fingerprint": self.study.code.get("fingerprint"),

@@ -91,9 +91,14 @@ def _check_device(name: str) -> None:
 
 def _print_epoch(result: EpochResult) -> None:
     row = result.metrics
+    scores = "".join(
+        f"{kind} {row[f'{kind}_loss']:.3f} {row[f'{kind}_accuracy']:.2%}  "
+        for kind in ("test", "val")
+        if row[f"{kind}_accuracy"] is not None
+    )
     print(
         f"epoch {row['epoch']:>3}  train {row['train_loss']:.3f} {row['train_accuracy']:.2%}  "
-        f"test {row['test_loss']:.3f} {row['test_accuracy']:.2%}  lr {row['learning_rate']:.4f}  "
+        f"{scores}lr {row['learning_rate']:.4f}  "
         f"{row['images_per_s']:,.0f} images/s  {row['train_time_s']:.1f} s",
         flush=True,
     )

@@ -42,6 +42,9 @@ class TrialConfig:
     epochs: int = _option(
         25, "passes over the training set, and the period of the cosine schedule", low=1, high=100_000
     )
+    warmup_epochs: int = _option(
+        0, "epochs of linear warm-up before the cosine, which then takes the others; 0: none", low=0, high=99_999
+    )
     width: int = _option(64, "channels of the first stage; 64 is the published network", low=1, high=1_024)
     momentum: float = _option(0.9, "momentum of SGD", low=0, below=1)
     weight_decay: float = _option(5e-4, "L2 penalty on every parameter", low=0, high=10)
@@ -51,7 +54,7 @@ class TrialConfig:
         0.2, "brightness, contrast, saturation factors are drawn from 1 +- this", low=0, high=1
     )
     train_limit: int | None = _option(None, "use only so many training images, class-balanced", low=1)
-    test_limit: int | None = _option(None, "use only so many test images, class-balanced", low=1)
+    test_limit: int | None = _option(None, "use only so many test images, class-balanced; 0: never look at them", low=0)
     validation_size: int = _option(0, "training images held out for validation, class-balanced", low=0)
     log_every_steps: int = _option(50, "a step record every so many steps of an epoch", low=1)
     instrument_every_steps: int = _option(100, "layer records every so many steps of an epoch; 0: never", low=0)
@@ -66,6 +69,15 @@ class TrialConfig:
                 f"train_limit={self.train_limit} less validation_size={self.validation_size} leaves no full batch of "
                 f"batch_size={self.batch_size}: raise train_limit or lower batch_size"
             )
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs={self.warmup_epochs} leaves nothing of epochs={self.epochs} for the cosine"
+            )
+
+    @property
+    def scored_on(self) -> Literal["test", "val", ""]:
+        """The images that an epoch's scores are of: the test set unless it is not looked at, then the held-out ones."""
+        return "test" if self.test_limit != 0 else "val" if self.validation_size else ""
 
     def to_dict(self) -> dict[str, FieldValue]:
         """Every field with its value, ready for JSON."""

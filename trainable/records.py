@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from trainable.config import FIELDS, TrialConfig
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _TEXT = pa.string()
 _NAME = pa.dictionary(pa.int32(), pa.string())  # few distinct values, many rows
@@ -38,8 +38,13 @@ EPOCH_COLUMNS = (
         "train_loss", pa.float64(), "nats", "mean over the epoch's steps of the batch loss, in training mode, augmented"
     ),
     Column("train_accuracy", pa.float64(), "fraction", "correct over seen training images during the epoch"),
-    Column("test_loss", pa.float64(), "nats", "mean over test batches (of the trial's batch size) of the batch loss"),
-    Column("test_accuracy", pa.float64(), "fraction", "correct over all test images"),
+    Column(
+        "test_loss",
+        pa.float64(),
+        "nats",
+        "mean over test batches (of the trial's batch size) of the batch loss; null where test_limit is 0",
+    ),
+    Column("test_accuracy", pa.float64(), "fraction", "correct over all test images; null where test_limit is 0"),
     Column("val_loss", pa.float64(), "nats", "as test_loss, on the held-out training images; null without them"),
     Column("val_accuracy", pa.float64(), "fraction", "as test_accuracy, on the held-out images; null without them"),
     Column("learning_rate", pa.float64(), "", "after the scheduler's step at the end of the epoch, as published"),
@@ -125,6 +130,7 @@ TRIAL_COLUMNS = (
     Column("cell_id", _TEXT, "", "hash of the configuration without the seed"),
     Column("status", _TEXT, "", "pending, running, completed, diverged, pruned or failed"),
     Column("reason", _TEXT, "", "why the status is what it is, where that needs saying"),
+    Column("role", _TEXT, "", "grid, search (validated, never tested) or confirmation (of a search, on the test set)"),
     Column("seed", pa.int64(), "", "as config.seed"),
     *CONFIG_COLUMNS,
     Column("data_fingerprint", _TEXT, "", "hash of the images and labels"),
@@ -143,6 +149,7 @@ TRIAL_COLUMNS = (
     Column("wall_time_s", pa.float64(), "s", "time in the trial over all its attempts"),
 )
 TRIAL_STATUSES = ("pending", "running", "completed", "diverged", "pruned", "failed")
+TRIAL_ROLES = ("grid", "search", "confirmation")
 
 COLUMNS: dict[str, tuple[Column, ...]] = {
     "trials": TRIAL_COLUMNS,

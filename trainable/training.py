@@ -96,7 +96,7 @@ def train(
     name = trial_id(config, data.fingerprint)
 
     for epoch in range(1 if resume is None else resume.epoch + 1, config.epochs + 1):
-        set_learning_rate(optimizer, cosine_learning_rate(config, epoch - 1))
+        set_learning_rate(optimizer, scheduled_learning_rate(config, epoch - 1))
         started = time.perf_counter()
         totals = _train_epoch(model, optimizer, batches, probe, config, name, epoch, stop)
         if totals is None:
@@ -104,7 +104,7 @@ def train(
         trained = time.perf_counter()
         noise = _epoch_noise_scale(model, splits.train, config, epoch, target)
         measured = time.perf_counter()
-        test_scores = evaluate(model, test, config, stop)
+        test_scores = evaluate(model, test, config, stop) if test.num_images else (None, None)
         validation_scores = evaluate(model, validation, config, stop) if validation.num_images else (None, None)
         if test_scores is None or validation_scores is None:
             return
@@ -121,7 +121,7 @@ def train(
             "test_accuracy": test_scores[1],
             "val_loss": validation_scores[0],
             "val_accuracy": validation_scores[1],
-            "learning_rate": cosine_learning_rate(config, epoch),
+            "learning_rate": scheduled_learning_rate(config, epoch),
             "train_time_s": trained - started,
             "eval_time_s": evaluated - measured,
             "instrument_time_s": totals.instrument_time_s + measured - trained,
@@ -178,9 +178,17 @@ def _train_epoch(
     return _EpochTotals(host_losses, host_correct, measured, probe.drain(name, epoch, measured), instrument_time_s)
 
 
-def cosine_learning_rate(config: TrialConfig, finished_epochs: int) -> float:
-    """The learning rate after so many epochs: cosine annealing to 0 with T_max = epochs, stepped once per epoch."""
-    return config.learning_rate * (1 + math.cos(math.pi * finished_epochs / config.epochs)) / 2
+def scheduled_learning_rate(config: TrialConfig, finished_epochs: int) -> float:
+    """The learning rate after so many epochs; the schedule steps once per epoch, as published.
+
+    With w = warmup_epochs: epoch k <= w trains at learning_rate * k / (w + 1), equal steps up to learning_rate, which
+    epoch w + 1 is the first to use; from there cosine annealing to 0 with T_max = epochs - w. w = 0 is the published schedule.
+    It is torch's SequentialLR of LinearLR(1 / (w + 1), 1, w) and CosineAnnealingLR(epochs - w), stepped per epoch.
+    """
+    warmup = config.warmup_epochs
+    if finished_epochs < warmup:
+        return config.learning_rate * (finished_epochs + 1) / (warmup + 1)
+    return config.learning_rate * (1 + math.cos(math.pi * (finished_epochs - warmup) / (config.epochs - warmup))) / 2
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
@@ -215,7 +223,7 @@ def _step_records(config: TrialConfig, name: str, epoch: int, totals: _EpochTota
             "step": first + step,
             "batch_loss": float(totals.losses[step]),
             "running_accuracy": float(running[step]),
-            "learning_rate": cosine_learning_rate(config, epoch - 1),
+            "learning_rate": scheduled_learning_rate(config, epoch - 1),
             **measured.get(first + step, {}),
         }
         for step in range(num_batches)

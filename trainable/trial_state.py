@@ -18,7 +18,7 @@ from typing import Any
 
 from trainable.config import TrialConfig, cell_id, trial_id
 from trainable.files import write_json
-from trainable.records import TRIAL_STATUSES, config_columns
+from trainable.records import TRIAL_ROLES, TRIAL_STATUSES, config_columns
 
 STATE_FILE = "trial.json"
 RECORD_KINDS = ("epochs", "steps", "layers")
@@ -35,6 +35,7 @@ class TrialState:
 
     config: TrialConfig
     data_fingerprint: str
+    role: str = "grid"
     code_fingerprint: str | None = None
     status: str = "pending"
     reason: str | None = None
@@ -116,6 +117,8 @@ def _parse_state(content: Mapping[str, Any]) -> TrialState:
         _check_type(name, getattr(state, name))
     if state.status not in TRIAL_STATUSES:
         raise ValueError(f"unknown status {state.status!r}")
+    if state.role not in TRIAL_ROLES:
+        raise ValueError(f"unknown role {state.role!r}")
     if claimed != state.trial_id:
         raise ValueError("its configuration does not match its id")
     return state

@@ -25,7 +25,7 @@ STEP_METRICS = {
 }  # fmt: skip
 EPOCH_METRICS = {
     "train/epoch_loss": "train_loss", "train/epoch_acc": "train_accuracy", "test/loss": "test_loss",
-    "test/acc": "test_accuracy",
+    "test/acc": "test_accuracy", "val/loss": "val_loss", "val/acc": "val_accuracy",
 }  # fmt: skip
 
 PICTURES = ("gradient_flow", "weight_updates", "combined_analysis")  # each as <name>/epoch_<N>
@@ -50,8 +50,10 @@ def expand_epoch(epoch: Mapping[str, Any], steps: Iterable[Mapping[str, Any]]) -
     return [*rows, Row(int(epoch["step"]) + number - 1, own)]
 
 
-def final_values(test_accuracies: Sequence[float], final_train_accuracy: float) -> dict[str, float]:
-    """What a completed run ends with, in percent."""
+def final_values(test_accuracies: Sequence[float | None], final_train_accuracy: float) -> dict[str, float]:
+    """What a completed run ends with, in percent; nothing of the test set for a trial that never saw it."""
+    if None in test_accuracies:
+        return {"final/final_train_acc": 100 * final_train_accuracy}
     return {
         "final/best_test_acc": 100 * max(test_accuracies),
         "final/final_train_acc": 100 * final_train_accuracy,

@@ -27,7 +27,7 @@ from study.ledger import consolidate, open_ledger
 from study.repair import check_links, repair_study
 from tests.studies import paper_cells, write_synthetic_study
 from trainable.config import TrialConfig, trial_id
-from trainable.records import SCHEMAS
+from trainable.records import SCHEMA_VERSION, SCHEMAS
 from trainable.trial_state import TrialState, write_state
 
 pytestmark = pytest.mark.end_to_end
@@ -175,7 +175,7 @@ BOMBS = {
     "deep lists": b"[" * 200_000,
     "deep objects": b'{"a":' * 200_000,
     "long number": b"9" * 100_000,
-    "not finite": b'{"schema_version": 1, "x": 1e999}',
+    "not finite": f'{{"schema_version": {SCHEMA_VERSION}, "x": 1e999}}'.encode(),
     "not UTF-8": b"\xff\xfe\x00{",
     "zeros": b"\0" * 1000,
 }

@@ -16,7 +16,7 @@ import analysis
 from analysis.study_folder import StudyFolder, StudyFolderError
 from analysis.tables import build_tables
 from tests.studies import paper_cells, write_synthetic_study
-from trainable.records import SCHEMAS, build_table
+from trainable.records import SCHEMA_VERSION, SCHEMAS, build_table
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def _other_type(path: Path) -> None:
         ("epochs.parquet", _garble, "cannot be read"),
         ("layers.parquet", _truncate, "not a readable Parquet file"),
         ("layers.parquet", _garble, "cannot be read"),
-        ("steps.parquet", _newer, "schema version 99, this program reads version 1"),
+        ("steps.parquet", _newer, f"schema version 99, this program reads version {SCHEMA_VERSION}"),
         ("layers.parquet", _foreign, "schema version none"),
         ("epochs.parquet", _other_type, "column epoch is double, not int32"),
         ("model.parquet", _foreign, "schema version none"),
@@ -97,8 +97,10 @@ def test_damage_is_named_with_its_file(
 
 def test_a_newer_study_is_refused(folder: StudyFolder) -> None:
     content = json.loads(folder.study_json.read_text())
-    folder.study_json.write_text(json.dumps({**content, "schema_version": 2}))
-    with pytest.raises(StudyFolderError, match="schema version 2, this program reads version 1"):
+    folder.study_json.write_text(json.dumps({**content, "schema_version": SCHEMA_VERSION + 1}))
+    with pytest.raises(
+        StudyFolderError, match=f"schema version {SCHEMA_VERSION + 1}, this program reads version {SCHEMA_VERSION}"
+    ):
         analysis.load_study(folder.path)
 
 

@@ -47,6 +47,14 @@ def test_failed_trials_can_be_left(folder: StudyFolder) -> None:
     assert seeds(ledger.left_failed) == [3]
 
 
+def test_the_role_is_what_the_study_says_also_after_a_state_was_rebuilt_without_it(folder: StudyFolder) -> None:
+    ledger = open_ledger(folder, CONFIGS, "d", role="confirmation")
+    assert {state.role for state in (*ledger.done, *ledger.to_run)} == {"confirmation"}
+    rebuilt = read_state(folder.trial(trial_id(CONFIGS[0], "d")))
+    assert rebuilt is not None
+    assert rebuilt.role == "confirmation"
+
+
 def test_other_data_means_other_trials(folder: StudyFolder) -> None:
     assert seeds(open_ledger(folder, CONFIGS, "other").to_run) == [0, 1, 2, 3, 4, 5]
 

@@ -19,7 +19,7 @@ from trainable.data import Split
 from trainable.evaluation import evaluate
 from trainable.image_data import ImageData
 from trainable.model import build_model
-from trainable.training import EpochResult, TrainingDiverged, cosine_learning_rate, train
+from trainable.training import EpochResult, TrainingDiverged, scheduled_learning_rate, train
 
 CONFIG = TrialConfig(
     dataset="synthetic",
@@ -202,7 +202,44 @@ def test_published_learning_rates() -> None:
     for learning_rate, by_epoch in published.items():
         config = TrialConfig(learning_rate=learning_rate)
         for epoch, printed in by_epoch.items():
-            assert round(cosine_learning_rate(config, epoch), 4) == printed
+            assert round(scheduled_learning_rate(config, epoch), 4) == printed
+
+
+def test_warm_up_is_torchs_linear_schedule_before_its_cosine() -> None:
+    config = TrialConfig(learning_rate=0.2, epochs=9, warmup_epochs=3)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.2)
+    schedule = torch.optim.lr_scheduler.SequentialLR(
+        optimizer,
+        [
+            torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1 / 4, end_factor=1, total_iters=3),
+            torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=6),
+        ],
+        milestones=[3],
+    )
+    for epoch in range(10):
+        assert scheduled_learning_rate(config, epoch) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-12)
+        optimizer.step()
+        schedule.step()
+    assert [scheduled_learning_rate(config, epoch) for epoch in range(4)] == pytest.approx([0.05, 0.1, 0.15, 0.2])
+
+
+def test_resumed_in_the_middle_of_the_warm_up_equals_uninterrupted(data: ImageData) -> None:
+    config = replace(CONFIG, warmup_epochs=2)
+    whole, final = run(config, data)
+    assert [result.steps["learning_rate"][0].as_py() for result in whole] == pytest.approx([0.05 / 3, 0.1 / 3, 0.05])
+    resumed, end = run(config, data, next(iter(train(config, data))).take_checkpoint())
+    assert [result.epoch for result in resumed] == [2, 3]
+    for one, other in zip(weights(final), weights(end), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_trial_that_must_not_see_the_test_set_gives_no_scores_of_it(data: ImageData) -> None:
+    seen, _ = run(replace(CONFIG, validation_size=60), data)
+    blind, _ = run(replace(CONFIG, validation_size=60, test_limit=0), data)
+    for one, other in zip(seen, blind, strict=True):
+        assert (other.metrics["test_loss"], other.metrics["test_accuracy"]) == (None, None)
+        assert other.metrics["val_accuracy"] == one.metrics["val_accuracy"]
+        assert other.metrics["train_loss"] == one.metrics["train_loss"]
 
 
 def test_validation_scores_come_from_the_held_out_images(data: ImageData) -> None:
