@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from study.calibration import Speed, SpeedKey, speed_key
 from study.resources import Machine, TrialResources
 from study.spec import StudySpec
 from trainable.config import TrialConfig
@@ -35,17 +37,29 @@ class Cost:
     train_flops: float
     cpu_time_s: float | None  # None on a GPU: nothing was measured there
     disk_bytes: int
+    peak_memory_bytes: int | None = None  # of all trials that run at a time; None where it was not measured
+    calibrated: bool = False  # times measured on this machine, not judged by the reference machine's
 
 
-def estimate_cost(configs: Sequence[TrialConfig], resources: TrialResources) -> Cost:
-    """The cost of training `configs`: floating-point operations, wall time on CPUs, and disk."""
+def estimate_cost(
+    configs: Sequence[TrialConfig], resources: TrialResources, speeds: Mapping[SpeedKey, Speed] | None = None
+) -> Cost:
+    """The cost of training `configs`: floating-point operations, wall time on CPUs, and disk.
+
+    With the `speeds` of a calibration times and memory are this machine's. Wall time is that of the trials one after the
+    other on the places that there are, without starting up and the report.
+    """
     flops = sum(_epoch_images(config)[0] * config.epochs * _flops_per_image(config.width) for config in configs)
     disk = sum(_disk_bytes(config) for config in configs)
     if resources.gpus_per_trial:
         return Cost(flops, None, disk)
-    times_s = [_trial_time_s(config, resources.cpus_per_trial) for config in configs]
-    wall_s = max(sum(times_s) / resources.max_concurrent, *times_s) if times_s else 0.0
-    return Cost(flops, wall_s, disk)
+    if speeds is None:
+        times_s = [_trial_time_s(config, resources.cpus_per_trial) for config in configs]
+        return Cost(flops, _wall_time_s(times_s, resources.max_concurrent), disk)
+    found = [speeds[speed_key(config)] for config in configs]
+    times_s = [c.epochs * speed.epoch_s(c, *_epoch_images(c)) for c, speed in zip(configs, found, strict=True)]
+    memory = max((speed.peak_memory_bytes for speed in found), default=0) * resources.max_concurrent
+    return Cost(flops, _wall_time_s(times_s, resources.max_concurrent), disk, memory, calibrated=True)
 
 
 def check_space(folder: Path, cost: Cost) -> None:
@@ -84,10 +98,30 @@ def describe_cost(cost: Cost, resources: TrialResources, num_trials: int) -> lis
     if cost.cpu_time_s is None:
         lines.append("time      not estimated: no GPU times have been measured yet")
     else:
-        lines.append(
-            f"time      about {format_duration(cost.cpu_time_s)}, judged by the speed of the reference machine's cores"
-        )
+        lines.append(f"time      about {format_duration(cost.cpu_time_s)}, {describe_basis(cost)}")
+    if cost.peak_memory_bytes is not None:
+        lines.append(f"memory    about {format_bytes(cost.peak_memory_bytes)} at the same time, besides data and Ray")
     return lines
+
+
+def describe_basis(cost: Cost) -> str:
+    """What the estimated time rests on."""
+    return (
+        "from steps timed on this machine"
+        if cost.calibrated
+        else "judged by the speed of the reference machine's cores"
+    )
+
+
+def compare_time(cost: Cost, actual_s: float | None) -> str | None:
+    """Predicted against actual training time in words; None where there is nothing to compare."""
+    if cost.cpu_time_s is None or not actual_s:
+        return None
+    difference = actual_s / cost.cpu_time_s - 1
+    return (
+        f"training took {format_duration(actual_s)}; {format_duration(cost.cpu_time_s)} were predicted, "
+        f"{describe_basis(cost)} ({difference:+.0%})"
+    )
 
 
 def describe_trials(spec: StudySpec) -> list[str]:
@@ -141,10 +175,18 @@ def format_flops(flops: float) -> str:
 
 def _trial_time_s(config: TrialConfig, num_cpus: int) -> float:
     train, test = _epoch_images(config)
-    return config.epochs * (train + EVALUATION_COST * test) / (_reference_rate(config.width) * num_cpus)
+    return config.epochs * (train + EVALUATION_COST * test) / (reference_rate(config.width) * num_cpus)
 
 
-def _reference_rate(width: int) -> float:
+def _wall_time_s(times_s: Sequence[float], places: int) -> float:
+    """Each trial in its order on the place that is free first."""
+    ends = [0.0] * places
+    for time_s in times_s:
+        heapq.heapreplace(ends, ends[0] + time_s)
+    return max(ends)
+
+
+def reference_rate(width: int) -> float:
     """Images per second and core, straight lines through the measured widths on logarithmic axes."""
     known = sorted(REFERENCE_IMAGES_PER_S)
     pairs = list(itertools.pairwise(known))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import shlex
 import shutil
 import signal
@@ -17,6 +18,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,7 @@ from analysis.confounds import find_confounds
 from analysis.grid_text import write_grid
 from analysis.study_folder import StudyFolder, StudyFolderError
 from study import plan
+from study.calibration import Speed, SpeedKey, actual_training_s, calibrate
 from study.grid_file import SpecError, list_grids, load_grid, parse_seeds
 from study.ledger import Ledger, consolidate, open_ledger, register_trials
 from study.lock import StudyLock, StudyLockedError
@@ -35,6 +38,7 @@ from study.tracking.mirror import Mirror
 from study.tracking.mode import CHOICES, DEFAULT_PROJECT, choose_mode
 from trainable.config import FIELDS, parse_override
 from trainable.data import DataError, check_source, load_data, split_data
+from trainable.trial_state import read_state
 
 if TYPE_CHECKING:
     from analysis.study_folder import StudyInfo
@@ -65,6 +69,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--name", help="name of the study folder; default: the grid's name and the overrides")
     parser.add_argument("--plan", action="store_true", help="print what would run and what it costs; run nothing")
+    parser.add_argument(
+        "--calibrate", action="store_true", help="time a few steps here first and estimate from them; also with --plan"
+    )
     parser.add_argument(
         "--gpus-per-trial", type=float, metavar="G", help="GPUs of a trial, also a part of one (default: 0)"
     )
@@ -108,6 +115,9 @@ def main(arguments: list[str] | None = None) -> int:
     except _USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
+    except BrokenPipeError:  # the reader has seen enough, as in `--plan | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is there anything to say at the exit
+        return OK if options.plan else BAD_INPUT
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         print(
@@ -151,7 +161,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
     source = _check_source(spec, options)
     print(plan.describe_header(spec, resources, machine, options.results / spec.name))
     if options.plan:
-        _print_plan(spec, resources, machine, source)
+        _print_plan(spec, resources, machine, source, _calibrate(spec, resources, options))
         return OK
     _check_writable(options.results)
     if unused := plan.gpus_unused(machine, resources):
@@ -186,7 +196,9 @@ def _run_missing(
     lock: StudyLock, mirror: Mirror, options: argparse.Namespace, arguments: list[str],
 ) -> bool:  # fmt: skip
     """Note the attempt in study.json and run what is to run; False when the user interrupted."""
-    cost = plan.estimate_cost([state.config for state in ledger.to_run], resources)
+    missing = [replace(s.config, epochs=max(1, s.config.epochs - s.epochs_completed)) for s in ledger.to_run]
+    speeds = calibrate(missing, data, resources, plan.reference_rate) if options.calibrate else None
+    cost = plan.estimate_cost(missing, resources, speeds)
     plan.check_space(folder.path, cost)
     write_study(folder, with_attempt(study, describe_attempt(arguments, len(ledger.to_run))))
     _print_start(ledger, cost, resources)
@@ -201,6 +213,9 @@ def _run_missing(
         raise StudyFolderError(
             f"{folder.path}: removed or taken over by another driver while its trials ran; the same command starts it again"
         )
+    after = [state for state in map(read_state, map(folder.trial, (s.trial_id for s in ledger.to_run))) if state]
+    if finished and (line := plan.compare_time(cost, actual_training_s(ledger.to_run, after))):
+        print(line)
     return finished
 
 
@@ -267,10 +282,12 @@ def _build_spec(options: argparse.Namespace) -> StudySpec:
     )
 
 
-def _print_plan(spec: StudySpec, resources: TrialResources, machine: Machine, source: str) -> None:
+def _print_plan(
+    spec: StudySpec, resources: TrialResources, machine: Machine, source: str, speeds: dict[SpeedKey, Speed] | None
+) -> None:
     configs = spec.trial_configs()
     print(f"data      {source}")
-    for line in plan.describe_cost(plan.estimate_cost(configs, resources), resources, len(configs)):
+    for line in plan.describe_cost(plan.estimate_cost(configs, resources, speeds), resources, len(configs)):
         print(line)
     for line in filter(None, [plan.gpus_unused(machine, resources), *spec.reductions]):
         print(f"note      {line}")
@@ -284,6 +301,12 @@ def _print_plan(spec: StudySpec, resources: TrialResources, machine: Machine, so
                          margin=spec.equivalence_margin))  # fmt: skip
 
 
+def _calibrate(spec: StudySpec, resources: TrialResources, options: argparse.Namespace) -> dict[SpeedKey, Speed] | None:
+    if not options.calibrate:
+        return None
+    return calibrate(spec.trial_configs(), _load_data(spec, options), resources, plan.reference_rate)
+
+
 def _print_start(ledger: Ledger, cost: plan.Cost, resources: TrialResources) -> None:
     resumed = sum(state.epochs_completed > 0 for state in ledger.to_run)
     if ledger.done or resumed:
@@ -292,7 +315,7 @@ def _print_start(ledger: Ledger, cost: plan.Cost, resources: TrialResources) -> 
         )
     if cost.cpu_time_s is not None:
         print(f"this will take about {plan.format_duration(cost.cpu_time_s)} on {resources.max_concurrent} x "
-              f"{resources.cpus_per_trial} CPU, judged by the speed of the reference machine's cores")  # fmt: skip
+              f"{resources.cpus_per_trial} CPU, {plan.describe_basis(cost)}")  # fmt: skip
 
 
 def _check_run_options(options: argparse.Namespace) -> None:

@@ -1,0 +1,76 @@
+"""Calibrated plans: an epoch costs what its parts cost, trials fill the places in their order, predictions are held to account."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from study import plan
+from study.calibration import Speed, actual_training_s, calibrate, speed_key
+from study.resources import ResourceError, TrialResources
+from trainable.config import TrialConfig
+from trainable.data import load_data
+from trainable.trial_state import TrialState
+
+SPEED = Speed(step_s=0.1, measurement_s=0.5, noise_scale_s=3.0, evaluated_image_s=0.001, peak_memory_bytes=10**9)
+
+
+def test_an_epoch_costs_its_steps_measurements_noise_scale_and_evaluation() -> None:
+    config = TrialConfig(batch_size=64)  # 781 steps on 50,000 images, instruments at 0, 100, ..., 700
+    assert SPEED.epoch_s(config, 50_000, 10_000) == pytest.approx(78.1 + 8 * 0.5 + 3.0 + 10.0)
+    every_third = replace(config, noise_scale_every_epochs=3, instrument_every_steps=0)
+    assert SPEED.epoch_s(every_third, 50_000, 0) == pytest.approx(78.1 + 1.0)
+    assert SPEED.epoch_s(replace(every_third, noise_scale_every_epochs=0), 50_000, 0) == pytest.approx(78.1)
+
+
+def test_the_wall_time_is_that_of_the_places_filled_in_order() -> None:
+    config = TrialConfig(
+        dataset="synthetic", batch_size=100, train_limit=1_000, test_limit=10, epochs=2, instrument_every_steps=0,
+        noise_scale_every_epochs=0,
+    )  # fmt: skip
+    short, long = replace(config, seed=1), replace(config, epochs=6)
+    speeds = {speed_key(config): replace(SPEED, evaluated_image_s=0.0)}  # 1 s an epoch
+    cost = plan.estimate_cost([short, long, short, short], TrialResources(1, 0, 2), speeds)
+    assert cost.cpu_time_s == pytest.approx(6.0), "2, 2 and 2 s on one place, 6 s on the other"
+    assert cost.peak_memory_bytes == 2 * 10**9
+    assert "from steps timed on this machine" in plan.describe_cost(cost, TrialResources(1, 0, 2), 4)[-2]
+    assert plan.estimate_cost([short, long], TrialResources(1, 0, 1), speeds).cpu_time_s == pytest.approx(8.0)
+
+
+def test_predictions_are_held_against_what_happened() -> None:
+    cost = plan.Cost(0.0, 600.0, 0, calibrated=True)
+    assert plan.compare_time(cost, 660.0) == (
+        "training took 11 min; 10 min were predicted, from steps timed on this machine (+10%)"
+    )
+    assert plan.compare_time(cost, None) is None
+    assert plan.compare_time(plan.Cost(0.0, None, 0), 660.0) is None
+
+
+def test_the_actual_time_runs_from_the_first_start_to_the_last_end_of_this_attempt() -> None:
+    fresh = TrialState(TrialConfig(seed=0), "data")
+    resumed = TrialState(TrialConfig(seed=1), "data", wall_time_s=100.0)
+    idle = TrialState(TrialConfig(seed=2), "data", wall_time_s=50.0, ended_at="2026-01-01T00:00:00+00:00")
+    after = [
+        replace(fresh, wall_time_s=20.0, ended_at="2026-01-02T00:00:20+00:00"),  # from second 0 on
+        replace(resumed, wall_time_s=130.0, ended_at="2026-01-02T00:00:45+00:00"),  # from second 15 on
+        idle,
+    ]
+    assert actual_training_s([fresh, resumed, idle], after) == pytest.approx(45.0)
+    assert actual_training_s([idle], [idle]) is None
+
+
+def test_calibration_on_gpus_is_refused() -> None:
+    data = load_data("synthetic")
+    with pytest.raises(ResourceError, match="times CPUs only"):
+        calibrate([TrialConfig(dataset="synthetic")], data, TrialResources(1, 1, 1), plan.reference_rate)
+
+
+def test_every_kind_of_trial_is_timed_with_its_neighbours() -> None:
+    config = TrialConfig(dataset="synthetic", width=1, batch_size=256)
+    kinds = [config, replace(config, seed=5), replace(config, learning_rate=0.3), replace(config, batch_size=512)]
+    speeds = calibrate(kinds, load_data("synthetic"), TrialResources(1, 0, 2), lambda width: 500.0)
+    assert set(speeds) == {(1, 256, "fp32"), (1, 512, "fp32")}
+    for speed in speeds.values():
+        assert min(speed.step_s, speed.measurement_s, speed.noise_scale_s, speed.evaluated_image_s) > 0
+        assert speed.peak_memory_bytes > 10**8, "torch alone takes more"
