@@ -66,7 +66,7 @@ def _staging(target: Path) -> Iterator[StudyFolder]:
 
 
 def _fetch(source: str, staged: StudyFolder) -> None:
-    filesystem, root = _open(source)
+    filesystem, root = open_source(source)
     try:
         names = ["study.json", "samples.npz", *(f"{kind}.parquet" for kind in SCHEMAS)]
         found = [name for name in names if _is_file(filesystem, f"{root}/{name}")]
@@ -79,8 +79,8 @@ def _fetch(source: str, staged: StudyFolder) -> None:
         raise PullError(f"{source}: cannot be read ({_first_line(error)})") from error
 
 
-def _open(source: str) -> tuple[Any, str]:
-    """The file system of a source and the path in it."""
+def open_source(source: str) -> tuple[Any, str]:
+    """The pyarrow file system of a folder or URL, and the path in it. Errors: PullError."""
     if not _URL.match(source):
         path = Path(source).expanduser().absolute()
         if not path.is_dir():

@@ -7,18 +7,18 @@ lies in the trial's folder, so nothing of Tune's state is ever restored.
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from analysis.study_folder import StudyFolder
+from study.cluster import local_ray
 from study.lock import StudyLock
-from study.resources import Machine, ResourceError, TrialResources
+from study.resources import Machine, TrialResources
 from study.trial_runner import RunnerSettings, run_tune_trial
 from trainable.trial_state import TrialState
 
@@ -30,21 +30,6 @@ if TYPE_CHECKING:
 INTERRUPT_GRACE_S = 8.0
 _log = logging.getLogger(__name__)
 
-# Set before Ray is imported: none of its banners, boxes and default loggers between the user and the table.
-_QUIET = {
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: trials save their last epoch first
-    "TUNE_GLOBAL_CHECKPOINT_S": "60",
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
-# Ray's name for it speaks of other systems, but here too it makes a local Ray use 127.0.0.1 as the node's address, and its
-# servers then listen there alone. Without it they listen on all interfaces.
-_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -53,6 +38,7 @@ class RunOptions:
     checkpoint_interval_s: float = 30.0
     max_failures: int = 2
     trial_timeout_s: float | None = None  # without a report for so long, an attempt is ended and counts as a failure
+    max_concurrent: int | None = None  # on a cluster, where nodes that join late are used too
     verbose: bool = False
     mirror: Mirror | None = None
 
@@ -96,14 +82,7 @@ def run_trials(
 
     Errors of single trials end up in their states, never here.
     """
-    os.environ.update({name: value for name, value in {**_QUIET, **_LOOPBACK}.items() if name not in os.environ})
-    import ray
-    from ray import tune
-
-    from study.callbacks import FailureRecorder, HangWatch, InterruptionStopper, ProgressReporter, RunningTrials
-
     interruption = Interruption(lock)
-    hang_watch = HangWatch(options.trial_timeout_s)
     settings = RunnerSettings(
         study_folder=folder.path,
         driver_token=lock.token,
@@ -112,8 +91,15 @@ def run_trials(
         timing_exclusive=resources.timing_exclusive,
         checkpoint_interval_s=options.checkpoint_interval_s,
     )
-    with _signals(interruption) as set_handlers, _local_ray(ray, machine, options):
+    # A cluster was joined before its resources were shared out, and is left by who joined it.
+    own_ray = nullcontext() if machine.is_cluster else local_ray(machine, verbose=options.verbose)
+    with _signals(interruption) as set_handlers, own_ray:
+        from ray import tune
+
+        from study.callbacks import FailureRecorder, HangWatch, InterruptionStopper, ProgressReporter, RunningTrials
+
         set_handlers()  # Ray has put its own in their place
+        hang_watch = HangWatch(options.trial_timeout_s)
         trainable = tune.with_resources(
             tune.with_parameters(run_tune_trial, settings=settings, data=data),
             {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
@@ -122,7 +108,7 @@ def run_trials(
             trainable,
             param_space={"trial": tune.grid_search([describe_trial(state) for state in states])},
             tune_config=tune.TuneConfig(
-                max_concurrent_trials=resources.max_concurrent,
+                max_concurrent_trials=options.max_concurrent if machine.is_cluster else resources.max_concurrent,
                 reuse_actors=True,
                 trial_name_creator=_trial_name,
                 trial_dirname_creator=_trial_name,
@@ -170,34 +156,6 @@ def describe_trial(state: TrialState) -> dict[str, Any]:
 
 def _trial_name(trial: Any) -> str:
     return str(trial.config["trial"]["trial_id"])
-
-
-@contextmanager
-def _local_ray(ray: Any, machine: Machine, options: RunOptions) -> Iterator[None]:
-    """A Ray of our own on this machine, on loopback, without a dashboard; gone afterwards."""
-    try:
-        ray.init(
-            address="local",
-            num_cpus=machine.num_cpus,
-            num_gpus=machine.num_gpus,
-            include_dashboard=False,
-            log_to_driver=options.verbose,
-            logging_level=logging.INFO if options.verbose else logging.ERROR,
-            configure_logging=True,
-        )
-    except Exception as error:  # Ray raises the plain class where its servers take more than 30 s to start
-        ray.shutdown()
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ResourceError(f"Ray did not start ({reason}); nothing is lost, the same command goes on") from error
-    if not options.verbose:
-        for name in ("ray", "ray.train", "ray.data"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-        # Tune prints the traceback of every failed attempt; we say the reason, and the traceback is in ray/*/*/error.txt.
-        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 @contextmanager

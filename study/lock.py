@@ -42,16 +42,8 @@ class StudyLock:
     def __init__(self, study_folder: Path) -> None:
         self._path = study_folder / LOCK_FILE
         self._made_folder = False
-        self.token = secrets.token_hex(8)
-        self._content: dict[str, Any] = {
-            "host": socket.gethostname(),
-            "machine": _machine(),
-            "pid": os.getpid(),
-            "process_start": _process_start(os.getpid()),
-            "started_at": utc_now(),
-            "token": self.token,
-            "stopping": False,
-        }
+        self._content = describe_driver()
+        self.token = str(self._content["token"])
         self._writing = threading.Lock()
         self._lost = threading.Event()
         self._released = threading.Event()
@@ -68,7 +60,7 @@ class StudyLock:
     def __exit__(self, *_: object) -> None:
         self._released.set()
         self._heartbeat.join()
-        if _read(self._path).get("token") == self.token:
+        if read_lock(self._path).get("token") == self.token:
             self._path.unlink(missing_ok=True)
         for claim in self._path.parent.glob(f".{LOCK_FILE}.*.claim"):
             claim.unlink(missing_ok=True)  # ours, and those of drivers that died
@@ -86,7 +78,7 @@ class StudyLock:
         self._content["stopping"] = True
         with self._writing:
             try:
-                if not self._released.is_set() and _read(self._path).get("token") == self.token:
+                if not self._released.is_set() and read_lock(self._path).get("token") == self.token:
                     write_json(self._path, self._content)
             except OSError as error:
                 _log.warning(
@@ -102,7 +94,7 @@ class StudyLock:
         Of several drivers that see the same stale lock one creates its claim file, named after the stale lock's token,
         and keeps it as long as it works; so none of the others can take the winner's lock for the stale one.
         """
-        holder = _read(self._path)
+        holder = read_lock(self._path)
         if not self._path.exists():
             return False
         digest = hashlib.sha256(repr(holder.get("token")).encode()).hexdigest()[:16]
@@ -112,7 +104,7 @@ class StudyLock:
                 f"{self._path.parent}: another driver works on this study (host {holder.get('host', 'unknown')}, process "
                 f"{holder.get('pid', 'unknown')}, since {holder.get('started_at', 'unknown')}); wait for it or stop it"
             )
-        if _read(self._path).get("token") != holder.get("token"):
+        if read_lock(self._path).get("token") != holder.get("token"):
             claim.unlink(missing_ok=True)
             return False
         write_json(self._path, self._content)
@@ -130,7 +122,7 @@ class StudyLock:
     def _touch(self) -> bool:
         """Give the lock file the file system's time now; False where it is not there or not ours any more."""
         try:
-            if _read(self._path).get("token") != self.token:
+            if read_lock(self._path).get("token") != self.token:
                 return False
             os.utime(self._path)
         except OSError as error:
@@ -138,15 +130,38 @@ class StudyLock:
         return True
 
 
+def describe_driver() -> dict[str, Any]:
+    """What the lock of a new driver says: who it is, a token of its own, and that its trials are to run."""
+    return {
+        "host": socket.gethostname(),
+        "machine": _machine(),
+        "pid": os.getpid(),
+        "process_start": _process_start(os.getpid()),
+        "started_at": utc_now(),
+        "token": secrets.token_hex(8),
+        "stopping": False,
+    }
+
+
 def watch_lock(study_folder: Path, token: str, stop: threading.Event, interval_s: float = 0.5) -> Callable[[], None]:
-    """Set `stop` as soon as the driver with `token` is stopping or gone; returns a function that ends the watch."""
+    """`watch_driver` of the lock in a study folder."""
+    return watch_driver(lambda: read_lock(study_folder / LOCK_FILE), token, stop, interval_s)
+
+
+def watch_driver(
+    read: Callable[[], dict[str, Any]], token: str, stop: threading.Event, interval_s: float = 0.5
+) -> Callable[[], None]:
+    """Set `stop` as soon as what is read says that the driver with `token` is stopping or gone.
+
+    `read` returns the content of its lock, empty where there is none. Returns a function that ends the watch.
+    """
     ended = threading.Event()
 
     def watch() -> None:
         missed = 0
         while not ended.wait(interval_s):
-            content = _read(study_folder / LOCK_FILE)
-            ours = content.get("token") == token and _has_process(content) is not False
+            content = read()
+            ours = content.get("token") == token and has_process(content) is not False
             missed = 0 if ours else missed + 1
             if missed == _MISSES_ALLOWED or (ours and content.get("stopping") is not False):
                 stop.set()
@@ -172,11 +187,11 @@ def _create_exclusively(path: Path, content: str = "") -> bool:
 
 
 def _is_stale(holder: dict[str, Any], path: Path) -> bool:
-    alive = _has_process(holder)
+    alive = has_process(holder)
     return _age_s(path) > STALE_AFTER_S if alive is None else not alive
 
 
-def _has_process(holder: dict[str, Any]) -> bool | None:
+def has_process(holder: dict[str, Any]) -> bool | None:
     """Whether the process that wrote the lock lives; None where this machine cannot know."""
     pid, start = holder.get("pid"), holder.get("process_start")
     if holder.get("machine") != _machine() or not isinstance(pid, int) or not isinstance(start, str):
@@ -215,7 +230,7 @@ def _process_start(pid: int) -> str | None:
     return None if fields[0] == "Z" else fields[19]
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_lock(path: Path) -> dict[str, Any]:
     """The lock's content; an unreadable or half-written one counts as held by nobody known."""
     for _ in range(3):
         try:

@@ -80,6 +80,8 @@ def describe_header(spec: StudySpec, resources: TrialResources, machine: Machine
     data = sorted({f"{dataset[c.dataset]} {_epoch_images(c)[0]:,}/{_epoch_images(c)[1]:,}" for c in configs})
     models = sorted({f"ResNet18 {_parameters(c.width) / 1e6:.1f} M" for c in configs})
     where = f"{resources.gpus_per_trial:g} GPU a trial" if resources.gpus_per_trial else f"{machine.num_cpus} CPU cores"
+    if machine.is_cluster:
+        where += f" on {sum(node.count for node in machine.nodes)} nodes"
     seeds = f"{len(spec.seeds)} seed{'s' if len(spec.seeds) > 1 else ''}"
     cells = f"{len(spec.cells)} cell{'s' if len(spec.cells) > 1 else ''}"
     return "   ".join(

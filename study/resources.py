@@ -19,11 +19,26 @@ class ResourceError(ValueError):
 
 
 @dataclass(frozen=True)
-class Machine:
-    """CPUs this process may use and GPUs that are visible to it."""
+class Node:
+    """What so many nodes of a cluster offer each."""
 
     num_cpus: int
     num_gpus: int
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Machine:
+    """CPUs this process may use and GPUs that are visible to it, or all that the nodes of a Ray cluster have."""
+
+    num_cpus: int
+    num_gpus: int
+    nodes: tuple[Node, ...] = ()  # of a joined cluster; empty: this machine alone
+
+    @property
+    def is_cluster(self) -> bool:
+        """True for a cluster that was joined."""
+        return bool(self.nodes)
 
 
 @dataclass(frozen=True)
@@ -57,7 +72,7 @@ def inspect_machine() -> Machine:
 def divide_resources(
     machine: Machine, num_trials: int, *, gpus_per_trial: float | None = None, max_concurrent: int | None = None
 ) -> TrialResources:
-    """Share the machine among `num_trials` trials; the same answer whenever the same study is started again.
+    """Share the machine, or the nodes of a cluster, among `num_trials` trials; the same answer for the same question.
 
     Errors: ResourceError when a trial asks for more than there is.
     """
@@ -66,8 +81,37 @@ def divide_resources(
         raise ResourceError(f"--gpus-per-trial {gpus:g}: give 0, a part of one GPU such as 0.5, or a whole number")
     if max_concurrent is not None and max_concurrent < 1:
         raise ResourceError(f"--max-concurrent {max_concurrent}: at least one trial must run at a time")
+    if machine.is_cluster:
+        return _divide_cluster(machine.nodes, num_trials, gpus, max_concurrent)
     if gpus > machine.num_gpus:
         raise ResourceError(f"--gpus-per-trial {gpus:g}: {machine.num_gpus} GPUs are visible here")
     places = int(machine.num_gpus / gpus + 1e-9) if gpus else machine.num_cpus
     concurrent = max(1, min(places, machine.num_cpus, num_trials, max_concurrent or places))
     return TrialResources(max(1, machine.num_cpus // concurrent), gpus, concurrent)
+
+
+def _divide_cluster(
+    nodes: tuple[Node, ...], num_trials: int, gpus: float, max_concurrent: int | None
+) -> TrialResources:
+    """As many CPUs for a trial as leave room for all that are to run at once, and as any node that fits can give it.
+
+    `max_concurrent` is what the nodes offer now; more nodes may join.
+    """
+    fitting = [node for node in nodes if node.num_cpus >= 1 and node.num_gpus >= gpus]
+    if not fitting:
+        asked = f"--gpus-per-trial {gpus:g}: no node of the cluster has so many GPUs" if gpus else "no node has a CPU"
+        offers = ", ".join(f"{node.count} x {node.num_cpus} CPU {node.num_gpus} GPU" for node in nodes)
+        raise ResourceError(f"{asked}; its nodes are {offers}")
+    wanted = min(num_trials, max_concurrent or num_trials, _count_places(fitting, gpus, 1))
+    most = min(node.num_cpus for node in fitting)
+    cpus = next(cpus for cpus in range(most, 0, -1) if _count_places(fitting, gpus, cpus) >= wanted)
+    places = _count_places(fitting, gpus, cpus)
+    return TrialResources(cpus, gpus, max(1, min(places, num_trials, max_concurrent or places)))
+
+
+def _count_places(nodes: list[Node], gpus: float, cpus: int) -> int:
+    """How many trials fit on the nodes at the same time."""
+    return sum(
+        node.count * min(node.num_cpus // cpus, int(node.num_gpus / gpus + 1e-9) if gpus else node.num_cpus)
+        for node in nodes
+    )

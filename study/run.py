@@ -27,9 +27,11 @@ from analysis.grid_text import write_grid
 from analysis.study_folder import StudyFolder, StudyFolderError
 from study import plan
 from study.calibration import Speed, SpeedKey, actual_training_s, calibrate
+from study.cluster import ClusterError, joined_cluster
 from study.grid_file import SpecError, list_grids, load_grid, parse_seeds
 from study.ledger import Ledger, consolidate, open_ledger, register_trials
 from study.lock import StudyLock, StudyLockedError
+from study.node_probe import check_nodes
 from study.repair import check_links, repair_study, write_study
 from study.resources import Machine, ResourceError, TrialResources, divide_resources, inspect_machine
 from study.spec import StudySpec, build_spec
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 
 _USER_ERRORS = (
     SpecError, DataError, ResourceError, StudyFolderError, IncomparableError, StudyLockedError, plan.NoSpaceError,
+    ClusterError,
 )  # fmt: skip
 OK, BAD_INPUT, SOME_FAILED, INTERRUPTED = 0, 2, 3, 130
 
@@ -72,6 +75,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--calibrate", action="store_true", help="time a few steps here first and estimate from them; also with --plan"
     )
+    parser.add_argument(
+        "--address", metavar="auto|HOST:PORT",
+        help="run the trials on this running Ray cluster; --results must then be on storage that its nodes share",
+    )  # fmt: skip
     parser.add_argument(
         "--gpus-per-trial", type=float, metavar="G", help="GPUs of a trial, also a part of one (default: 0)"
     )
@@ -152,7 +159,21 @@ def _terminable() -> Iterator[None]:
 def _run(options: argparse.Namespace, arguments: list[str]) -> int:
     spec = _build_spec(options)
     _check_run_options(options)
-    machine = inspect_machine()
+    with _machine(options) as machine:
+        return _run_on(machine, spec, options, arguments)
+
+
+@contextmanager
+def _machine(options: argparse.Namespace) -> Iterator[Machine]:
+    """What the trials run on: this machine, or the cluster at --address for as long as they run."""
+    if options.address is None:
+        yield inspect_machine()
+        return
+    with joined_cluster(options.address, verbose=options.verbose) as machine:
+        yield machine
+
+
+def _run_on(machine: Machine, spec: StudySpec, options: argparse.Namespace, arguments: list[str]) -> int:
     resources = divide_resources(
         machine, len(spec.trial_configs()),
         gpus_per_trial=options.gpus_per_trial, max_concurrent=options.max_concurrent,
@@ -196,6 +217,8 @@ def _run_missing(
     lock: StudyLock, mirror: Mirror, options: argparse.Namespace, arguments: list[str],
 ) -> bool:  # fmt: skip
     """Note the attempt in study.json and run what is to run; False when the user interrupted."""
+    if machine.is_cluster:
+        check_nodes(folder.path, lock.token)
     missing = [replace(s.config, epochs=max(1, s.config.epochs - s.epochs_completed)) for s in ledger.to_run]
     speeds = calibrate(missing, data, resources, plan.reference_rate) if options.calibrate else None
     cost = plan.estimate_cost(missing, resources, speeds)
@@ -234,8 +257,9 @@ def _run_trials(
     write_samples(folder, data)
     shown = sorted((*ledger.done, *ledger.left_failed, *ledger.to_run), key=lambda state: state.config.seed)
     run_options = RunOptions(
-        options.checkpoint_interval, options.max_failures, options.trial_timeout, verbose=options.verbose, mirror=mirror
-    )
+        options.checkpoint_interval, options.max_failures, options.trial_timeout,
+        max_concurrent=options.max_concurrent, verbose=options.verbose, mirror=mirror,
+    )  # fmt: skip
     with ThreadPoolExecutor(1) as background:  # counting FLOPs imports for seconds, in which Ray starts
         counted = background.submit(write_model_tables, folder, {state.config.width for state in ledger.to_run})
         with Progress(Console(), shown, study.factors, resources.max_concurrent) as progress:

@@ -1,0 +1,93 @@
+"""Before the first trial: can every node of a cluster run trials of this study? Names the node that cannot, and why.
+
+Each node imports this program, says its versions, reads the driver's lock in the study folder and writes a file there,
+which the driver reads. A node that joins later is held to the same by its first trial (`require_study_folder`).
+"""
+
+from __future__ import annotations
+
+import platform
+import secrets
+import socket
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from study.cluster import ClusterError, list_nodes
+from study.lock import LOCK_FILE, read_lock
+
+_ANSWERED_WITHIN_S = 60.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one node says; `problem` is None where its trials could read and write the study folder."""
+
+    host: str
+    versions: str
+    problem: str | None
+
+
+def check_nodes(study_folder: Path, driver_token: str) -> None:
+    """Probe all nodes that are alive. Errors: ClusterError naming the first node that cannot run trials."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    names = {node["NodeID"]: str(node["NodeManagerHostname"]) for node in list_nodes()}
+    probe = ray.remote(num_cpus=0, max_retries=0)(probe_node)
+    files = {node: study_folder / f".probe-{secrets.token_hex(8)}" for node in names}
+    asked = {
+        node: probe.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
+            study_folder, driver_token, files[node].name
+        )
+        for node in names
+    }
+    try:
+        ray.wait(list(asked.values()), num_returns=len(asked), timeout=_ANSWERED_WITHIN_S)
+        for node, answer in asked.items():
+            try:
+                _check_answer(ray.get(answer, timeout=0), files[node])
+            except ray.exceptions.GetTimeoutError:
+                raise ClusterError(f"node {names[node]} does not answer within {_ANSWERED_WITHIN_S:g} s") from None
+            except ray.exceptions.RayError as error:
+                reason = str(error).strip().splitlines()[-1][:300]
+                raise ClusterError(f"node {names[node]} cannot run this program ({reason})") from error
+    finally:
+        for path in files.values():
+            path.unlink(missing_ok=True)
+
+
+def probe_node(study_folder: Path, driver_token: str, file_name: str) -> Answer:
+    """Runs on a node: see that the study folder is the driver's, and leave a file with the host's name there."""
+    try:
+        require_study_folder(study_folder, driver_token)
+        (study_folder / file_name).write_text(socket.gethostname())
+        problem = None
+    except OSError as error:
+        problem = str(error)
+    return Answer(socket.gethostname(), versions(), problem)
+
+
+def versions() -> str:
+    """What must be the same on all nodes for trials to be comparable."""
+    return f"Python {platform.python_version()}, torch {metadata.version('torch')}"
+
+
+def require_study_folder(study_folder: Path, driver_token: str) -> None:
+    """Raise OSError where the study folder, as this node sees it, is not the one that the driver works in."""
+    if read_lock(study_folder / LOCK_FILE).get("token") != driver_token:
+        raise OSError(
+            f"node {socket.gethostname()} does not see the driver's study folder at {study_folder}: --results must be on "
+            "storage that all nodes share"
+        )
+
+
+def _check_answer(answer: Answer, file: Path) -> None:
+    if answer.versions != versions():
+        raise ClusterError(f"node {answer.host} has {answer.versions}, this driver {versions()}; they must be the same")
+    if answer.problem is not None:
+        raise ClusterError(answer.problem)
+    if not file.is_file() or file.read_text() != answer.host:
+        raise ClusterError(
+            f"what node {answer.host} wrote into {file.parent} is not seen here: --results must be on storage that all nodes share"
+        )
