@@ -19,11 +19,13 @@ from analysis.study_folder import StudyFolder
 from study.cluster import local_ray
 from study.lock import StudyLock
 from study.resources import Machine, TrialResources
-from study.trial_runner import RunnerSettings, run_tune_trial
+from study.trial_runner import RunnerSettings, describe_trial, run_tune_trial
 from trainable.trial_state import TrialState
 
 if TYPE_CHECKING:
     from study.progress import Progress
+    from study.search_journal import SearchJournal
+    from study.searcher import JournalSearcher
     from study.tracking.mirror import Mirror
     from trainable.image_data import ImageData
 
@@ -77,8 +79,9 @@ def run_trials(
     lock: StudyLock,
     progress: Progress,
     options: RunOptions,
+    journal: SearchJournal | None = None,
 ) -> bool:
-    """Run `states` as one Tune experiment; False when the user interrupted it.
+    """Run `states` as one Tune experiment, or what `journal` suggests; False when the user interrupted it.
 
     Errors of single trials end up in their states, never here.
     """
@@ -100,15 +103,20 @@ def run_trials(
 
         set_handlers()  # Ray has put its own in their place
         hang_watch = HangWatch(options.trial_timeout_s)
+        searcher = None if journal is None else _build_searcher(journal, folder, progress, interruption)
+        # On a cluster Tune fills the places by itself, but a sampler is to know how many trials are under way.
+        concurrent = options.max_concurrent if machine.is_cluster and journal is None else resources.max_concurrent
         trainable = tune.with_resources(
             tune.with_parameters(run_tune_trial, settings=settings, data=data),
             {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
         )
         tuner = tune.Tuner(
             trainable,
-            param_space={"trial": tune.grid_search([describe_trial(state) for state in states])},
+            param_space={} if journal else {"trial": tune.grid_search([describe_trial(state) for state in states])},
             tune_config=tune.TuneConfig(
-                max_concurrent_trials=options.max_concurrent if machine.is_cluster else resources.max_concurrent,
+                search_alg=searcher,
+                num_samples=-1 if journal else 1,
+                max_concurrent_trials=concurrent,
                 reuse_actors=True,
                 trial_name_creator=_trial_name,
                 trial_dirname_creator=_trial_name,
@@ -136,6 +144,14 @@ def run_trials(
     return interruption.requested_at is None
 
 
+def _build_searcher(
+    journal: SearchJournal, folder: StudyFolder, progress: Progress, interruption: Interruption
+) -> JournalSearcher:
+    from study.searcher import JournalSearcher
+
+    return JournalSearcher(journal, folder, progress, lambda: interruption.requested_at is not None)
+
+
 def _mirror_callbacks(mirror: Mirror | None) -> list[Any]:
     """The W&B callback where there is something to mirror to. After FailureRecorder: it asks for the trial's status."""
     if mirror is None or not mirror.started:
@@ -147,11 +163,6 @@ def _mirror_callbacks(mirror: Mirror | None) -> list[Any]:
     except Exception as error:  # noqa: BLE001 - whatever is wrong with an installed wandb, trials do not need it
         mirror.warn(f"wandb cannot be used ({error})")
         return []
-
-
-def describe_trial(state: TrialState) -> dict[str, Any]:
-    """What Tune carries as a trial's configuration, under the key 'trial'."""
-    return {"trial_id": state.trial_id, "config": state.config.to_dict()}
 
 
 def _trial_name(trial: Any) -> str:

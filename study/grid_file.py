@@ -6,6 +6,7 @@
     [[cells]]                          explicit cells, with an optional label
     [[published]]                      cell = { field = value }, and published values of cell metrics
     [analysis]                         equivalence_margin = 0.005
+    [search]                           see search_spec.py; [[cells]] are then what the search starts from
 
 The shipped ones lie in study/grids. Every error is a SpecError: one line that says what is wrong and what to do.
 Imports neither torch nor Ray.
@@ -24,10 +25,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from study.search_spec import SearchSpec, parse_search
 from trainable.config import check_field_name
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,127}")
-_TOP_LEVEL = ("name", "title", "seeds", "base", "grid", "cells", "published", "analysis")
+_TOP_LEVEL = ("name", "title", "seeds", "base", "grid", "cells", "published", "analysis", "search")
 MAX_TRIALS = 100_000
 
 
@@ -46,6 +48,7 @@ class Grid:
     cells: tuple[dict[str, Any], ...]  # fields of each cell, with an optional 'label'
     published: tuple[dict[str, Any], ...] = ()
     analysis: dict[str, Any] = field(default_factory=dict)
+    search: SearchSpec | None = None
 
 
 def list_grids() -> list[str]:
@@ -122,6 +125,9 @@ def _parse_grid(content: dict[str, Any]) -> Grid:
     if "seed" in base:
         raise ValueError("seed does not belong in [base]; use seeds = [...]")
     cells = (*_product(content.get("grid", {})), *(_explicit_cell(cell) for cell in content.get("cells", [])))
+    search = _search(content) if "search" in content else None
+    if not cells and search:
+        cells = ({"label": "defaults"},)  # the one configuration that the search starts from
     if not cells:
         raise ValueError("no cells: give [grid] with lists of values, or [[cells]]")
     return Grid(
@@ -132,7 +138,21 @@ def _parse_grid(content: dict[str, Any]) -> Grid:
         cells=cells,
         published=tuple(_published_entry(entry, cells) for entry in content.get("published", [])),
         analysis=_analysis(content.get("analysis", {})),
+        search=search,
     )
+
+
+def _search(content: dict[str, Any]) -> SearchSpec:
+    search = parse_search(content["search"])
+    if both := [name for name in content.get("grid", {}) if name in search.space]:
+        raise ValueError(f"{both[0]} is in [grid] and in [search.space]; a field is either enumerated or searched")
+    if "grid" in content:
+        raise ValueError("[grid] and [search] do not go together: put what the search starts from into [[cells]]")
+    if search.confirmation_seeds is not None and "seeds" in content:
+        raise ValueError(
+            "seeds and [search] confirmation_seeds are both given; a search uses one of them, remove the other"
+        )
+    return search
 
 
 def _product(axes: dict[str, Any]) -> list[dict[str, Any]]:

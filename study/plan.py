@@ -12,14 +12,15 @@ from pathlib import Path
 
 from study.calibration import Speed, SpeedKey, speed_key
 from study.resources import Machine, TrialResources
-from study.spec import StudySpec
+from study.search_space import max_epochs
+from study.search_spec import expected_epochs
+from study.spec import NOMINAL_TRAIN_IMAGES, StudySpec
 from trainable.config import TrialConfig
 
 # Training images per second and CPU core at some widths, measured by tests/benchmarks/training.py on the project's
 # reference machine (docs/benchmarks.md). Other machines differ; the live table corrects the estimate from the first epoch on.
 REFERENCE_IMAGES_PER_S = {8: 650.0, 16: 250.0, 32: 75.0, 64: 20.0}
 EVALUATION_COST = 1 / 3  # of a training image: the forward pass alone
-_TRAIN_IMAGES = {"cifar10": 50_000, "synthetic": 10_000}
 _TEST_IMAGES = {"cifar10": 10_000, "synthetic": 2_000}
 _FLOPS_PER_IMAGE_WIDTH_64 = 3_328_997_376  # forward and backward, two per multiply-accumulate
 _PARAMETERS_WIDTH_64 = 11_173_962
@@ -126,6 +127,46 @@ def compare_time(cost: Cost, actual_s: float | None) -> str | None:
     )
 
 
+def estimate_search(spec: StudySpec, resources: TrialResources) -> tuple[Cost, float]:
+    """The cost of all searched trials without pruning, and the share of their epochs that pruning is expected to leave."""
+    assert spec.search is not None
+    epochs = max_epochs(spec.search.space, spec.search_base)
+    config = TrialConfig.from_dict({**spec.search_base, "epochs": epochs})
+    share = expected_epochs(epochs) / epochs if spec.search.pruner == "asha" else 1.0
+    return estimate_cost([config] * (spec.search.trials or 1), resources), share
+
+
+def describe_search(spec: StudySpec, resources: TrialResources) -> list[str]:
+    """What a search would do, one line each."""
+    search = spec.search
+    assert search is not None
+    cost, share = estimate_search(spec, resources)
+    epochs, trials = max_epochs(search.space, spec.search_base), search.trials
+    count = f"at most {trials} trials of {epochs} epochs" if trials else f"trials of {epochs} epochs (cost: of each)"
+    pruned = f", about {share:.0%} of these epochs with {search.pruner} pruning" if search.pruner == "asha" else ""
+    time = (
+        "not estimated on a GPU"
+        if cost.cpu_time_s is None
+        else f"about {format_duration(cost.cpu_time_s)} without pruning"
+    )
+    confirmed = [TrialConfig.from_dict({**spec.cells[0].config, "seed": 0})] * (
+        (search.top_k + len(spec.cells)) * len(spec.seeds)
+    )
+    return [
+        f"search    {search.sampler}, seed {search.seed}, {' and '.join(search.objectives)} on {spec.search_base['validation_size']:,} "
+        f"held-out training images; ends after {search.describe_budget()}",
+        f"          {count}{pruned}; {len(spec.enqueued)} configurations that are known are tried first",
+        f"          {format_flops(cost.train_flops)} at most, {time}",
+        *(f"          {name}: {domain}" for name, domain in search.space.items()),
+        f"confirm   at most {len(confirmed)} trials on the full training set: the best {search.top_k} and {len(spec.cells)} known "
+        f"configurations x {len(spec.seeds)} fresh seeds; only these are tested",
+        *(
+            f"          {line}"
+            for line in describe_cost(estimate_cost(confirmed, resources), resources, len(confirmed))
+        ),
+    ]
+
+
 def describe_trials(spec: StudySpec) -> list[str]:
     """The trials as aligned lines, all cells of each seed; long studies are cut."""
     names = [_short(name) for name in ("batch_size", "learning_rate", *_other_factors(spec))]
@@ -150,7 +191,7 @@ def gpus_unused(machine: Machine, resources: TrialResources) -> str | None:
 
 def nominal_train_images(config: TrialConfig) -> int:
     """Images of the whole training set, before limits, as far as known without reading the data."""
-    return _TRAIN_IMAGES[config.dataset]
+    return NOMINAL_TRAIN_IMAGES[config.dataset]
 
 
 def format_duration(seconds: float) -> str:
@@ -199,7 +240,7 @@ def reference_rate(width: int) -> float:
 
 def _epoch_images(config: TrialConfig) -> tuple[int, int]:
     """Training and test images of an epoch, as far as known without reading the data."""
-    train = min(config.train_limit or math.inf, _TRAIN_IMAGES[config.dataset]) - config.validation_size
+    train = min(config.train_limit or math.inf, NOMINAL_TRAIN_IMAGES[config.dataset]) - config.validation_size
     test = (
         min(math.inf if config.test_limit is None else config.test_limit, _TEST_IMAGES[config.dataset])
         + config.validation_size

@@ -63,6 +63,10 @@ class Progress:
         if self._live:
             self._live.stop()
 
+    def add(self, state: TrialState) -> None:
+        """A trial joins the study."""
+        self._rows[state.trial_id] = Row(state, "waiting", state.epochs_completed)
+
     def start(self, trial_id: str) -> None:
         """The trial got its place."""
         self._rows[trial_id].status = "running"
@@ -113,7 +117,7 @@ class Progress:
 
     def _cells(self, row: Row) -> list[str]:
         config = row.state.config
-        head = [*(f"{getattr(config, f)}" for f in self._factors), str(config.seed)]
+        head = [*(_text(getattr(config, f)) for f in self._factors), str(config.seed)]
         epoch = f"{row.epoch}/{config.epochs}" if row.status == "running" else row.status
         if row.latest is None:
             return [*head, epoch, "", "", "", "", "", ""]
@@ -133,7 +137,7 @@ class Progress:
         )
 
     def _name(self, row: Row) -> str:
-        values = "  ".join(f"{_SHORT.get(f, f)} {getattr(row.state.config, f)}" for f in self._factors)
+        values = "  ".join(f"{_SHORT.get(f, f)} {_text(getattr(row.state.config, f))}" for f in self._factors)
         return f"{time.strftime('%H:%M:%S')}  {values}  seed {row.state.config.seed}"
 
     def _summary(self) -> str:
@@ -147,6 +151,10 @@ class Progress:
         left_s = [row.left_s or (row.state.config.epochs - row.epoch) * mean_s for row in open_rows]
         total_s = max([sum(left_s) / self._max_concurrent, *left_s], default=0.0)
         return f"{done} of {len(rows)} trials done, {_clock(total_s)} left"
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _scores(row: Row) -> tuple[str, str]:

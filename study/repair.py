@@ -22,7 +22,7 @@ STUDY_COPY = "study.copy.json"
 
 
 def check_links(folder: StudyFolder) -> None:
-    """Refuse a study folder in which a folder to be written is a link: it could lead anywhere. Errors: StudyFolderError."""
+    """Refuse a study folder in which a place to be written is a link: it could lead anywhere. Errors: StudyFolderError."""
     trials = folder.trials.iterdir() if folder.trials.is_dir() else ()
     for path in (
         folder.path,
@@ -32,6 +32,7 @@ def check_links(folder: StudyFolder) -> None:
         folder.tables,
         folder.figures,
         folder.path / "wandb",
+        folder.search_journal,
         *trials,
     ):
         if path.is_symlink():

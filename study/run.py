@@ -34,6 +34,7 @@ from study.lock import StudyLock, StudyLockedError
 from study.node_probe import check_nodes
 from study.repair import check_links, repair_study, write_study
 from study.resources import Machine, ResourceError, TrialResources, divide_resources, inspect_machine
+from study.search_space import list_corners
 from study.spec import StudySpec, build_spec
 from study.study_record import IncomparableError, build_study, describe_attempt, extend_study, with_attempt
 from study.tracking.mirror import Mirror
@@ -44,6 +45,7 @@ from trainable.trial_state import read_state
 
 if TYPE_CHECKING:
     from analysis.study_folder import StudyInfo
+    from study.driver import RunOptions
     from trainable.image_data import ImageData
 
 _USER_ERRORS = (
@@ -71,6 +73,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--results", type=Path, default=Path("results"), metavar="DIR", help="parent of the study folder"
     )
     parser.add_argument("--name", help="name of the study folder; default: the grid's name and the overrides")
+    parser.add_argument(
+        "--search", choices=("optuna", "none"), help="search the ranges of the grid; none: run its cells only"
+        " (default: search where the grid has [search])",
+    )  # fmt: skip
+    parser.add_argument(
+        "--trials", type=int, metavar="N", help="searched trials in all; more than before extends a search"
+    )
     parser.add_argument("--plan", action="store_true", help="print what would run and what it costs; run nothing")
     parser.add_argument(
         "--calibrate", action="store_true", help="time a few steps here first and estimate from them; also with --plan"
@@ -175,9 +184,11 @@ def _machine(options: argparse.Namespace) -> Iterator[Machine]:
 
 def _run_on(machine: Machine, spec: StudySpec, options: argparse.Namespace, arguments: list[str]) -> int:
     resources = divide_resources(
-        machine, len(spec.trial_configs()),
+        machine, spec.search.trials or machine.num_cpus if spec.search else len(spec.trial_configs()),
         gpus_per_trial=options.gpus_per_trial, max_concurrent=options.max_concurrent,
     )  # fmt: skip
+    if spec.search is not None:
+        _check_search(spec, options, machine, resources)
     folder = StudyFolder(options.results / spec.name)
     source = _check_source(spec, options)
     print(plan.describe_header(spec, resources, machine, options.results / spec.name))
@@ -195,8 +206,13 @@ def _run_on(machine: Machine, spec: StudySpec, options: argparse.Namespace, argu
         _repair(folder)
         if folder.exists():
             study = extend_study(folder.read_study(), study, accept_changes=options.accept_changes)
-        retry = options.retry_failed == "yes"
-        ledger = open_ledger(folder, spec.trial_configs(), data.fingerprint, retry_failed=retry)
+        if spec.search is not None:
+            found = _search(spec, study, data, folder, machine, resources, lock, mirror, options, arguments)
+            if found is None:
+                return INTERRUPTED
+            study, spec = found
+        retry, role = options.retry_failed == "yes", "confirmation" if spec.search else "grid"
+        ledger = open_ledger(folder, spec.trial_configs(), data.fingerprint, retry_failed=retry, role=role)
         if not ledger.to_run:
             print(f"nothing to run: {len(ledger.done)} of {ledger.total} trials are done")
         elif not _run_missing(study, ledger, data, folder, machine, resources, lock, mirror, options, arguments):
@@ -205,6 +221,46 @@ def _run_on(machine: Machine, spec: StudySpec, options: argparse.Namespace, argu
         status = _report(folder, ledger)
         mirror.finish()
         return status
+
+
+def _search(
+    spec: StudySpec, study: StudyInfo, data: ImageData, folder: StudyFolder, machine: Machine, resources: TrialResources,
+    lock: StudyLock, mirror: Mirror, options: argparse.Namespace, arguments: list[str],
+) -> tuple[StudyInfo, StudySpec] | None:  # fmt: skip
+    """Search until the budget is spent; the study with the winners as cells, None when it ended before that."""
+    from study.search import add_winners, describe_end, describe_start, run_search
+    from study.search_journal import SearchJournal
+
+    journal = SearchJournal(folder, spec, data.fingerprint)
+    if not journal.over:
+        if machine.is_cluster:
+            check_nodes(folder.path, lock.token)
+        plan.check_space(folder.path, plan.estimate_search(spec, resources)[0])
+        write_study(folder, with_attempt(study, describe_attempt(arguments, journal.num_to_run)))
+        print(describe_start(journal, spec, resources))
+        mirror.start()
+        run_search(journal, spec, data, folder, machine, resources, lock, _run_options(options, mirror))
+        _check_kept(folder, lock)
+        consolidate(folder)
+    print(describe_end(journal, width=shutil.get_terminal_size((120, 24)).columns))
+    if not journal.over:
+        print(f"the search is not over; every finished epoch is kept, and this goes on:\n  {_command(arguments)}")
+        return None
+    found = add_winners(spec, journal)
+    known = folder.read_study()
+    return extend_study(known, build_study(found, data, machine, resources), accept_changes=True), found
+
+
+def _check_search(spec: StudySpec, options: argparse.Namespace, machine: Machine, resources: TrialResources) -> None:
+    from study.search import check_budget, check_workers
+
+    assert spec.search is not None
+    if options.calibrate and options.plan:
+        raise SpecError(
+            "--calibrate: the plan of a search cannot be timed yet, its trials differ in speed; leave it out"
+        )
+    check_workers(options.max_concurrent, machine, resources)
+    check_budget(spec.search, resources)
 
 
 def _repair(folder: StudyFolder) -> None:
@@ -225,21 +281,35 @@ def _run_missing(
     plan.check_space(folder.path, cost)
     write_study(folder, with_attempt(study, describe_attempt(arguments, len(ledger.to_run))))
     _print_start(ledger, cost, resources)
-    mirror.start()
+    if not mirror.started:
+        mirror.start()
     try:
         finished = _run_trials(study, ledger, data, folder, machine, resources, lock, mirror, options)
     except OSError:
         if folder.exists():
             raise
         finished = False
-    if lock.lost or not folder.exists():
-        raise StudyFolderError(
-            f"{folder.path}: removed or taken over by another driver while its trials ran; the same command starts it again"
-        )
+    _check_kept(folder, lock)
     after = [state for state in map(read_state, map(folder.trial, (s.trial_id for s in ledger.to_run))) if state]
     if finished and (line := plan.compare_time(cost, actual_training_s(ledger.to_run, after))):
         print(line)
     return finished
+
+
+def _check_kept(folder: StudyFolder, lock: StudyLock) -> None:
+    if lock.lost or not folder.exists():
+        raise StudyFolderError(
+            f"{folder.path}: removed or taken over by another driver while its trials ran; the same command starts it again"
+        )
+
+
+def _run_options(options: argparse.Namespace, mirror: Mirror) -> RunOptions:
+    from study.driver import RunOptions
+
+    return RunOptions(
+        options.checkpoint_interval, options.max_failures, options.trial_timeout,
+        max_concurrent=options.max_concurrent, verbose=options.verbose, mirror=mirror,
+    )  # fmt: skip
 
 
 def _run_trials(
@@ -250,20 +320,18 @@ def _run_trials(
     from rich.console import Console
 
     from study.artifacts import write_model_tables, write_samples
-    from study.driver import RunOptions, run_trials
+    from study.driver import run_trials
     from study.progress import Progress
 
     register_trials(folder, ledger.to_run)
     write_samples(folder, data)
     shown = sorted((*ledger.done, *ledger.left_failed, *ledger.to_run), key=lambda state: state.config.seed)
-    run_options = RunOptions(
-        options.checkpoint_interval, options.max_failures, options.trial_timeout,
-        max_concurrent=options.max_concurrent, verbose=options.verbose, mirror=mirror,
-    )  # fmt: skip
     with ThreadPoolExecutor(1) as background:  # counting FLOPs imports for seconds, in which Ray starts
         counted = background.submit(write_model_tables, folder, {state.config.width for state in ledger.to_run})
         with Progress(Console(), shown, study.factors, resources.max_concurrent) as progress:
-            finished = run_trials(folder, ledger.to_run, data, machine, resources, lock, progress, run_options)
+            finished = run_trials(
+                folder, ledger.to_run, data, machine, resources, lock, progress, _run_options(options, mirror)
+            )
         counted.result()
     return finished
 
@@ -303,6 +371,8 @@ def _build_spec(options: argparse.Namespace) -> StudySpec:
         seeds=None if options.seeds is None else parse_seeds(options.seeds),
         overrides=overrides,
         defaults={"precision": "bf16" if options.gpus_per_trial else "fp32"},
+        trials=options.trials,
+        searching={"optuna": True, "none": False}.get(options.search or ""),
     )
 
 
@@ -311,6 +381,9 @@ def _print_plan(
 ) -> None:
     configs = spec.trial_configs()
     print(f"data      {source}")
+    if spec.search is not None:
+        print("\n".join(plan.describe_search(spec, resources)))
+        return
     for line in plan.describe_cost(plan.estimate_cost(configs, resources, speeds), resources, len(configs)):
         print(line)
     for line in filter(None, [plan.gpus_unused(machine, resources), *spec.reductions]):
@@ -362,7 +435,8 @@ def _check_source(spec: StudySpec, options: argparse.Namespace) -> str:
 def _load_data(spec: StudySpec, options: argparse.Namespace) -> ImageData:
     data = load_data(spec.cells[0].config["dataset"], options.data)
     try:
-        for config in spec.trial_configs()[: len(spec.cells)]:
+        corners = list_corners(spec.search.space, spec.search_base) if spec.search else []
+        for config in (*spec.trial_configs()[: len(spec.cells)], *corners):
             split_data(data, config)  # refuses limits that this data cannot meet, before any trial starts
     except ValueError as error:
         raise SpecError(str(error)) from error
@@ -384,8 +458,12 @@ def _say_interrupted(folder: StudyFolder, ledger: Ledger, arguments: list[str]) 
     states = [state for state in consolidate(folder) if state.trial_id in planned]
     done = sum(state.finished for state in states)
     print(f"interrupted: {done} of {ledger.total} trials done, every finished epoch is kept; this goes on:")
-    print(f"  {shlex.join(['python', '-m', 'study.run', *arguments])}")
+    print(f"  {_command(arguments)}")
     return INTERRUPTED
+
+
+def _command(arguments: list[str]) -> str:
+    return shlex.join(["python", "-m", "study.run", *arguments])
 
 
 if __name__ == "__main__":

@@ -61,6 +61,7 @@ def build_study(spec: StudySpec, data: ImageData, machine: Machine, resources: T
             "packages": {name: _version(name) for name in _PACKAGES},
         },
         resources=resources.to_dict(),
+        search=None if spec.search is None else {**spec.search.to_dict(), "enqueued": list(spec.enqueued)},
     )
 
 
@@ -87,6 +88,7 @@ def extend_study(existing: StudyInfo, asked: StudyInfo, *, accept_changes: bool)
         factors=tuple(f for f in FIELDS if f != "seed" and len({str(cell.config.get(f)) for cell in cells}) > 1),
         reductions=tuple(dict.fromkeys((*existing.reductions, *asked.reductions))),
         attempts=existing.attempts,
+        search=asked.search or existing.search,
         accepted_changes=accepted,
         data=existing.data if not changes else asked.data,
         resources=existing.resources if not changes else asked.resources,

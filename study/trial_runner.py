@@ -6,6 +6,7 @@ folder before it is reported, so Ray's files are never read back.
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,10 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from study.lock import watch_lock
 from trainable.config import TrialConfig, trial_id
+from trainable.files import write_json
 
 if TYPE_CHECKING:
     from trainable.image_data import ImageData
     from trainable.training import EpochResult
+    from trainable.trial_state import TrialState
+
+PRUNING_FILE = "prune.json"
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ def run_tune_trial(tune_config: Mapping[str, Any], *, settings: RunnerSettings, 
     from trainable.trial import Placement, run_trial
 
     config = TrialConfig.from_dict(tune_config["trial"]["config"])
+    folder = settings.study_folder / "trials" / trial_id(config, data.fingerprint)
     use_cuda = settings.gpu_share > 0 and torch.cuda.is_available() and bool(ray.get_gpu_ids())
     if use_cuda:
         torch.cuda.empty_cache()
@@ -54,20 +60,45 @@ def run_tune_trial(tune_config: Mapping[str, Any], *, settings: RunnerSettings, 
         gpu_share=settings.gpu_share if use_cuda else 0.0,
         timing_exclusive=settings.timing_exclusive,
     )
+
+    def report(result: EpochResult) -> str | None:
+        tune.report(build_report(result))  # returns when the driver has dealt with it
+        return read_pruning_request(folder)
+
     stop = threading.Event()
     end_watch = watch_lock(settings.study_folder, settings.driver_token, stop)
     try:
         run_trial(
             config,
             data,
-            settings.study_folder / "trials" / trial_id(config, data.fingerprint),
+            folder,
             placement,
-            on_epoch=lambda result: tune.report(build_report(result)),
+            on_epoch=report,
             stop=stop,
             checkpoint_interval_s=settings.checkpoint_interval_s,
         )
     finally:
         end_watch()
+
+
+def describe_trial(state: TrialState) -> dict[str, Any]:
+    """What Tune carries as a trial's configuration, under the key 'trial'."""
+    return {"trial_id": state.trial_id, "config": state.config.to_dict()}
+
+
+def request_pruning(folder: Path, reason: str) -> None:
+    """Ask the trial in this folder to end after the epoch that it has just reported."""
+    write_json(folder / PRUNING_FILE, {"reason": reason})
+
+
+def read_pruning_request(folder: Path) -> str | None:
+    """Why the trial in this folder is to end; None where nobody asked."""
+    try:
+        content = json.loads((folder / PRUNING_FILE).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    reason = content.get("reason") if isinstance(content, dict) else None
+    return reason if isinstance(reason, str) else None
 
 
 def build_report(result: EpochResult) -> dict[str, Any]:

@@ -11,6 +11,7 @@ Written in this order: checkpoint, records, state; a crash in between leaves a t
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import threading
 import time
@@ -49,13 +50,14 @@ def run_trial(
     folder: Path,
     placement: Placement,
     *,
-    on_epoch: Callable[[EpochResult], None] = lambda result: None,
+    on_epoch: Callable[[EpochResult], str | None] = lambda result: None,
     stop: threading.Event | None = None,
     checkpoint_interval_s: float = 30.0,
 ) -> TrialState:
     """Train one configuration in its folder to the end, or until `stop` is set; returns the state it leaves there.
 
-    A trial that diverges is an outcome (status diverged), one that is stopped stays pending with its last epoch saved.
+    `on_epoch` may return a reason to end the trial there (status pruned). A trial that diverges is an outcome (status
+    diverged), one that is stopped stays pending with its last epoch saved.
     Any other exception is the caller's to record, after the trial's last whole epoch was saved if that is possible.
     """
     started = time.monotonic()
@@ -73,7 +75,10 @@ def run_trial(
         try:
             for result in train(config, data, checkpoint, device=placement.device, stop=stop):
                 writer.offer(result.take_checkpoint())
-                on_epoch(result)
+                why = on_epoch(result)
+                if why is not None and result.epoch < config.epochs and math.isfinite(result.metrics["train_loss"]):
+                    status, reason = "pruned", why
+                    break
         except TrainingDiverged as diverged:
             status, reason = "diverged", str(diverged)
         writer.finish()

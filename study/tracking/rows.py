@@ -52,12 +52,13 @@ def expand_epoch(epoch: Mapping[str, Any], steps: Iterable[Mapping[str, Any]]) -
 
 def final_values(test_accuracies: Sequence[float | None], final_train_accuracy: float) -> dict[str, float]:
     """What a completed run ends with, in percent; nothing of the test set for a trial that never saw it."""
-    if None in test_accuracies:
+    tested = [accuracy for accuracy in test_accuracies if accuracy is not None]
+    if not tested:
         return {"final/final_train_acc": 100 * final_train_accuracy}
     return {
-        "final/best_test_acc": 100 * max(test_accuracies),
+        "final/best_test_acc": 100 * max(tested),
         "final/final_train_acc": 100 * final_train_accuracy,
-        "final/final_test_acc": 100 * test_accuracies[-1],
+        "final/final_test_acc": 100 * tested[-1],
     }
 
 
