@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,8 +23,8 @@ def grid_text(search: str = "trials = 4", space: str = "batch_size = { choices =
     return f'name = "g"\n{rest}\n[search]\n{search}\n[search.space]\n{space}\n'
 
 
-def build(text: str, **build_options: object) -> StudySpec:
-    return build_spec(parse_grid(text, "g.toml"), **build_options)  # type: ignore[arg-type]
+def build(text: str, **build_options: Any) -> StudySpec:
+    return build_spec(parse_grid(text, "g.toml"), **build_options)
 
 
 BAD_TABLES = {
@@ -75,7 +76,7 @@ def test_bad_tables_are_refused_in_one_line(message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-BAD_STUDIES = {
+BAD_STUDIES: dict[str, tuple[str, dict[str, Any]]] = {
     "the search has no end: give --trials N": (grid_text(""), {}),
     "has batch_size 128, outside of [search.space]: one of 32, 64": (grid_text(rest="[base]\nbatch_size = 128"), {}),
     "has learning_rate 0.15, outside of [search.space]: 0.2 to 0.3": (
