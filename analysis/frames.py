@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import pyarrow as pa
@@ -20,7 +21,11 @@ from analysis.layer_file import read_layers
 from analysis.study_folder import Cell, StudyFolder, StudyFolderError, StudyInfo
 from trainable.records import SCHEMAS
 
+if TYPE_CHECKING:
+    from analysis.search.history import Search
+
 FINISHED = "completed"
+SEARCHED = "search"  # the role of the trials that a search tries
 _LAYER_KEYS = ("trial_id", "epoch", "layer", "group", "kind")
 
 
@@ -29,8 +34,8 @@ class Study:
     """A study: `info` is study.json, and each kind of record is a DataFrame with the columns of trainable/records.py.
 
     `trials` has the label of the cell beside its id, one row per cell and seed; trials of cells that the study does not
-    have are left out. `layers` holds every measured tensor at every measured step and may be large: `read_layers` reads
-    only some columns.
+    have are left out, and so are those of a search (`search_trials`), which were never tested. `layers` holds every
+    measured tensor at every measured step, of all trials, and may be large: `read_layers` reads only some columns.
     """
 
     folder: StudyFolder
@@ -44,18 +49,29 @@ class Study:
 
     @cached_property
     def trials(self) -> pd.DataFrame:
-        frame = self.folder.read_records("trials").to_pandas()
+        frame = self._all_trials[self._all_trials["role"] != SEARCHED].copy()
         labels = {cell.cell_id: cell.label for cell in self.info.cells}
         frame.insert(2, "label", frame["cell_id"].map(labels))
-        frame = frame[frame["label"].notna()]
-        if frame["trial_id"].duplicated().any():
-            twice = frame.loc[frame["trial_id"].duplicated(), "trial_id"].iloc[0]
-            raise StudyFolderError(f"{self.folder.records('trials')}: trial {twice} has more than one row")
-        return _one_per_seed(frame, self.info)
+        return _one_per_seed(frame[frame["label"].notna()], self.info)
+
+    @cached_property
+    def search_trials(self) -> pd.DataFrame:
+        """The trials that a search tried, scored on held-out training images; in no table but those of the search."""
+        return self._all_trials[self._all_trials["role"] == SEARCHED].reset_index(drop=True)
+
+    @cached_property
+    def search_epochs(self) -> pd.DataFrame:
+        """The epochs of `search_trials`, by trial and epoch."""
+        return self._of_trials("epochs", self.search_trials).sort_values(["trial_id", "epoch"], ignore_index=True)
+
+    @cached_property
+    def search_steps(self) -> pd.DataFrame:
+        """The steps of `search_trials`."""
+        return self._of_trials("steps", self.search_trials)
 
     @cached_property
     def epochs(self) -> pd.DataFrame:
-        frame = self._of_known_trials("epochs").sort_values(["trial_id", "epoch"], ignore_index=True)
+        frame = self._of_trials("epochs", self.trials).sort_values(["trial_id", "epoch"], ignore_index=True)
         path = self.folder.records("epochs")
         if frame.duplicated(["trial_id", "epoch"]).any():
             row = frame[frame.duplicated(["trial_id", "epoch"])].iloc[0]
@@ -72,7 +88,7 @@ class Study:
 
     @cached_property
     def steps(self) -> pd.DataFrame:
-        return self._of_known_trials("steps").sort_values(["trial_id", "step"], ignore_index=True)
+        return self._of_trials("steps", self.trials).sort_values(["trial_id", "step"], ignore_index=True)
 
     @cached_property
     def layers(self) -> pd.DataFrame:
@@ -82,6 +98,15 @@ class Study:
     def model(self) -> pd.DataFrame:
         frame: pd.DataFrame = self.folder.read_records("model").to_pandas()
         return frame.sort_values(["width", "position"], ignore_index=True)
+
+    @cached_property
+    def search(self) -> Search | None:
+        """The search of the study with its journal, None where it has none. Errors: StudyFolderError."""
+        if self.info.search is None:
+            return None
+        from analysis.search.history import load_search  # Optuna takes a second to import
+
+        return load_search(self)
 
     @cached_property
     def completed_ids(self) -> list[str]:
@@ -106,8 +131,16 @@ class Study:
         """What each row of layers is about, read once for all tables: 10 bytes a row."""
         return read_layers(self.folder, _LAYER_KEYS)
 
-    def _of_known_trials(self, kind: str) -> pd.DataFrame:
-        known = pc.field("trial_id").isin(pa.array(self.trials["trial_id"].tolist(), pa.string()))
+    @cached_property
+    def _all_trials(self) -> pd.DataFrame:
+        frame: pd.DataFrame = self.folder.read_records("trials").to_pandas()
+        if frame["trial_id"].duplicated().any():
+            twice = frame.loc[frame["trial_id"].duplicated(), "trial_id"].iloc[0]
+            raise StudyFolderError(f"{self.folder.records('trials')}: trial {twice} has more than one row")
+        return frame
+
+    def _of_trials(self, kind: str, trials: pd.DataFrame) -> pd.DataFrame:
+        known = pc.field("trial_id").isin(pa.array(trials["trial_id"].tolist(), pa.string()))
         frame: pd.DataFrame = self.folder.read_records(kind, filters=known).to_pandas()
         frame["trial_id"] = frame["trial_id"].astype("str")
         return frame

@@ -179,7 +179,8 @@ class Measurements:
         """The layer records of one cell, read once with all columns that any claim asks of; of several, only this one."""
         ids = self._ids(cell_ids)
         if len(cell_ids) > 1:
-            everything = len(ids) == len(self._study.trials)
+            recorded = self._study.read_layers(["trial_id"])["trial_id"].astype("category").cat.categories
+            everything = set(recorded) <= set(ids)  # not so with trials of a search, or of cells that are gone
             return self._study.read_layers([*_LAYER_KEYS, column], None if everything else ids)
         if cell_ids not in self._layers:
             asked = {

@@ -1,0 +1,171 @@
+"""The best trials of a search and what became of them on the test set, beside the published configurations.
+
+A winner was chosen because its validation value was high, so that value is too good: part of it is luck. What is left of it
+after training anew, over fresh seeds and on all training images, is the confirmation. The published configurations went
+through the same search without being chosen; what changes for them too is not luck but the other images. Knows no Optuna.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import statistics
+from analysis.search.history import Search, find_front
+from analysis.study_folder import Cell
+from analysis.summary import summarize_trials
+
+METRIC = "final_test_accuracy"  # the only metric that winners are confirmed by
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A configuration that was searched and is to be confirmed; `cell` is None until it is, `rank` 0 for published ones."""
+
+    rank: int
+    parameters: Mapping[str, Any]
+    number: int | None  # of its search trial
+    searched: float  # the first objective at search time, NaN where it was not searched to the end
+    published: bool
+    cell: Cell | None
+
+    @property
+    def name(self) -> str:
+        """How tables call it."""
+        return " and ".join(
+            [*([f"winner {self.rank}"] if self.rank else []), *(["published"] if self.published else [])]
+        )
+
+
+def list_contenders(search: Search) -> list[Contender]:
+    """The top k configurations in the order of the first objective, then the published ones that are not among them.
+
+    With two objectives the winners are taken from the Pareto front.
+    """
+    done = search.completed
+    if len(search.objective_columns) > 1:
+        done = done[find_front(search)]
+    ordered = done.sort_values(["objective_1", "number"], ascending=[search.is_better() < 0, True])
+    enqueued = [dict(values) for values in search.description.enqueued]
+    found: list[Contender] = []
+    for row in ordered.to_dict("records"):
+        parameters = {name: row[column] for name, column in search.parameter_columns.items()}
+        if len(found) == search.description.top_k:
+            break
+        if not any(_same(parameters, other.parameters) for other in found):
+            published = any(_same(values, parameters) for values in enqueued)
+            found.append(_contender(search, len(found) + 1, parameters, row, published))
+    for values in enqueued:
+        if any(_same(values, other.parameters) for other in found):
+            continue
+        rows = [row for row in search.completed.to_dict("records") if _is_of(search, row, values)]
+        found.append(_contender(search, 0, values, rows[0] if rows else None, True))
+    return found
+
+
+def compare_contenders(search: Search) -> pd.DataFrame:
+    """One row per winner and published configuration it is held against, then one per published configuration.
+
+    The difference is winner less published in final test accuracy, paired by seed; Holm's correction is over these rows.
+    """
+    study, contenders = search.study, list_contenders(search)
+    trials = summarize_trials(study)
+    by_cell = trials.pivot(index="cell_id", columns="seed", values=METRIC)
+    published = [c for c in contenders if c.published]
+    pairs: list[tuple[Contender, Contender | None]] = []
+    for contender in contenders:
+        others = [other for other in published if other is not contender] if contender.rank else []
+        pairs += [(contender, other) for other in others] or [(contender, None)]
+    rows = [_describe(search, trials, *pair) for pair in pairs]
+    differences = np.array([_difference(by_cell, *pair) for pair in pairs]).reshape(len(pairs), -1)
+    margins = np.full(len(pairs), study.info.equivalence_margin)
+    tests = statistics.run_paired_tests(differences, margins)
+    p_different, p_equivalent = (statistics.adjust_holm(p) for p in (tests.p_different, tests.p_equivalent))
+    verdicts = statistics.decide(p_different, p_equivalent)
+    against = np.array([other is not None for _, other in pairs], dtype=bool)
+    tested = against & (tests.num_seeds > 0)
+    frame = pd.DataFrame(rows, columns=list(_DESCRIPTION))
+    frame["difference"], frame["low"], frame["high"] = tests.mean, tests.low, tests.high
+    frame["p_holm"], frame["p_equivalence_holm"] = p_different, p_equivalent
+    frame["common_seeds"] = np.where(against, tests.num_seeds, np.nan)
+    frame["verdict"] = np.where(tested, verdicts, np.where(against, "not confirmed yet", ""))
+    return frame
+
+
+_DESCRIPTION = (
+    "what", "against", "number", "label", "parameters", "searched", "seeds", "test_mean", "test_sd", "shrinkage",
+    "shrinkage_low", "shrinkage_high",
+)  # fmt: skip
+
+
+def _describe(
+    search: Search, trials: pd.DataFrame, contender: Contender, other: Contender | None
+) -> dict[str, Any]:
+    comparable = search.description.objectives[0].endswith("_accuracy")
+    cell = contender.cell
+    values = trials.loc[trials["cell_id"] == (cell.cell_id if cell else ""), METRIC].dropna().to_numpy()
+    mean, low, high = statistics.mean_interval(values)
+    searched = contender.searched if comparable else math.nan
+    return {
+        "what": contender.name, "against": _label(other) if other else "", "number": contender.number,
+        "label": _label(contender), "parameters": describe_parameters(contender.parameters),
+        "searched": contender.searched, "seeds": len(values), "test_mean": mean,
+        "test_sd": float(values.std(ddof=1)) if len(values) > 1 else math.nan,
+        "shrinkage": searched - mean, "shrinkage_low": searched - high, "shrinkage_high": searched - low,
+    }  # fmt: skip
+
+
+def _difference(by_cell: pd.DataFrame, contender: Contender, other: Contender | None) -> np.ndarray:
+    """Winner less published by seed; NaN where one of them has no value."""
+    if other is None or contender.cell is None or other.cell is None:
+        return np.full(by_cell.shape[1], np.nan)
+    first, second = (by_cell.reindex([c.cell.cell_id]).to_numpy(dtype=float)[0] for c in (contender, other) if c.cell)
+    return np.asarray(first - second)
+
+
+def _contender(
+    search: Search, rank: int, parameters: Mapping[str, Any], row: Mapping[Any, Any] | None, published: bool
+) -> Contender:
+    number, searched = (int(row["number"]), float(row["objective_1"])) if row else (None, math.nan)
+    cells = [cell for cell in search.study.info.cells if _same(parameters, cell.config)]
+    return Contender(rank, parameters, number, searched, published, cells[0] if cells else None)
+
+
+def _is_of(search: Search, row: Mapping[Any, Any], values: Mapping[str, Any]) -> bool:
+    columns = search.parameter_columns
+    return _same(values, {name: row[column] for name, column in columns.items()})
+
+
+def _same(parameters: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Whether `config` has these values, as far as it has the fields at all."""
+    common = [name for name in parameters if name in config]
+    return bool(common) and all(_equal(parameters[name], config[name]) for name in common)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
+        return math.isclose(a, b, rel_tol=1e-9)
+    return bool(a == b)
+
+
+def _label(contender: Contender) -> str:
+    return contender.cell.label if contender.cell else describe_parameters(contender.parameters)
+
+
+def describe_parameters(parameters: Mapping[str, Any]) -> str:
+    """`batch size 64, learning rate 0.15`."""
+    return ", ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in parameters.items())
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) and not float(value).is_integer() else str(value)
+
+
+def names_of(contenders: Sequence[Contender]) -> dict[int, str]:
+    """What the search trials of the contenders are called, by number."""
+    return {c.number: c.name for c in contenders if c.number is not None}
