@@ -114,7 +114,7 @@ def _merge_info(infos: Sequence[StudyInfo]) -> StudyInfo:
 
 def _merge_trials(folders: Sequence[StudyFolder]) -> tuple[pa.Table, list[set[str]]]:
     """The rows of all trials, each once, and for each folder the ids of the trials that are taken from it."""
-    tables = [folder.read_records("trials") for folder in folders]
+    tables = [_without_search(folder.read_records("trials")) for folder in folders]
     best: dict[str, int] = {}
     statuses = [dict(zip(t["trial_id"].to_pylist(), t["status"].to_pylist(), strict=True)) for t in tables]
     for number, status in enumerate(statuses):
@@ -128,6 +128,11 @@ def _merge_trials(folders: Sequence[StudyFolder]) -> tuple[pa.Table, list[set[st
         for table, ids in zip(tables, owners, strict=True)
     ]
     return pa.concat_tables(parts), owners
+
+
+def _without_search(trials: pa.Table) -> pa.Table:
+    """The trials of cells: those of a search were never tested, and no cell is compared by them."""
+    return trials.filter(pc.fill_null(pc.not_equal(trials["role"], "search"), True))
 
 
 def _merge_records(kind: str, folders: Sequence[StudyFolder], owners: Sequence[set[str]], target: StudyFolder) -> None:

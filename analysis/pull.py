@@ -68,7 +68,7 @@ def _staging(target: Path) -> Iterator[StudyFolder]:
 def _fetch(source: str, staged: StudyFolder) -> None:
     filesystem, root = open_source(source)
     try:
-        names = ["study.json", "samples.npz", *(f"{kind}.parquet" for kind in SCHEMAS)]
+        names = ["study.json", "samples.npz", "search.journal", *(f"{kind}.parquet" for kind in SCHEMAS)]
         found = [name for name in names if _is_file(filesystem, f"{root}/{name}")]
         if "study.json" not in found:
             raise PullError(f"{source}: no study there, study.json is missing")
@@ -134,6 +134,10 @@ def _check(staged: StudyFolder) -> None:
             if staged.records(kind).exists():
                 check_schema(staged.records(kind), kind)
         staged.read_samples()
+        if staged.search_journal.exists():
+            from analysis.search.journal import read_journal  # Optuna takes a second to import
+
+            read_journal(staged.search_journal, [staged.read_study().name])
     except StudyFolderError as error:
         raise PullError(str(error).replace(f"{staged.path}/", "")) from error
 

@@ -34,7 +34,8 @@ from trainable.files import write_atomically
 
 _FIGURE_FILE = re.compile(
     r"(samples|architecture|training_curves|update_ratio|angular_update|noise_scale|axes_views|gradient_flow|"
-    r"gradient_heatmap|weight_updates|combined_analysis|flops_by_layer|learning_rate)(-(cell|width)\d+)?\.(png|svg)"
+    r"gradient_heatmap|weight_updates|combined_analysis|flops_by_layer|learning_rate|"
+    r"search_(history|pareto|importances|contour|slices|parallel|curves))(-(cell|width)\d+)?\.(png|svg)"
 )
 
 # Control characters, and those that turn the direction of the text around them: shown as what they are, not obeyed.
@@ -121,6 +122,7 @@ def render_page(
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         statuses=[(str(status), int(number)) for status, number in statuses.items()],
+        searched=[(str(s), int(n)) for s, n in study.search_trials["status"].value_counts().items()],
         num_asked=len(info.cells) * len(info.seeds),
         verdict=build_verdict(study, tables, confounds),
         sections=build_sections(study, tables, figures, confounds, grid, left_out_note(study)),

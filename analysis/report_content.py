@@ -25,14 +25,15 @@ from analysis.result_table import ResultTable
 from analysis.summary import count_outcomes, study_notes
 
 SECTIONS = {
-    "comparison": "Comparison", "curves": "Curves", "dynamics": "Dynamics", "flops": "FLOPs", "schedule": "Schedule",
+    "search": "Search", "comparison": "Comparison", "curves": "Curves", "dynamics": "Dynamics", "flops": "FLOPs", "schedule": "Schedule",
     "claims": "Claims", "confounds": "Confounds", "data": "Data and model", "trials": "Trials", "more": "Further tables",
 }  # fmt: skip
 _TABLE_SECTIONS = {
     "comparison": "comparison", "pairwise": "comparison", "factors": "comparison", "costs": "comparison",
     "cost_flips": "comparison", "epochs": "curves", "gradient_ranges": "dynamics", "gradient_health": "dynamics",
     "weight_update_ranks": "dynamics", "flops": "flops", "compute": "flops", "learning_rate": "schedule",
-    "claims": "claims", "trials": "trials",
+    "claims": "claims", "trials": "trials", "search_winners": "search", "search_importances": "search",
+    "search_trials": "search",
 }  # fmt: skip
 HEADLINE_METRIC = "final_test_accuracy"
 MAX_ROWS = 500  # of a table on the page; its CSV has all
@@ -202,14 +203,26 @@ def build_sections(
         own = tuple(
             build_page_table(table, common) for key, table in tables.items() if _TABLE_SECTIONS.get(key, "more") == name
         )
-        texts = {"confounds": confounds.sentences, "dynamics": (left_out,) if left_out else ()}.get(name, ())
-        if name == "confounds" and not texts:
-            texts = ("No factors of this grid move together: the effect of each can be told from the others.",)
+        texts = _section_texts(study, name, confounds, left_out)
         grid = grid_text if name == "confounds" else ""
         if groups or own or texts:
             url = _data_url("application/toml", grid.encode()) if grid else ""
             sections.append(Section(name, title, groups, own, texts, grid, url))
     return sections
+
+
+def _section_texts(study: Study, name: str, confounds: Confounds, left_out: str) -> tuple[str, ...]:
+    """The paragraphs at the head of a section."""
+    if name == "confounds":
+        nothing = ("No factors of this grid move together: the effect of each can be told from the others.",)
+        return confounds.sentences or nothing
+    if name == "dynamics" and left_out:
+        return (left_out,)
+    if name == "search" and study.search is not None:
+        from analysis.search.tables import describe_search  # Optuna takes a second to import
+
+        return describe_search(study.search)
+    return ()
 
 
 def build_page_table(table: ResultTable, common_notes: Iterable[str] = ()) -> PageTable:

@@ -40,7 +40,7 @@ _CURVES: dict[str, tuple[str, ColumnKind]] = {
 def build_tables(folder: StudyFolder | Study, names: Sequence[str] | None = None) -> dict[str, ResultTable]:
     """The tables of a study by name, in reading order; only the records that the asked ones need are read.
 
-    Errors: ValueError for an unknown name, StudyFolderError where the folder cannot be read.
+    Those of a search are among all tables only where there was one. Errors: ValueError for an unknown name, StudyFolderError where the folder cannot be read.
     """
     if unknown := set(names or ()) - set(_BUILDERS):
         raise ValueError(f"no table {sorted(unknown)[0]!r}; the tables are {', '.join(_BUILDERS)}")
@@ -48,15 +48,24 @@ def build_tables(folder: StudyFolder | Study, names: Sequence[str] | None = None
     notes = study_notes(study)
     tables = {}
     for name, build in _BUILDERS.items():
-        if names is None or name in names:
+        if name in names if names is not None else study.info.search is not None or name not in SEARCH_TABLES:
             table = build(study)
             tables[name] = ResultTable(name, table.title, table.frame, table.columns, (*notes, *table.notes))
     return tables
 
 
-def table_names() -> tuple[str, ...]:
-    """The names of all tables, in reading order."""
-    return tuple(_BUILDERS)
+def table_names(*, search: bool = False) -> tuple[str, ...]:
+    """The names of all tables, in reading order; with those of a search where asked for."""
+    return tuple(name for name in _BUILDERS if search or name not in SEARCH_TABLES)
+
+
+def _of_search(name: str) -> Callable[[Study], ResultTable]:
+    def build(study: Study) -> ResultTable:
+        from analysis.search.tables import BUILDERS  # Optuna takes a second to import
+
+        return BUILDERS[name](study)
+
+    return build
 
 
 def _build_comparison(study: Study) -> ResultTable:
@@ -133,7 +142,9 @@ def _build_trials(study: Study) -> ResultTable:
     return ResultTable("", "Trials", add_factors(study, frame), columns)
 
 
+SEARCH_TABLES = ("search_winners", "search_importances", "search_trials")
 _BUILDERS: dict[str, Callable[[Study], ResultTable]] = {
+    **{name: _of_search(name) for name in SEARCH_TABLES},
     "comparison": _build_comparison,
     "pairwise": build_pairwise,
     "factors": build_factors,

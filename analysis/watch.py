@@ -1,7 +1,7 @@
 """Rewriting the report of a running study whenever its records have changed, until the study ends.
 
 Bounded: where nothing has changed for four hours the study is taken for dead. Knows no Ray and no process: a study runs
-while a trial in its records is pending or running.
+while a trial in its records is pending or running, a search until its winners are being confirmed.
 """
 
 from __future__ import annotations
@@ -54,13 +54,20 @@ def watch_report(
 
 
 def _is_running(folder: StudyFolder) -> bool:
-    statuses = folder.read_records("trials", ["status"])["status"].to_pylist()
-    return any(status in _ACTIVE for status in statuses)
+    trials = folder.read_records("trials", ["status", "role"]).to_pydict()
+    if folder.read_study().search is not None and "confirmation" not in trials["role"]:
+        return True  # between two trials of a search none may be running
+    return any(status in _ACTIVE for status in trials["status"])
 
 
 def _state(folder: StudyFolder) -> tuple[tuple[str, int, int], ...]:
     """Time and size of every file that the report is made from; equal where none has changed."""
-    paths = [folder.study_json, folder.samples, *map(folder.records, ("trials", "epochs", "steps", "layers", "model"))]
+    paths = [
+        folder.study_json,
+        folder.samples,
+        folder.search_journal,
+        *map(folder.records, ("trials", "epochs", "steps", "layers", "model")),
+    ]
     found = []
     for path in paths:
         try:

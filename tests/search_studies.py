@@ -141,7 +141,7 @@ def _set_role(folder: StudyFolder, role: str) -> None:
 def _append(folder: StudyFolder, study: optuna.Study) -> None:
     """The records of the searched trials, behind those of the confirmations."""
     rows: dict[str, list[dict[str, Any]]] = {"trials": [], "epochs": [], "steps": [], "layers": []}
-    for trial in study.trials:
+    for trial in study.get_trials(states=[optuna.trial.TrialState[name] for name in _STATUS]):
         config = _search_config(trial.params)
         values = [trial.intermediate_values[step] for step in sorted(trial.intermediate_values)]
         if len(study.directions) > 1 and trial.values:

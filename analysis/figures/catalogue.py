@@ -7,8 +7,7 @@ Pictures of single cells are of fewer still, from the first completed seed of ea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import cached_property, partial
 
 import pandas as pd
@@ -30,6 +29,7 @@ from analysis.figures import (
     weight_updates,
 )
 from analysis.figures.layer_records import LayerSummary, read_trial_layers, summarise_layers
+from analysis.figures.plan import FigurePlan, StudyFigure
 from analysis.figures.selection import ShownCell, select_cells
 from analysis.figures.style import NothingToDraw
 from analysis.frames import Study
@@ -37,29 +37,6 @@ from analysis.frames import Study
 MAX_CELLS = 20  # in a figure that compares cells
 MAX_DETAILED_CELLS = 6  # with pictures of their own
 MAX_WIDTHS = 3
-
-
-@dataclass(frozen=True)
-class StudyFigure:
-    """A figure of the report: `figure` is None where there was nothing to draw, for the reason in `reason`."""
-
-    name: str  # of its files, and unique on the page
-    section: str  # data, curves, dynamics, flops or schedule
-    title: str
-    caption: str  # what it shows and how its values are made
-    cell: str  # label of the cell it is about, empty for a figure of the whole study
-    figure: Figure | None
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class _Plan:
-    name: str
-    section: str
-    title: str
-    caption: str
-    draw: Callable[[], Figure]
-    cell: str = ""
 
 
 def draw_study_figures(study: Study) -> Iterator[StudyFigure]:
@@ -115,13 +92,17 @@ class _Records:
         return self._kept[1]
 
 
-def _plan_figures(records: _Records) -> Iterator[_Plan]:
-    yield _Plan(
+def _plan_figures(records: _Records) -> Iterator[FigurePlan]:
+    if records.study.search is not None:
+        from analysis.figures.search_catalogue import plan_search_figures  # Optuna takes a second to import
+
+        yield from plan_search_figures(records.study.search)
+    yield FigurePlan(
         "samples", "data", "Sample images", "Images of the data set before augmentation, one row per class.",
         lambda: _draw_samples(records),
     )  # fmt: skip
     for width in records.widths:
-        yield _Plan(
+        yield FigurePlan(
             f"architecture-width{width}", "data", f"Architecture, width {width}",
             "Boxes are modules, in the order of execution; a number on a frame counts the parameters of the block, the line "
             "at its right is its skip connection.",
@@ -130,40 +111,40 @@ def _plan_figures(records: _Records) -> Iterator[_Plan]:
     yield from _plan_curves(records)
     yield from _plan_dynamics(records)
     for width in records.widths:
-        yield _Plan(
+        yield FigurePlan(
             f"flops_by_layer-width{width}", "flops", f"FLOPs by layer, width {width}",
             "Forward pass of one image in the worksheet's convention: 1 per multiply-accumulate, 2 per batch-norm element, "
             "1 per bias of the linear layer, 2 per output of the average pool.",
             partial(_draw_flops, records, width),
         )  # fmt: skip
-    yield _Plan(
+    yield FigurePlan(
         "learning_rate", "schedule", "Learning rate", "The rate after the scheduler's step at the end of each epoch.",
         lambda: learning_rate.draw_schedule(learning_rate.build_schedule(records.study.epochs, records.cells)),
     )  # fmt: skip
 
 
-def _plan_curves(records: _Records) -> Iterator[_Plan]:
+def _plan_curves(records: _Records) -> Iterator[FigurePlan]:
     spread = "Lines are means over seeds, bands one standard deviation; a single seed has no band."
-    yield _Plan(
+    yield FigurePlan(
         "training_curves", "curves", "Training curves compared", spread,
         lambda: training_curves.draw_compared_curves(records.curves),
     )  # fmt: skip
     for cell in _detailed(records):
-        yield _Plan(
+        yield FigurePlan(
             f"training_curves-cell{cell.index + 1}", "curves", "Training curves", spread,
             partial(_draw_cell_curves, records, cell.index), cell.label,
         )  # fmt: skip
 
 
-def _plan_dynamics(records: _Records) -> Iterator[_Plan]:
+def _plan_dynamics(records: _Records) -> Iterator[FigurePlan]:
     cells, study = records.cells, records.study
-    yield _Plan(
+    yield FigurePlan(
         "update_ratio", "dynamics", "Update-to-weight ratio",
         "Length of one step's change over the length of the weights, by layer group: mean over tensors, measured steps and "
         "seeds; bands are one standard deviation over seeds.",
         lambda: update_ratio.draw_update_ratios(update_ratio.build_update_ratios(records.layers, cells)),
     )  # fmt: skip
-    yield _Plan(
+    yield FigurePlan(
         "angular_update", "dynamics", "Angular update",
         "Angle between a convolution's weights before and after a step, beside the equilibrium sqrt(2·lr·wd / (1 + momentum)) "
         "for the learning rate of the step (arXiv 2006.08419). Mean over measured steps and seeds.",
@@ -171,13 +152,13 @@ def _plan_dynamics(records: _Records) -> Iterator[_Plan]:
             angular_update.build_angular_updates(records.layers, study.steps, cells)
         ),
     )  # fmt: skip
-    yield _Plan(
+    yield FigurePlan(
         "noise_scale", "dynamics", "Gradient noise scale",
         "tr(S) / |G|² (McCandlish et al. 2018): the batch size above which a larger batch buys little. Lines are the ratio of "
         "the means over seeds, dots are single trials.",
         lambda: noise_scale.draw_noise_scales(noise_scale.build_noise_scales(study.epochs, cells)),
     )  # fmt: skip
-    yield _Plan(
+    yield FigurePlan(
         "axes_views", "dynamics", "Gradients and updates against five axes",
         "The same curves against steps, epochs, images seen, FLOP spent and the sum of learning rates: means over all tensors "
         "and seeds.",
@@ -189,9 +170,9 @@ def _plan_dynamics(records: _Records) -> Iterator[_Plan]:
         yield from _plan_cell_dynamics(records, cell)
 
 
-def _plan_cell_dynamics(records: _Records, cell: ShownCell) -> Iterator[_Plan]:
+def _plan_cell_dynamics(records: _Records, cell: ShownCell) -> Iterator[FigurePlan]:
     number, about = cell.index + 1, f"{cell.label}, seed {cell.representative_seed}"
-    yield _Plan(
+    yield FigurePlan(
         f"gradient_flow-cell{number}", "dynamics", "Gradient flow by layer",
         f"Seed {cell.representative_seed}: mean |g| over the epoch's measured steps and the largest |g| of them, without "
         "biases.",
@@ -199,21 +180,21 @@ def _plan_cell_dynamics(records: _Records, cell: ShownCell) -> Iterator[_Plan]:
             gradient_flow.build_gradient_flow(records.representative_layers(cell)), f"Gradient flow, {about}"
         ), cell.label,
     )  # fmt: skip
-    yield _Plan(
+    yield FigurePlan(
         f"gradient_heatmap-cell{number}", "dynamics", "Gradient flow over time",
         "Mean |g| of every tensor and epoch, over measured steps and seeds; all cells share one colour scale.",
         lambda: gradient_heatmap.draw_gradient_heatmap(
             gradient_heatmap.build_gradient_heatmap(records.layers, cell.index), f"Mean gradient, {cell.label}"
         ), cell.label,
     )  # fmt: skip
-    yield _Plan(
+    yield FigurePlan(
         f"weight_updates-cell{number}", "dynamics", "Weight updates",
         f"Seed {cell.representative_seed}: change is mean |w − w₀|, the distance from the initial weights, as published.",
         lambda: weight_updates.draw_weight_updates(
             weight_updates.build_weight_updates(records.representative_layers(cell)), f"Weight updates, {about}"
         ), cell.label,
     )  # fmt: skip
-    yield _Plan(
+    yield FigurePlan(
         f"combined_analysis-cell{number}", "dynamics", "Combined analysis",
         f"Seed {cell.representative_seed}: mean gradient and mean weight change of every tensor at the last epoch.",
         lambda: combined_analysis.draw_combined_analysis(

@@ -22,7 +22,9 @@ def measure_dynamics(search: Search) -> pd.DataFrame:
     """Columns `QUANTITIES`, indexed by the number of the trial; NaN where not measured, means over the early epochs."""
     study = search.study
     last_epoch = early_epochs(study)
-    known = {trial: number for trial, number in zip(search.trials["trial_id"], search.trials["number"], strict=True) if trial}
+    known = {
+        trial: number for trial, number in zip(search.trials["trial_id"], search.trials["number"], strict=True) if trial
+    }
     early = last_epoch.reindex(list(known)).fillna(0)
     frame = pd.DataFrame(index=pd.Index(list(known), name="trial_id"))
     epochs = _early(study.search_epochs, early).groupby("trial_id")

@@ -24,9 +24,10 @@ from analysis.search.description import Scale
 from analysis.search.dynamics import measure_dynamics
 from analysis.search.history import Search
 
-FEWEST_TRIALS, MOST_TRIALS = 8, 250
-NUM_FORESTS, NUM_TREES = 4, 48
-NUM_RESAMPLES, TREES_OF_RESAMPLE = 30, 12
+FEWEST_TRIALS, MOST_TRIALS = 8, 120
+NUM_FORESTS, NUM_TREES = 3, 32
+NUM_RESAMPLES, TREES_OF_RESAMPLE = 24, 8
+MAX_DEPTH = 6  # deeper trees take much longer and change the second digit
 INTERVAL = (5.0, 95.0)  # percentiles over resamples
 _MISSING = "none"
 COLUMNS = (
@@ -116,7 +117,11 @@ def _distribution(values: pd.Series) -> BaseDistribution:
 
 
 def _fanova(
-    quantities: pd.DataFrame, space: Mapping[str, BaseDistribution], values: npt.NDArray[np.float64], trees: int, seed: int
+    quantities: pd.DataFrame,
+    space: Mapping[str, BaseDistribution],
+    values: npt.NDArray[np.float64],
+    trees: int,
+    seed: int,
 ) -> npt.NDArray[np.float64]:
     """The importance of every column, in their order; zeros where the values do not vary."""
     names = list(quantities)
@@ -126,7 +131,9 @@ def _fanova(
             parameters = {str(name): entry for name, entry in row.items()}
             study.add_trial(optuna.trial.create_trial(params=parameters, distributions=dict(space), value=float(value)))
         try:
-            found = FanovaImportanceEvaluator(n_trees=trees, seed=seed).evaluate(study, params=names)
+            found = FanovaImportanceEvaluator(n_trees=trees, max_depth=MAX_DEPTH, seed=seed).evaluate(
+                study, params=names
+            )
         except RuntimeError:  # no tree has any variance
             return np.zeros(len(names))
     shares = np.array([found[name] for name in names])

@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from analysis.study_folder import StudyFolderError
 
 MOST_BYTES = 1 << 30
+_MOST, _MOST_EPOCHS = 2**53, 10_000_000
 Parameter = bool | int | float | str | None
 # What a replay of lines raises that are JSON but not what Optuna writes.
 _REPLAY_ERRORS = (
@@ -123,7 +124,7 @@ def _parse_trial(trial: FrozenTrial) -> JournalTrial:
         state=trial.state.name,
         parameters={str(name): _parameter(value) for name, value in trial.params.items()},
         values=tuple(_number(value) for value in trial.values) if complete and trial.values else (),
-        curve={int(step): _number(value) for step, value in sorted(trial.intermediate_values.items())},
+        curve={_step(step): _number(value) for step, value in sorted(trial.intermediate_values.items())},
         trial_id=_text(attributes["trial_id"]),
         reason=_text(attributes["reason"]),
         enqueued="fixed_params" in trial.system_attrs,
@@ -134,6 +135,14 @@ def _parse_trial(trial: FrozenTrial) -> JournalTrial:
 def _parameter(value: Any) -> Parameter:
     if value is not None and not isinstance(value, (bool, int, float, str)):
         raise ValueError(f"a parameter is {_short(repr(value))}")
+    if isinstance(value, (int, float)) and not abs(value) < _MOST:
+        raise ValueError("a parameter is not a number to work with")
+    return value
+
+
+def _step(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _MOST_EPOCHS:
+        raise ValueError(f"a step is {_short(repr(value))}, no epoch")
     return value
 
 

@@ -15,7 +15,9 @@ from analysis.search.winners import compare_contenders, list_contenders, names_o
 _KINDS: dict[str, ColumnKind] = {
     "learning_rate": "learning_rate", "batch_size": "count", "epochs": "count", "warmup_epochs": "count",
 }  # fmt: skip
-NEVER_TESTED = "Search trials are scored on held-out training images; the test set is for the confirmation of the winners."
+NEVER_TESTED = (
+    "Search trials are scored on held-out training images; the test set is for the confirmation of the winners."
+)
 
 
 def build_search_trials(study: Study) -> ResultTable:
@@ -34,7 +36,7 @@ def build_search_trials(study: Study) -> ResultTable:
         Column("seconds", "wall time", "seconds"), Column("chosen", "chosen"), Column("trial_id", "id"),
     )  # fmt: skip
     notes = [NEVER_TESTED, "enqueued: a published configuration, tried first; sampled: proposed by the sampler."]
-    return ResultTable("", "Trials of the search", frame, columns, tuple([*describe_search(search), *notes]))
+    return ResultTable("", "Trials of the search", frame, columns, (*describe_search(search), *notes))
 
 
 def build_search_importances(study: Study) -> ResultTable:
@@ -97,7 +99,7 @@ def build_search_winners(study: Study) -> ResultTable:
     return ResultTable("", "Winners of the search, confirmed", frame, columns, tuple(notes))
 
 
-SEARCH_TABLES = {
+BUILDERS = {
     "search_winners": build_search_winners,
     "search_importances": build_search_importances,
     "search_trials": build_search_trials,
@@ -130,7 +132,11 @@ def parameter_columns(search: Search) -> tuple[Column, ...]:
     """The searched fields as columns."""
     columns = []
     for name, column in search.parameter_columns.items():
-        numbers = search.trials[column].map(lambda v: isinstance(v, (int, float, np.number)) and not isinstance(v, bool))
+        numbers = (
+            search.trials[column]
+            .dropna()
+            .map(lambda v: isinstance(v, (int, float, np.number)) and not isinstance(v, bool))
+        )
         kind: ColumnKind = _KINDS.get(name, "number") if bool(numbers.all()) else "text"
         columns.append(Column(column, name.replace("_", " "), kind))
     return tuple(columns)

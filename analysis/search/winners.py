@@ -103,9 +103,7 @@ _DESCRIPTION = (
 )  # fmt: skip
 
 
-def _describe(
-    search: Search, trials: pd.DataFrame, contender: Contender, other: Contender | None
-) -> dict[str, Any]:
+def _describe(search: Search, trials: pd.DataFrame, contender: Contender, other: Contender | None) -> dict[str, Any]:
     comparable = search.description.objectives[0].endswith("_accuracy")
     cell = contender.cell
     values = trials.loc[trials["cell_id"] == (cell.cell_id if cell else ""), METRIC].dropna().to_numpy()

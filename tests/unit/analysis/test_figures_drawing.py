@@ -6,9 +6,7 @@ import itertools
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib as mpl
@@ -16,9 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 from analysis.figures import (
     axes_views,
@@ -37,6 +33,7 @@ from analysis.frames import Study, load_study
 from tests import synthetic_model
 from tests.studies import build_cell, write_synthetic_study
 from tests.unit.analysis.figure_studies import HOSTILE, small_cells, write_hostile_study, write_small_study
+from tests.unit.analysis.figure_texts import find_drawn_texts, find_overlaps
 
 NAMES = [parameter.name for parameter in synthetic_model.parameters()]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -84,8 +81,8 @@ def test_no_figure_has_overlapping_or_cut_texts(figures: dict[str, StudyFigure])
         if entry.name.endswith("-cell2"):
             continue
         assert entry.figure is not None
-        texts = _drawn_texts(entry.figure)
-        assert not _overlaps(texts), entry.name
+        texts = find_drawn_texts(entry.figure)
+        assert not find_overlaps(texts), entry.name
         width, height = entry.figure.get_size_inches() * entry.figure.dpi
         for text in texts:
             box = text.get_window_extent()
@@ -99,7 +96,7 @@ def test_overlapping_texts_would_be_found(figures: dict[str, StudyFigure]) -> No
     figure = Figure(figsize=(6, 4))
     axes = figure.subplots()
     style.name_rows(axes, NAMES)
-    assert _overlaps(_drawn_texts(figure))
+    assert find_overlaps(find_drawn_texts(figure))
 
 
 def test_ten_cells_stay_readable_and_only_some_have_pictures_of_their_own(tmp_path: Path) -> None:
@@ -118,7 +115,7 @@ def test_ten_cells_stay_readable_and_only_some_have_pictures_of_their_own(tmp_pa
         axes_views.draw_axes_views(axes_views.build_axes_views(summary, study.epochs, shown, {64: 10})),
         noise_scale.draw_noise_scales(noise_scale.build_noise_scales(study.epochs, shown)),
     ):
-        assert not _overlaps(_drawn_texts(figure)), figure.get_suptitle()
+        assert not find_overlaps(find_drawn_texts(figure)), figure.get_suptitle()
     assert left_out_note(study).startswith("Of 10 cells the first 6 have pictures of their own.")
     study.folder.records("layers").unlink()
     again = load_study(study.folder)
@@ -131,7 +128,7 @@ def test_one_seed_and_one_epoch_draw_every_figure(tmp_path: Path) -> None:
     for entry in draw_study_figures(study):
         assert entry.figure is not None, (entry.name, entry.reason)
         if entry.name in ("training_curves", "learning_rate", "update_ratio", "axes_views"):
-            assert not _overlaps(_drawn_texts(entry.figure)), entry.name
+            assert not find_overlaps(find_drawn_texts(entry.figure)), entry.name
     assert left_out_note(study) == ""
 
 
@@ -290,40 +287,3 @@ def _lab(linear: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     xyz = to_xyz @ np.clip(linear, 0, 1) / np.array([0.9505, 1, 1.089])
     f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
     return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
-
-
-def _drawn_texts(figure: Figure) -> list[Text]:
-    """The visible texts of a figure, laid out; tick labels outside their axis are not drawn."""
-    canvas: Any = FigureCanvasAgg(figure)
-    with style.styled():
-        canvas.draw()
-    return [text for text in _walk_texts(figure) if text.get_visible() and text.get_text().strip()]
-
-
-def _walk_texts(figure: Figure) -> Iterator[Text]:
-    tick_labels = set()
-    for axes in figure.axes:
-        for axis in (axes.xaxis, axes.yaxis):
-            low, high = sorted(axis.get_view_interval())
-            for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
-                inside = low - 1e-9 * abs(low) <= tick.get_loc() <= high + 1e-9 * abs(high)
-                labels = {tick.label1, tick.label2}
-                tick_labels |= labels
-                if inside and axes.axison and tick.label1.get_visible():
-                    yield tick.label1
-    yield from (text for text in figure.findobj(Text) if text not in tick_labels and _is_shown(text))
-
-
-def _is_shown(text: object) -> bool:
-    axes = getattr(text, "axes", None)
-    return axes is None or axes.axison or text in axes.texts
-
-
-def _overlaps(texts: list[Text]) -> list[tuple[str, str]]:
-    """Pairs of drawn texts whose boxes share more than a hair."""
-    boxes = [(text.get_text(), text.get_window_extent()) for text in texts]
-    x0, y0, x1, y1 = (np.array([getattr(box, side) for _, box in boxes]) for side in ("x0", "y0", "x1", "y1"))
-    wide = np.minimum(x1[:, None], x1) - np.maximum(x0[:, None], x0)
-    high = np.minimum(y1[:, None], y1) - np.maximum(y0[:, None], y0)
-    first, second = np.nonzero(np.triu((wide > 1.5) & (high > 1.5), 1))
-    return [(boxes[i][0], boxes[j][0]) for i, j in zip(first, second, strict=True)]

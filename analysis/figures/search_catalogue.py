@@ -1,0 +1,59 @@
+"""The figures of a search, in reading order, and what a reader is told about each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from analysis.figures import (
+    search_contour,
+    search_curves,
+    search_history,
+    search_importances,
+    search_parallel,
+    search_pareto,
+    search_slices,
+)
+from analysis.figures.plan import FigurePlan
+from analysis.search.history import Search
+
+
+def plan_search_figures(search: Search) -> Iterator[FigurePlan]:
+    """The figures of the report's section about the search."""
+    yield FigurePlan(
+        "search_history", "search", "Optimisation history",
+        "Every trial in the order of the search; hollow marks ended early and stand at the last value that they reported.",
+        lambda: search_history.draw_search_history(search_history.build_search_history(search)),
+    )  # fmt: skip
+    if len(search.objective_columns) > 1:
+        yield FigurePlan(
+            "search_pareto", "search", "Pareto front",
+            "Completed trials; on the front are those that no other one beats in one objective without losing in the other.",
+            lambda: search_pareto.draw_search_pareto(search_pareto.build_search_pareto(search)),
+        )  # fmt: skip
+    yield FigurePlan(
+        "search_importances", "search", "Importances",
+        "fANOVA: the share of a random forest's variance that a quantity explains by itself. Thin lines: 90 % over resampled "
+        "trials; strokes across: what it reaches by chance, with the objective shuffled. Associations among the trials of one "
+        "search, not effects.",
+        lambda: search_importances.draw_search_importances(search_importances.build_search_importances(search)),
+    )  # fmt: skip
+    yield FigurePlan(
+        "search_contour", "search", "Batch size and learning rate",
+        "Dots are trials; the surface runs straight between the completed ones and ends with them. Trials that differ in other "
+        "fields lie on the same map, so neighbours may disagree.",
+        lambda: search_contour.draw_search_contour(search_contour.build_search_contour(search)),
+    )  # fmt: skip
+    yield FigurePlan(
+        "search_slices", "search", "Slices", "Each field by itself; hollow marks ended early, at their last value.",
+        lambda: search_slices.draw_search_slices(search_slices.build_search_slices(search)),
+    )  # fmt: skip
+    yield FigurePlan(
+        "search_parallel", "search", "Parallel coordinates",
+        "A line per completed trial; bright lines are the better ones.",
+        lambda: search_parallel.draw_search_parallel(search_parallel.build_search_parallel(search)),
+    )  # fmt: skip
+    yield FigurePlan(
+        "search_curves", "search", "Values by epoch",
+        "What the pruner saw: all trials run the same schedule, so values at the same epoch can be compared.",
+        lambda: search_curves.draw_search_curves(search_curves.build_search_curves(search)),
+    )  # fmt: skip

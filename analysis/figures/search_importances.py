@@ -1,0 +1,70 @@
+"""Importances of hyperparameters and of early training dynamics, each with its spread and with what chance reaches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from analysis.figures.selection import require
+from analysis.figures.style import (
+    DARK_BAR,
+    INK,
+    LIGHT_BAR,
+    format_value,
+    name_rows,
+    new_figure,
+    set_hover,
+    styled,
+    use_plain_axis,
+)
+from analysis.search.dynamics import QUANTITIES
+from analysis.search.history import Search
+
+
+@dataclass(frozen=True)
+class SearchImportances:
+    """`panels`: a title and rows with quantity, importance, low, high, chance, above_chance, most important first."""
+
+    panels: tuple[tuple[str, pd.DataFrame], ...]
+
+
+def build_search_importances(search: Search) -> SearchImportances:
+    """The rows of the table search_importances, by kind and target."""
+    rows = require(search.importances, "too few completed trials for importances, or nothing that varies")
+    panels = []
+    for (kind, target), own in rows.groupby(["kind", "target"], sort=False):
+        trials = int(own["trials"].iloc[0])
+        named = own.assign(quantity=[QUANTITIES.get(name, name.replace("_", " ")) for name in own["quantity"]])
+        panels.append((f"{str(kind).capitalize()}: {target}, {trials} trials", named.reset_index(drop=True)))
+    return SearchImportances(tuple(panels))
+
+
+@styled()
+def draw_search_importances(data: SearchImportances) -> Figure:
+    """A panel per kind and target; bars that chance reaches as well are pale."""
+    heights = [0.55 + 0.32 * len(rows) for _, rows in data.panels]
+    figure = new_figure(8.5, 1.3 + sum(heights), "Importances: associations, not effects")
+    grid = figure.subplots(len(data.panels), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
+    for axes, (title, rows) in zip(grid, data.panels, strict=True):
+        for place, row in enumerate(rows.to_dict("records")):
+            color = DARK_BAR if row["above_chance"] else LIGHT_BAR
+            (bar,) = axes.barh([place], [row["importance"]], height=0.62, color=color)
+            set_hover(bar, f"{row['quantity']}: {format_value(round(row['importance'], 3))}")
+            axes.plot([row["low"], row["high"]], [place, place], color=INK, linewidth=1.1)
+            axes.plot([row["chance"]] * 2, [place - 0.36, place + 0.36], color="#c84e00", linewidth=1.6)
+        name_rows(axes, list(rows["quantity"]))
+        axes.set_title(title)
+        axes.set_xlim(0, 1)
+        use_plain_axis(axes, "x")
+    grid[-1].set_xlabel("share of the forest's variance")
+    handles = [
+        Patch(color=DARK_BAR, label="more than chance"), Patch(color=LIGHT_BAR, label="chance reaches it, too"),
+        Line2D([], [], color=INK, label="90 % over resampled trials"),
+        Line2D([], [], color="#c84e00", label="95 % point by chance"),
+    ]  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    return figure

@@ -1,0 +1,306 @@
+"""The tables of a search against independent computations, and that a search changes no other table."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pandas as pd
+import pyarrow.compute as pc
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from scipy import stats
+
+from analysis.figures.layer_records import summarise_layers
+from analysis.figures.selection import select_cells
+from analysis.frames import Study, load_study
+from analysis.search.dynamics import measure_dynamics
+from analysis.search.history import Search
+from analysis.search.importances import COLUMNS, FEWEST_TRIALS, _measure, common_epoch
+from analysis.search.winners import compare_contenders, list_contenders
+from analysis.study_folder import StudyFolder, StudyFolderError
+from analysis.summary import summarize_trials
+from analysis.tables import SEARCH_TABLES, build_tables, table_names
+from tests.search_studies import NUM_EPOCHS, PUBLISHED, write_search_study
+
+SEEDS = (100, 101, 102)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return load_study(write_search_study(tmp_path_factory.mktemp("study") / "made"))
+
+
+@pytest.fixture(scope="module")
+def search(study: Study) -> Search:
+    assert study.search is not None
+    return study.search
+
+
+@pytest.fixture(scope="module")
+def theirs(study: Study, tmp_path_factory: pytest.TempPathFactory) -> list[optuna.trial.FrozenTrial]:
+    """The trials as Optuna itself reads them, from a copy."""
+    copy = tmp_path_factory.mktemp("copy") / "search.journal"
+    copy.write_bytes(study.folder.search_journal.read_bytes())
+    return optuna.load_study(study_name="made", storage=JournalStorage(JournalFileBackend(str(copy)))).trials
+
+
+def completed(trials: list[optuna.trial.FrozenTrial]) -> list[optuna.trial.FrozenTrial]:
+    return [trial for trial in trials if trial.state == optuna.trial.TrialState.COMPLETE]
+
+
+def test_every_trial_has_its_row(study: Study, theirs: list[optuna.trial.FrozenTrial]) -> None:
+    frame = build_tables(study, ["search_trials"])["search_trials"].frame
+    searched = frame[frame["role"] == "search"]
+    words = {"COMPLETE": "completed", "PRUNED": "pruned", "FAIL": "diverged"}
+    assert len(searched) == len(theirs)
+    for row, trial in zip(searched.to_dict("records"), theirs, strict=True):
+        assert row["number"] == trial.number
+        assert row["config.learning_rate"] == trial.params["learning_rate"]
+        assert row["config.batch_size"] == trial.params["batch_size"]
+        assert row["status"] == words[trial.state.name]
+        assert row["source"] == ("enqueued" if trial.number < len(PUBLISHED) else "sampled")
+        assert row["epochs"] == len(trial.intermediate_values)
+        assert row["seconds"] == 10.0 * row["epochs"]
+        if trial.state == optuna.trial.TrialState.COMPLETE:
+            assert row["objective_1"] == trial.value
+        else:
+            assert math.isnan(row["objective_1"])
+            assert row["reason"] == trial.user_attrs["reason"]
+    confirmations = frame[frame["role"] == "confirmation"]
+    assert set(confirmations["trial_id"]) == set(study.trials["trial_id"])
+    assert len(confirmations) == len(study.info.cells) * len(SEEDS)
+
+
+def test_the_head_of_the_table_counts_what_was_spent(study: Study, theirs: list[optuna.trial.FrozenTrial]) -> None:
+    note = build_tables(study, ["search_trials"])["search_trials"].notes[1]
+    used = sum(len(trial.intermediate_values) for trial in theirs)
+    assert f"{len(completed(theirs))} completed" in note
+    assert f"{used:,} epochs of {len(theirs) * NUM_EPOCHS:,} that all of them would have taken" in note
+
+
+def test_a_search_changes_no_other_table(study: Study, tmp_path: Path) -> None:
+    """All other tables are those of the same folder without a search and without its trials."""
+    bare = StudyFolder(tmp_path / "bare")
+    bare.path.mkdir()
+    bare.write_study(dataclasses.replace(study.info, search=None))
+    searched = set(study.search_trials["trial_id"])
+    assert searched
+    for kind in ("trials", "epochs", "steps", "layers"):
+        table = study.folder.read_records(kind)
+        keep = [trial not in searched for trial in table["trial_id"].to_pylist()]
+        assert not all(keep)
+        bare.write_records(kind, table.filter(keep))
+    bare.write_records("model", study.folder.read_records("model"))
+    without, with_search = build_tables(load_study(bare)), build_tables(study)
+    assert tuple(without) == table_names()
+    assert tuple(with_search) == table_names(search=True)
+    assert set(with_search) - set(without) == set(SEARCH_TABLES)
+    for name, table in without.items():
+        pd.testing.assert_frame_equal(table.frame, with_search[name].frame, obj=name)
+        assert table.notes == with_search[name].notes
+    summaries = [
+        summarise_layers(s, select_cells(s.info, s.trials)).by_group
+        for s in (load_study(bare), load_study(study.folder))
+    ]
+    assert len(summaries[0]) == len(summaries[1]) == 0
+
+
+def test_claims_over_all_cells_leave_searched_layers_out(study: Study) -> None:
+    """A query over several cells reads the layer file whole only where it holds their trials alone."""
+    from analysis.claims.measures import Measurements
+
+    cells = tuple(cell.cell_id for cell in study.info.cells)
+    assert len(study.read_layers(["trial_id"])) > 0
+    assert len(Measurements(study)._layers_of(cells, "update_ratio")) == 0
+
+
+def test_winners_are_the_best_by_validation_and_tested_by_the_confirmations(
+    study: Study, search: Search, theirs: list[optuna.trial.FrozenTrial]
+) -> None:
+    best = sorted(completed(theirs), key=lambda trial: -float(trial.value or 0))[:2]
+    frame = compare_contenders(search)
+    winners = frame[frame["what"].str.startswith("winner")]
+    assert list(dict.fromkeys(winners["number"])) == [trial.number for trial in best]
+    accuracy = summarize_trials(study).pivot(index="seed", columns="cell_id", values="final_test_accuracy")
+    published = study.info.cells[: len(PUBLISHED)]
+    raw_p = []
+    for row in winners.to_dict("records"):
+        trial = best[0] if row["what"] == "winner 1" else best[1]
+        cell = next(c for c in study.info.cells if c.config["learning_rate"] == trial.params["learning_rate"])
+        values = accuracy[cell.cell_id].loc[list(SEEDS)]
+        assert row["searched"] == trial.value
+        assert row["test_mean"] == pytest.approx(values.mean())
+        assert row["test_sd"] == pytest.approx(values.std())
+        assert row["shrinkage"] == pytest.approx(trial.value - values.mean())
+        other = next(c for c in published if c.label == row["against"])
+        test = stats.ttest_rel(values, accuracy[other.cell_id].loc[list(SEEDS)])
+        interval = test.confidence_interval()
+        assert row["difference"] == pytest.approx((values - accuracy[other.cell_id]).mean())
+        assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high))
+        raw_p.append(float(test.pvalue))
+    order = np.argsort(raw_p)
+    holm = np.maximum.accumulate([raw_p[i] * (len(raw_p) - place) for place, i in enumerate(order)])
+    assert winners["p_holm"].to_numpy()[order] == pytest.approx(np.minimum(holm, 1))
+    assert set(frame.loc[frame["what"] == "published", "number"]) == {0, 1}
+    assert (winners["common_seeds"] == 3).all()
+
+
+def test_the_luck_of_a_choice_is_seen(tmp_path: Path) -> None:
+    """With noise alone between trials the winner was lucky: it loses more than the published ones, which nobody chose."""
+    folder = write_search_study(tmp_path / "noisy", noise=0.05, num_trials=30, top_k=1)
+    search = load_study(folder).search
+    assert search is not None
+    frame = compare_contenders(search).drop_duplicates("number")
+    lost = frame.set_index("what")["shrinkage"]
+    assert lost["winner 1"] > 0.04
+    assert lost["winner 1"] > lost["published"].mean() + 0.02
+
+
+def test_winners_that_are_not_confirmed_yet_say_so(tmp_path: Path) -> None:
+    search = load_study(write_search_study(tmp_path / "running", confirmed=False, num_trials=12)).search
+    assert search is not None
+    frame = compare_contenders(search)
+    assert set(frame.loc[frame["against"] != "", "verdict"]) == {"not confirmed yet"}
+    assert frame["test_mean"].isna().all()
+    assert frame["seeds"].eq(0).all()
+
+
+def test_winners_of_two_objectives_are_of_the_front(tmp_path: Path) -> None:
+    study = load_study(write_search_study(tmp_path / "two", objectives=("val_accuracy", "train_flops"), top_k=3))
+    assert study.search is not None
+    done = study.search.completed
+    pairs = list(zip(done["number"], done["objective_1"], done["objective_2"], strict=True))
+    front = [
+        (number, accuracy) for number, accuracy, flops in pairs
+        if not any(a >= accuracy and f <= flops and (a > accuracy or f < flops) for _, a, f in pairs)
+    ]  # fmt: skip
+    best = [number for number, _ in sorted(front, key=lambda entry: -entry[1])[:3]]
+    assert [c.number for c in list_contenders(study.search) if c.rank] == best
+
+
+def test_dynamics_are_those_of_the_early_epochs(search: Search, theirs: list[optuna.trial.FrozenTrial]) -> None:
+    """Of 5 epochs the first is early; what the made study wrote for it follows formulas."""
+    found = measure_dynamics(search)
+    for trial in theirs:
+        row = found.loc[trial.number]
+        assert row["noise_scale"] == pytest.approx(500 * (1 + trial.number % 7))
+        assert row["update_ratio"] == pytest.approx(0.1 * trial.params["learning_rate"], rel=1e-6)
+        assert row["angular_update"] == pytest.approx(0.2 * math.sqrt(trial.params["learning_rate"]), rel=1e-6)
+        assert row["gradient_l2"] == pytest.approx(100 / trial.params["batch_size"])
+
+
+def test_importances_find_what_the_formula_is_made_of(search: Search, theirs: list[optuna.trial.FrozenTrial]) -> None:
+    rows = search.importances.set_index(["kind", "target", "quantity"])
+    done = completed(theirs)
+    final = rows.loc[("hyperparameters", "final value")]
+    assert final["trials"].eq(len(done)).all()
+    assert final["importance"].idxmax() == "learning_rate"
+    assert bool(final.loc["learning_rate", "above_chance"])
+    assert not bool(final.loc["momentum", "above_chance"])
+    assert (final["low"] <= final["importance"]).all()
+    assert (final["importance"] <= final["high"]).all()
+    values = [trial.value for trial in done]
+    expected = stats.spearmanr([trial.params["learning_rate"] for trial in done], values)
+    assert final.loc["learning_rate", "rank_correlation"] == pytest.approx(expected.statistic)
+    dynamics = rows.loc[("training dynamics", "final value")]
+    assert dynamics.loc["update_ratio", "rank_correlation"] == pytest.approx(expected.statistic)  # it follows the rate
+    early = rows.loc[("hyperparameters", "value after epoch 1")]
+    reached = [trial for trial in theirs if 1 in trial.intermediate_values]
+    assert early["trials"].eq(len(reached)).all()
+    assert common_epoch(search) == 1
+
+
+def test_importances_are_the_shares_of_variance() -> None:
+    """y = 2a + b over uniform a and b: the variance is 4 parts a, one part b, and c does nothing."""
+    random = np.random.default_rng(1)
+    frame = pd.DataFrame({name: random.uniform(0, 1, 100) for name in "abc"})
+    rows = _measure(
+        ("hyperparameters", "final value"), frame, dict.fromkeys("abc", "linear"), 2 * frame["a"] + frame["b"]
+    )
+    shares = rows.set_index("quantity")["importance"]
+    assert shares["a"] == pytest.approx(0.8, abs=0.08)
+    assert shares["b"] == pytest.approx(0.2, abs=0.08)
+    assert shares["c"] < 0.02
+    assert not rows.set_index("quantity").loc["c", "above_chance"]
+    assert rows.set_index("quantity").loc["a", "above_chance"]
+
+
+def test_noise_alone_is_not_above_chance() -> None:
+    """Of 9 importances of pure noise, by twenty trials, hardly one is above its 95 % point."""
+    found = []
+    for seed in range(3):
+        random = np.random.default_rng(seed)
+        frame = pd.DataFrame({name: random.uniform(0, 1, 20) for name in "abc"})
+        target = pd.Series(random.normal(size=20))
+        found += list(_measure(("k", "t"), frame, dict.fromkeys("abc", "linear"), target)["above_chance"])
+    assert len(found) == 9
+    assert sum(found) <= 3
+
+
+def test_texts_flags_and_choices_have_importances_too() -> None:
+    random = np.random.default_rng(0)
+    kinds = random.choice(["bf16", "fp32"], 60)
+    frame = pd.DataFrame({"precision": kinds, "limit": [None if k else 100 for k in random.integers(0, 2, 60)]})
+    target = pd.Series((kinds == "bf16") + random.normal(0, 0.05, 60))
+    rows = _measure(("k", "t"), frame, {"precision": "choices", "limit": "choices"}, target).set_index("quantity")
+    assert rows.loc["precision", "importance"] > 0.9
+    assert math.isnan(rows.loc["precision", "rank_correlation"])
+
+
+def test_too_few_trials_have_no_importances(tmp_path: Path) -> None:
+    study = load_study(write_search_study(tmp_path / "few", num_trials=4, confirmed=False))
+    assert study.search is not None
+    assert list(study.search.importances.columns) == list(COLUMNS)
+    table = build_tables(study, ["search_importances"])["search_importances"]
+    assert table.frame.empty
+    assert f"Fewer than {FEWEST_TRIALS} completed trials" in table.notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"objective": 5}, "objective is not a name"),
+        ({"objective": ["val_accuracy", "train_flops"]}, "has 1 objectives, study.json 2"),
+        ({"space": {}}, "space is not a table"),
+        ({"space": {"learning_rat": {}}}, "did you mean learning_rate"),
+        ({"space": {"learning_rate": 5}}, "the range of learning_rate"),
+        ({"top_k": -1}, "top_k"),
+        ({"enqueued": [5]}, "enqueued is not a list"),
+    ],
+)
+def test_a_foreign_description_is_one_line(study: Study, tmp_path: Path, change: dict[str, object], named: str) -> None:
+    folder = StudyFolder(tmp_path)
+    folder.write_study(dataclasses.replace(study.info, search={**(study.info.search or {}), **change}))
+    folder.search_journal.write_bytes(study.folder.search_journal.read_bytes())
+    folder.write_records("trials", study.folder.read_records("trials"))
+    with pytest.raises(StudyFolderError, match=named) as caught:
+        build_tables(folder, ["search_trials"])
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_searched_trials_without_records_are_still_listed(study: Study, tmp_path: Path) -> None:
+    """A journal is ahead of the records while a search runs."""
+    folder = StudyFolder(tmp_path / "made")
+    folder.path.mkdir()
+    folder.write_study(study.info)
+    folder.search_journal.write_bytes(study.folder.search_journal.read_bytes())
+    trials = study.folder.read_records("trials")
+    folder.write_records("trials", trials.filter(pc.not_equal(trials["role"], "search")))
+    frame = build_tables(folder, ["search_trials"])["search_trials"].frame
+    full = build_tables(study, ["search_trials"])["search_trials"].frame
+    for column in ("number", "config.learning_rate", "objective_1", "epochs", "trial_id"):
+        pd.testing.assert_series_equal(frame[column], full[column])
+
+
+def test_a_study_without_search_has_none_of_these_tables(tmp_path: Path, study: Study) -> None:
+    folder = StudyFolder(tmp_path)
+    folder.write_study(dataclasses.replace(study.info, search=None))
+    folder.write_records("trials", study.folder.read_records("trials"))
+    assert load_study(folder).search is None
+    with pytest.raises(ValueError, match="has no search"):
+        build_tables(folder, ["search_winners"])
