@@ -20,8 +20,9 @@ import jinja2
 from markupsafe import Markup
 
 from analysis.confounds import find_confounds
-from analysis.figures.catalogue import StudyFigure, draw_study_figures, left_out_note
+from analysis.figures.catalogue import draw_study_figures, left_out_note
 from analysis.figures.files import Picture, dark_variables, render
+from analysis.figures.plan import StudyFigure
 from analysis.formats import write_tables
 from analysis.frames import Study
 from analysis.grid_text import write_grid

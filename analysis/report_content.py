@@ -17,8 +17,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.confounds import Confounds
-from analysis.figures.catalogue import StudyFigure
 from analysis.figures.files import Picture
+from analysis.figures.plan import StudyFigure
 from analysis.formats import format_rows, format_value, to_csv, to_html
 from analysis.frames import FINISHED, Study
 from analysis.result_table import ResultTable

@@ -33,6 +33,7 @@ SPACE = {
 _CONFIG = {
     "dataset": "synthetic", "epochs": NUM_EPOCHS, "width": 8, "instrument_every_steps": 8, "log_every_steps": 4
 }  # fmt: skip
+_DIRECTIONS = [optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE]
 _FINGERPRINT = "d" * 16
 _STATUS = {"COMPLETE": "completed", "PRUNED": "pruned", "FAIL": "diverged", "RUNNING": "running"}
 
@@ -81,7 +82,7 @@ def _optimize(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(
         storage=JournalStorage(JournalFileBackend(str(journal))), study_name=name,
-        directions=["maximize", "minimize"][: len(objectives)], sampler=optuna.samplers.TPESampler(seed=seed),
+        directions=_DIRECTIONS[: len(objectives)], sampler=optuna.samplers.TPESampler(seed=seed),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=12, n_warmup_steps=1),
     )  # fmt: skip
     for parameters in PUBLISHED:

@@ -38,7 +38,7 @@ class SearchContour:
     def surface(self) -> pd.DataFrame:
         """The mean value at every place where a trial completed, the corners of the surface."""
         done = self.trials.dropna(subset=["value"])
-        return done.groupby(list(FIELDS), as_index=False)["value"].mean()
+        return done.groupby(list(FIELDS))["value"].mean().reset_index()
 
 
 def build_search_contour(search: Search) -> SearchContour:

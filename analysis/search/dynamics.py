@@ -32,18 +32,18 @@ def measure_dynamics(search: Search) -> pd.DataFrame:
     noise = parts["gradient_covariance_trace"] / parts["gradient_l2_squared_unbiased"]
     frame["noise_scale"] = noise.where(noise > 0)
     layers = study.read_layers(["trial_id", "epoch", "update_ratio", "angular_update"], list(known))
-    layers = _early(layers.assign(trial_id=layers["trial_id"].astype("str")), early).groupby("trial_id")
-    frame[["update_ratio", "angular_update"]] = layers[["update_ratio", "angular_update"]].mean()
+    measured = _early(layers.assign(trial_id=layers["trial_id"].astype("str")), early).groupby("trial_id")
+    frame[["update_ratio", "angular_update"]] = measured[["update_ratio", "angular_update"]].mean()
     steps = _early(study.search_steps, early).groupby("trial_id")
     frame[["gradient_l2", "gradient_max_abs"]] = steps[["gradient_l2", "gradient_max_abs"]].mean()
     return frame.rename(index=known).rename_axis("number").replace([np.inf, -np.inf], np.nan).astype(float)
 
 
-def early_epochs(study: Study) -> pd.Series[int]:
+def early_epochs(study: Study) -> pd.Series[float]:
     """The last early epoch of every searched trial, by its id."""
     trials = study.search_trials.set_index("trial_id")
     last = [scale_phases(int(epochs))["early"][1] for epochs in trials["config.epochs"]]
-    return pd.Series(last, index=trials.index, dtype=int)
+    return pd.Series(last, index=trials.index, dtype=float)
 
 
 def _early(rows: pd.DataFrame, last_epoch: pd.Series[float]) -> pd.DataFrame:

@@ -57,13 +57,15 @@ class Search:
             found = zip(own["trial_id"].map(numbers), own["epoch"], own[column], strict=True)
             rows += [(int(number), int(epoch), float(value)) for number, epoch, value in found]
         frame = pd.DataFrame(rows, columns=["number", "epoch", "value"]).astype({"value": float})
-        return frame[np.isfinite(frame["value"])].sort_values(["number", "epoch"], ignore_index=True)
+        known: pd.DataFrame = frame[np.isfinite(frame["value"])]
+        return known.sort_values(["number", "epoch"], ignore_index=True)
 
     @cached_property
     def completed(self) -> pd.DataFrame:
         """The rows of `trials` with a finite value of every objective."""
         values = self.trials[self.objective_columns].to_numpy(dtype=float)
-        return self.trials[np.isfinite(values).all(axis=1)]
+        done: pd.DataFrame = self.trials[np.isfinite(values).all(axis=1)]
+        return done
 
     @cached_property
     def importances(self) -> pd.DataFrame:

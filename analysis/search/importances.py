@@ -68,7 +68,7 @@ def _measure(
     kind: tuple[str, str], quantities: pd.DataFrame, scales: Mapping[str, Scale], target: pd.Series
 ) -> pd.DataFrame:
     """The rows of one kind; quantities that do not vary, and trials that lack one, are left out."""
-    encoded = pd.DataFrame({name: _encode(quantities[name], scales[name]) for name in quantities})
+    encoded = pd.DataFrame({name: _encode(quantities[name], scale) for name, scale in scales.items()})
     encoded = encoded.reindex(target.index)
     encoded = encoded.loc[:, encoded.notna().mean() > 0.5].dropna()
     encoded = encoded.loc[:, encoded.nunique() > 1]
@@ -77,7 +77,7 @@ def _measure(
     values = target[encoded.index].to_numpy(dtype=float)
     if len(encoded) < FEWEST_TRIALS or encoded.empty or np.ptp(values) == 0:
         return pd.DataFrame(columns=list(COLUMNS))
-    space = {name: _distribution(encoded[name]) for name in encoded}
+    space = {str(name): _distribution(encoded[name]) for name in encoded}
     random = np.random.default_rng(0)  # the same records give the same table
     forests = np.mean([_fanova(encoded, space, values, NUM_TREES, seed) for seed in range(NUM_FORESTS)], axis=0)
     resampled, shuffled = [], []
@@ -124,7 +124,7 @@ def _fanova(
     seed: int,
 ) -> npt.NDArray[np.float64]:
     """The importance of every column, in their order; zeros where the values do not vary."""
-    names = list(quantities)
+    names = [str(name) for name in quantities]
     with _silent():
         study = optuna.create_study()
         for row, value in zip(quantities.to_dict("records"), values, strict=True):

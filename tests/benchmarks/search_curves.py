@@ -34,7 +34,9 @@ _SETTINGS = {
 
 def main() -> None:
     """Train every configuration and write the table, again after each seed, so that an interruption keeps whole seeds."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.search_curves", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.search_curves", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--to", type=Path, default=CURVES, metavar="FILE")
     options = parser.parse_args()
     from trainable.data import load_data
@@ -45,7 +47,9 @@ def main() -> None:
         for batch_size in BATCH_SIZES:
             for learning_rate in LEARNING_RATES:
                 curve = list(train_curve(data, batch_size, learning_rate, seed))
-                rows += [(seed, batch_size, f"{learning_rate:g}", epoch, f"{a:.4g}") for epoch, a in enumerate(curve, 1)]
+                rows += [
+                    (seed, batch_size, f"{learning_rate:g}", epoch, f"{a:.4g}") for epoch, a in enumerate(curve, 1)
+                ]
                 print(f"seed {seed}, batch {batch_size}, rate {learning_rate:g}: {curve[-1]:.3f}", flush=True)
         sink = io.StringIO()
         writer = csv.writer(sink, lineterminator="\n")
@@ -80,7 +84,11 @@ def read_curves(path: Path = CURVES) -> npt.NDArray[np.float64]:
     curves = np.full((len(seeds), len(BATCH_SIZES), len(LEARNING_RATES), NUM_EPOCHS), np.nan)
     rates = [f"{rate:g}" for rate in LEARNING_RATES]
     for row in rows:
-        place = (seeds.index(int(row["seed"])), BATCH_SIZES.index(int(row["batch_size"])), rates.index(row["learning_rate"]))
+        place = (
+            seeds.index(int(row["seed"])),
+            BATCH_SIZES.index(int(row["batch_size"])),
+            rates.index(row["learning_rate"]),
+        )
         curves[(*place, int(row["epoch"]) - 1)] = float(row["val_accuracy"])
     return curves
 

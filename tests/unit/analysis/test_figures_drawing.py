@@ -25,9 +25,10 @@ from analysis.figures import (
     training_curves,
     update_ratio,
 )
-from analysis.figures.catalogue import MAX_DETAILED_CELLS, StudyFigure, draw_study_figures, left_out_note
+from analysis.figures.catalogue import MAX_DETAILED_CELLS, draw_study_figures, left_out_note
 from analysis.figures.files import dark_variables, render
 from analysis.figures.layer_records import read_trial_layers, summarise_layers
+from analysis.figures.plan import StudyFigure
 from analysis.figures.selection import select_cells
 from analysis.frames import Study, load_study
 from tests import synthetic_model

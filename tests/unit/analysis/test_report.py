@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis.figures.catalogue import StudyFigure
 from analysis.figures.files import Picture
+from analysis.figures.plan import StudyFigure
 from analysis.formats import to_csv
 from analysis.frames import Study
 from analysis.report import count_training_images, read_checked, render_page, write_figures, write_report

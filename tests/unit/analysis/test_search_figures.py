@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ NAMES = {
 }  # fmt: skip
 
 
-def make_search(path: Path, objectives: tuple[str, ...] = ("val_accuracy",), **options: int | bool) -> Search:
+def make_search(path: Path, objectives: tuple[str, ...] = ("val_accuracy",), **options: Any) -> Search:
     search = load_study(write_search_study(path / "made", objectives=objectives, **options)).search
     assert search is not None
     return search
