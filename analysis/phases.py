@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 GROUPS = ("stem", "layer1", "layer2", "layer3", "layer4", "fc")
 KINDS = ("conv", "bn", "linear")
@@ -22,6 +23,11 @@ def scale_phases(num_epochs: int) -> dict[str, tuple[int, int]]:
         name: (_scaled(first, num_epochs), _scaled(last, num_epochs))
         for name, (first, last) in PUBLISHED_PHASES.items()
     }
+
+
+def first_learning_rate(config: Mapping[str, Any]) -> float:
+    """The rate of a configuration's first epoch: a part of its learning rate where it warms up."""
+    return float(config["learning_rate"]) / (1 + int(config.get("warmup_epochs", 0)))
 
 
 def _scaled(epoch: int, num_epochs: int) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from analysis.study_folder import Cell, StudyFolder, StudyFolderError, StudyInfo
@@ -65,10 +65,14 @@ def pull_group(path: str, folder: StudyFolder) -> None:
 
 def write_runs(runs: Iterable[RunHistory], name: str, folder: StudyFolder) -> None:
     """Write the study that these runs are. Errors: StudyFolderError where none of them is a trial."""
-    trials = [(run, config) for run in runs if (config := _config(run)) is not None]
+    found = [(run, config) for run in runs if (config := _config(run)) is not None]
+    trials = [(run, config) for run, config in found if config.test_limit != 0]
     if not trials:
         raise StudyFolderError(f"{name}: no run has the configuration of a trial")
     study = _study_info(trials, name)
+    if len(trials) < len(found):  # those of a search: its journal is not in W&B
+        note = f"{len(found) - len(trials)} trials that never saw the test set are left out"
+        study = replace(study, reductions=(*study.reductions, note))
     rows: dict[str, list[dict[str, Any]]] = {"trials": [], "epochs": [], "steps": []}
     for run, config in trials:
         identity = str(run.config.get("trial_id") or trial_id(config, study.data["fingerprint"]))
@@ -145,8 +149,11 @@ def _trial_row(run: RunHistory, config: TrialConfig, identity: str, num_epochs: 
 
 
 def _after(config: TrialConfig, epoch: int) -> float:
-    """Learning rate after the scheduler's step of an epoch, which W&B is not told."""
-    return config.learning_rate * (1 + math.cos(math.pi * epoch / config.epochs)) / 2
+    """Learning rate after the scheduler's step of an epoch, which W&B is not told: warm-up, then cosine."""
+    warmup = config.warmup_epochs
+    if epoch < warmup:
+        return config.learning_rate * (epoch + 1) / (warmup + 1)
+    return config.learning_rate * (1 + math.cos(math.pi * (epoch - warmup) / (config.epochs - warmup))) / 2
 
 
 def _fractions(values: Mapping[str, float]) -> dict[str, float]:

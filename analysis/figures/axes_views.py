@@ -25,6 +25,7 @@ from analysis.figures.style import (
     use_log_axis,
     use_plain_axis,
 )  # fmt: skip
+from analysis.phases import first_learning_rate
 
 AXES = {
     "step": "step",
@@ -62,7 +63,7 @@ def build_axes_views(
         curve["epochs"] = taken / (float(boundaries["step"].iloc[0]) / int(boundaries.index[0]))
         curve["flops"] = curve["images"] * flops_per_image.get(int(cell.config["width"]), np.nan)
         curve["cumulative_learning_rate"] = cumulative_learning_rate(
-            taken.to_numpy(), boundaries["step"].to_numpy(), float(cell.config["learning_rate"]),
+            taken.to_numpy(), boundaries["step"].to_numpy(), first_learning_rate(cell.config),
             boundaries["learning_rate"].to_numpy(),
         )  # fmt: skip
         parts.append(curve.assign(cell=cell.index))

@@ -22,6 +22,7 @@ from analysis.figures.style import (
     use_epoch_axis,
     use_plain_axis,
 )  # fmt: skip
+from analysis.phases import first_learning_rate
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def build_schedule(epochs: Records, cells: Sequence[ShownCell]) -> Schedule:
         own = frame[frame["trial_id"].isin(cell.trial_ids)]
         rates = own.groupby("epoch")["learning_rate"].first().reset_index().dropna()
         if len(rates):
-            start = pd.DataFrame({"epoch": [0], "learning_rate": [float(cell.config["learning_rate"])]})
+            start = pd.DataFrame({"epoch": [0], "learning_rate": [first_learning_rate(cell.config)]})
             parts.append(pd.concat([start, rates], ignore_index=True).assign(cell=cell.index))
     rates = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"cell": []})
     require(rates, "no epoch has been recorded")

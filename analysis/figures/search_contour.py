@@ -6,7 +6,9 @@ fields lie on the same map: it is a projection, and the spread of dots beside ea
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +22,7 @@ from analysis.figures.search_parallel import COLORS
 from analysis.figures.selection import require
 from analysis.figures.style import INK, NothingToDraw, format_value, new_figure, set_hover, shown, styled
 from analysis.search.history import Search
+from analysis.search.winners import find_cell
 
 FIELDS = ("batch_size", "learning_rate")
 
@@ -53,7 +56,7 @@ def build_search_contour(search: Search) -> SearchContour:
     require(trials.dropna(subset=["value"]), "no trial of the search has completed yet")
     published = [
         {
-            "label": f"{values['batch_size']}, {values['learning_rate']:g}",
+            "label": _name(search, values),
             **{name: float(values[name]) for name in FIELDS},
         }
         for values in search.description.enqueued
@@ -68,7 +71,7 @@ def build_search_contour(search: Search) -> SearchContour:
 
 @styled()
 def draw_search_contour(data: SearchContour) -> Figure:
-    """The surface, a dot per trial, a star per published configuration."""
+    """The surface, a dot per trial, a star per cell of the study."""
     figure = new_figure(8.0, 5.2, f"{data.objective[1].capitalize()} by batch size and learning rate")
     axes = figure.subplots()
     surface = data.surface
@@ -93,13 +96,18 @@ def draw_search_contour(data: SearchContour) -> Figure:
         place = (np.log2(row["batch_size"]), np.log10(row["learning_rate"]))
         axes.plot(*place, linestyle="none", **(ENQUEUED | {"markersize": 15, "markerfacecolor": "white", "color": INK}))
         axes.annotate(
-            shown(row["label"]), place, xytext=(9, 7), textcoords="offset points", fontsize=8.5,
+            shown(row["label"], 24), place, xytext=(9, 7), textcoords="offset points", fontsize=8.5,
             bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.75},
         )  # fmt: skip
     _label_axes(axes, data)
     handles = status_handles(list(data.trials["status"].unique()), enqueued=len(data.published) > 0)
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
+
+
+def _name(search: Search, values: Mapping[str, Any]) -> str:
+    cell = find_cell(search, values)
+    return cell.label if cell is not None else f"{values['batch_size']}, {values['learning_rate']:g}"
 
 
 def _triangulate(x: np.ndarray, y: np.ndarray) -> Triangulation | None:

@@ -25,6 +25,7 @@ _STYLES: dict[str, dict[str, Any]] = {
 }
 ENQUEUED: dict[str, Any] = {"color": "#3c3c3e", "marker": "*", "markersize": 14, "markerfacecolor": "none"}
 BEST = "#1a9e77"
+TRIED_FIRST = "cell of the study, tried first"
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,8 @@ def status_style(status: str) -> dict[str, Any]:
 
 
 def status_handles(statuses: Sequence[str], *, enqueued: bool) -> list[Line2D]:
-    """Legend entries for the outcomes that occur, and for published configurations."""
+    """Legend entries for the outcomes that occur, and for cells of the study."""
     ordered = [name for name in _STYLES if name in statuses] + sorted(set(statuses) - set(_STYLES))
     handles = [Line2D([], [], label=shown(name), **status_style(name)) for name in ordered]
-    published = [Line2D([], [], linestyle="none", label="published configuration", **ENQUEUED)] if enqueued else []
-    return handles + published
+    first = [Line2D([], [], linestyle="none", label=TRIED_FIRST, **ENQUEUED)] if enqueued else []
+    return handles + first

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from analysis.figures.search_marks import AxisScale, build_scale
+from analysis.figures.search_marks import TRIED_FIRST, AxisScale, build_scale
 from analysis.figures.selection import require
 from analysis.figures.style import INK, PANEL, format_value, new_figure, set_hover, shown, styled
 from analysis.search.history import Search
@@ -59,7 +59,7 @@ def draw_search_parallel(data: SearchParallel) -> Figure:
         (drawn,) = axes.plot(
             range(len(line)), line, color=colors(0.15 + 0.85 * norm(row["value"])), linewidth=1.4, linestyle=style
         )
-        origin = "published, " if row["enqueued"] else ""
+        origin = "cell of the study, " if row["enqueued"] else ""
         set_hover(drawn, f"trial {row['number']}: {origin}{format_value(float(row['value']))}")
     for place, scale in enumerate(data.scales):
         _draw_scale(axes, place, _ticks(scale))
@@ -76,7 +76,7 @@ def draw_search_parallel(data: SearchParallel) -> Figure:
         spine.set_visible(False)
     axes.tick_params(axis="x", length=0, labelsize=8.5)
     if data.trials["enqueued"].any():
-        figure.supxlabel("dashed: published configuration", fontsize=8.5)
+        figure.supxlabel(f"dashed: {TRIED_FIRST}", fontsize=8.5)
     return figure
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from analysis.figures.search_marks import BEST, ENQUEUED, status_style
+from analysis.figures.search_marks import BEST, ENQUEUED, TRIED_FIRST, status_style
 from analysis.figures.selection import require
 from analysis.figures.style import (
     NothingToDraw,
@@ -68,7 +68,7 @@ def draw_search_pareto(data: SearchPareto) -> Figure:
         Line2D([], [], **(status_style("completed") | {"markerfacecolor": "none"}), label="beaten by one of them"),
     ]  # fmt: skip
     if data.trials["enqueued"].any():
-        handles.append(Line2D([], [], linestyle="none", label="published configuration", **ENQUEUED))
+        handles.append(Line2D([], [], linestyle="none", label=TRIED_FIRST, **ENQUEUED))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 

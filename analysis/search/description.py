@@ -24,7 +24,7 @@ class SearchDescription:
     objectives: tuple[str, ...]
     space: Mapping[str, Scale]
     top_k: int
-    enqueued: tuple[Mapping[str, Any], ...]  # the published configurations, tried first
+    enqueued: tuple[Mapping[str, Any], ...]  # the cells of the grid file in the space, tried first
     asked: str  # the budget, in words
 
 

@@ -110,7 +110,7 @@ class Search:
         values = dict(zip(self.objective_columns, trial.values, strict=False))
         return {
             "number": trial.number, **parameters, "status": status,
-            "reason": trial.reason or record.get("reason") or "",
+            "reason": trial.reason or (record["reason"] if isinstance(record.get("reason"), str) else ""),
             "source": "enqueued" if trial.enqueued else "sampled",
             **{column: values.get(column, math.nan) for column in self.objective_columns},
             "epochs": int(record.get("epochs_completed") or max(trial.curve, default=0)),

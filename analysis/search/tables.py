@@ -35,7 +35,10 @@ def build_search_trials(study: Study) -> ResultTable:
         Column("status", "status"), Column("reason", "reason"), *objectives, Column("epochs", "epochs", "count"),
         Column("seconds", "wall time", "seconds"), Column("chosen", "chosen"), Column("trial_id", "id"),
     )  # fmt: skip
-    notes = [NEVER_TESTED, "enqueued: a published configuration, tried first; sampled: proposed by the sampler."]
+    notes = [
+        NEVER_TESTED,
+        "enqueued: a cell of the study, as published ones are, tried first; sampled: proposed by the sampler.",
+    ]
     return ResultTable("", "Trials of the search", frame, columns, (*describe_search(search), *notes))
 
 
@@ -70,7 +73,7 @@ def build_search_importances(study: Study) -> ResultTable:
 
 
 def build_search_winners(study: Study) -> ResultTable:
-    """The winners on the test set, against the published configurations."""
+    """The winners on the test set, against the cells that the study was given, published ones among them."""
     search = _require(study)
     frame = compare_contenders(search)
     for name in ("difference", "low", "high", "shrinkage", "shrinkage_low", "shrinkage_high"):
@@ -82,14 +85,15 @@ def build_search_winners(study: Study) -> ResultTable:
         Column("shown_shrinkage", "lost since, points [95 %]", "number", low="shown_shrinkage_low",
                high="shown_shrinkage_high"),
         Column("against", "against"), Column("verdict", "verdict"),
-        Column("shown_difference", "winner - published, points [95 %, t]", "number", low="shown_low", high="shown_high"),
+        Column("shown_difference", "winner less other, points [95 %, t]", "number", low="shown_low", high="shown_high"),
         Column("p_holm", "p (Holm)", "p_value"), Column("p_equivalence_holm", "p equivalence (Holm)", "p_value"),
     )  # fmt: skip
     margin = f"{100 * study.info.equivalence_margin:g} points"
     notes = [
         "A winner was chosen for its validation value, which is therefore too good. Confirmed: trained anew over fresh seeds "
         "on all training images, scored on the test set. Lost since: the value it was chosen for less the confirmed mean.",
-        "The published configurations were searched without being chosen: what they lose (or gain) is due to other images and "
+        "The given cells (published, where numbers of theirs were) were searched without being chosen: what they lose (or gain) is due "
+        "to other images and "
         "more of them. What a winner loses beyond that is the luck it was chosen for.",
         f"Verdicts by paired t tests over common seeds, margin {margin}, Holm's correction over the rows of this table alone; "
         "the pairwise table corrects over all of its own.",
@@ -112,7 +116,8 @@ def describe_search(search: Search) -> tuple[str, ...]:
     counts = trials["status"].value_counts()
     order = [FINISHED, *sorted(set(counts.index) - {FINISHED})]
     listed = ", ".join(f"{counts[status]} {status}" for status in order if status in counts)
-    planned = pd.to_numeric(search.study.search_trials["config.epochs"]).sum()
+    records = search.study.search_trials
+    planned = records.loc[records["trial_id"].isin(trials["trial_id"]), "config.epochs"].sum()
     used = int(trials["epochs"].sum())
     saved = f" of {int(planned):,} that all of them would have taken" if planned > used else ""
     sentences = [
@@ -149,7 +154,7 @@ def objective_kind(name: str) -> ColumnKind:
 
 
 def _confirmations(search: Search) -> pd.DataFrame:
-    """The trials that confirm winners and published configurations, in the columns of the searched ones."""
+    """The trials that confirm winners and given cells, in the columns of the searched ones."""
     trials = search.study.trials
     own = trials[trials["role"] == "confirmation"]
     return pd.DataFrame({

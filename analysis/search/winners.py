@@ -1,7 +1,7 @@
-"""The best trials of a search and what became of them on the test set, beside the published configurations.
+"""The best trials of a search and what became of them on the test set, beside the cells that the study was given.
 
 A winner was chosen because its validation value was high, so that value is too good: part of it is luck. What is left of it
-after training anew, over fresh seeds and on all training images, is the confirmation. The published configurations went
+after training anew, over fresh seeds and on all training images, is the confirmation. The given cells, mostly published ones, went
 through the same search without being chosen; what changes for them too is not luck but the other images. Knows no Optuna.
 """
 
@@ -25,25 +25,27 @@ METRIC = "final_test_accuracy"  # the only metric that winners are confirmed by
 
 @dataclass(frozen=True)
 class Contender:
-    """A configuration that was searched and is to be confirmed; `cell` is None until it is, `rank` 0 for published ones."""
+    """A configuration that was searched and is to be confirmed; `cell` is None until it is, `rank` 0 for given ones."""
 
     rank: int
     parameters: Mapping[str, Any]
     number: int | None  # of its search trial
     searched: float  # the first objective at search time, NaN where it was not searched to the end
-    published: bool
+    given: bool  # a cell of the grid file, tried first
     cell: Cell | None
 
     @property
     def name(self) -> str:
         """How tables call it."""
-        return " and ".join(
-            [*([f"winner {self.rank}"] if self.rank else []), *(["published"] if self.published else [])]
-        )
+        return " and ".join([*([f"winner {self.rank}"] if self.rank else []), *([self._origin] if self.given else [])])
+
+    @property
+    def _origin(self) -> str:
+        return "published" if self.cell is not None and self.cell.published else "given"
 
 
 def list_contenders(search: Search) -> list[Contender]:
-    """The top k configurations in the order of the first objective, then the published ones that are not among them.
+    """The top k configurations in the order of the first objective, then the given ones that are not among them.
 
     With two objectives the winners are taken from the Pareto front.
     """
@@ -58,8 +60,8 @@ def list_contenders(search: Search) -> list[Contender]:
         if len(found) == search.description.top_k:
             break
         if not any(_same(parameters, other.parameters) for other in found):
-            published = any(_same(values, parameters) for values in enqueued)
-            found.append(_contender(search, len(found) + 1, parameters, row, published))
+            given = any(_same(values, parameters) for values in enqueued)
+            found.append(_contender(search, len(found) + 1, parameters, row, given))
     for values in enqueued:
         if any(_same(values, other.parameters) for other in found):
             continue
@@ -69,17 +71,17 @@ def list_contenders(search: Search) -> list[Contender]:
 
 
 def compare_contenders(search: Search) -> pd.DataFrame:
-    """One row per winner and published configuration it is held against, then one per published configuration.
+    """One row per winner and given cell it is held against, then one per given cell.
 
-    The difference is winner less published in final test accuracy, paired by seed; Holm's correction is over these rows.
+    The difference is winner less the other in final test accuracy, paired by seed; Holm's correction is over these rows.
     """
     study, contenders = search.study, list_contenders(search)
     trials = summarize_trials(study)
     by_cell = trials.pivot(index="cell_id", columns="seed", values=METRIC)
-    published = [c for c in contenders if c.published]
+    given = [c for c in contenders if c.given]
     pairs: list[tuple[Contender, Contender | None]] = []
     for contender in contenders:
-        others = [other for other in published if other is not contender] if contender.rank else []
+        others = [other for other in given if other is not contender] if contender.rank else []
         pairs += [(contender, other) for other in others] or [(contender, None)]
     rows = [_describe(search, trials, *pair) for pair in pairs]
     differences = np.array([_difference(by_cell, *pair) for pair in pairs]).reshape(len(pairs), -1)
@@ -119,7 +121,7 @@ def _describe(search: Search, trials: pd.DataFrame, contender: Contender, other:
 
 
 def _difference(by_cell: pd.DataFrame, contender: Contender, other: Contender | None) -> np.ndarray:
-    """Winner less published by seed; NaN where one of them has no value."""
+    """Winner less the other by seed; NaN where one of them has no value."""
     if other is None or contender.cell is None or other.cell is None:
         return np.full(by_cell.shape[1], np.nan)
     first, second = (by_cell.reindex([c.cell.cell_id]).to_numpy(dtype=float)[0] for c in (contender, other) if c.cell)
@@ -127,11 +129,15 @@ def _difference(by_cell: pd.DataFrame, contender: Contender, other: Contender | 
 
 
 def _contender(
-    search: Search, rank: int, parameters: Mapping[str, Any], row: Mapping[Any, Any] | None, published: bool
+    search: Search, rank: int, parameters: Mapping[str, Any], row: Mapping[Any, Any] | None, given: bool
 ) -> Contender:
     number, searched = (int(row["number"]), float(row["objective_1"])) if row else (None, math.nan)
-    cells = [cell for cell in search.study.info.cells if _same(parameters, cell.config)]
-    return Contender(rank, parameters, number, searched, published, cells[0] if cells else None)
+    return Contender(rank, parameters, number, searched, given, find_cell(search, parameters))
+
+
+def find_cell(search: Search, parameters: Mapping[str, Any]) -> Cell | None:
+    """The first cell of the study with these values."""
+    return next((cell for cell in search.study.info.cells if _same(parameters, cell.config)), None)
 
 
 def _is_of(search: Search, row: Mapping[Any, Any], values: Mapping[str, Any]) -> bool:

@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from study.samplers import build_pruner, build_sampler
-from study.search_spec import SearchSpec
 
 from analysis.statistics import mean_interval
+from study.samplers import build_pruner, build_sampler
+from study.search_spec import SearchSpec
 from tests.benchmarks.search_curves import BATCH_SIZES, LEARNING_RATES, NUM_EPOCHS, read_curves
 from trainable.fingerprint import cpu_name
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,14 @@ def test_schedule_starts_at_the_configured_rate_and_follows_the_cosine(study: St
     assert own["epoch"].tolist() == [0, 1, 2, 3, 4]
     expected = [0.15 * (1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in range(5)]
     assert own["learning_rate"].tolist() == pytest.approx(expected)
+
+
+def test_schedule_of_a_warm_up_starts_below_the_configured_rate(study: Study) -> None:
+    """Two epochs of warm-up: the first epoch trains at a third of the rate, as trainable/training.py has it."""
+    cell = select_cells(study.info, study.trials)[0]
+    warm = replace(cell, config={**cell.config, "warmup_epochs": 2})
+    rates = learning_rate.build_schedule(study.epochs, [warm]).rates
+    assert rates["learning_rate"].iloc[0] == pytest.approx(0.15 / 3)
 
 
 def test_flops_add_up_to_the_published_total(study: Study) -> None:

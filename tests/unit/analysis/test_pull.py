@@ -172,6 +172,16 @@ def test_runs_become_a_study(tmp_path: Path) -> None:
     assert "rebuilt from W&B" in " ".join(tables["comparison"].notes)
 
 
+def test_searched_runs_are_left_out_and_warmed_up_ones_keep_their_rate(tmp_path: Path) -> None:
+    """A searched trial has no test accuracy: it is no failed cell of a study, but none at all."""
+    searched = RunHistory("searched", "finished", {**_run(5).config, "test_limit": 0, "validation_size": 100}, [])
+    write_runs([_run(0, warmup_epochs=1), searched], "group", StudyFolder(tmp_path))
+    study = load_study(tmp_path)
+    assert study.trials["seed"].tolist() == [0]
+    assert "1 trials that never saw the test set are left out" in study.info.reductions
+    assert study.epochs["learning_rate"].tolist() == pytest.approx([0.2, 0.1, 0.0])
+
+
 def test_what_tracking_sends_comes_back_as_the_same_records(study: StudyFolder, tmp_path: Path) -> None:
     """There and back: the rows that study/tracking makes of records, as runs, are the same records again."""
     source, runs = load_study(study), []
