@@ -31,6 +31,9 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+bench: setup
+	$(BIN)/python -m tests.benchmarks
+
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .

@@ -29,6 +29,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.measure:
         return _measure(arguments.measure)
+    print("```")
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
         for num_trials in (arguments.trials // 4, arguments.trials):
@@ -39,6 +40,7 @@ def main() -> int:
             subprocess.run(
                 [sys.executable, "-m", "tests.benchmarks.analysis", "--measure", path], check=True, timeout=900
             )
+    print("```")
     return 0
 
 
