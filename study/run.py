@@ -421,6 +421,10 @@ def _check_run_options(options: argparse.Namespace) -> None:
         raise SpecError(f"--max-failures {options.max_failures}: 0 or more retries")
     if not (math.isfinite(options.checkpoint_interval) and options.checkpoint_interval >= 0):
         raise SpecError(f"--checkpoint-interval {options.checkpoint_interval:g}: 0 or more seconds")
+    if options.calibrate and options.address is not None:
+        raise SpecError(
+            "--calibrate times this machine, but with --address the trials run on others: leave one of them out"
+        )
     if options.trial_timeout is not None and not options.trial_timeout > 0:
         raise SpecError(f"--trial-timeout {options.trial_timeout:g}: more than 0 seconds")
 

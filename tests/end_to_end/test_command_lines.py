@@ -64,6 +64,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--grid", "demo", "--name", "../out"], "study name '../out'"),
         (["--grid", "demo", "--gpus-per-trial", "99"], "--gpus-per-trial 99: "),
         (["--grid", "demo", "--max-concurrent", "0"], "--max-concurrent 0"),
+        (["--grid", "demo", "--calibrate", "--address", "127.0.0.1:1"], "--calibrate times this machine"),
         (["--grid", "demo", "--results", "file"], "--results file: "),
         (["--grid", "demo", "--results", "/proc/results"], "--results /proc/results: "),
         (["--grid", "paper", "--data", "nowhere"], "nowhere"),
