@@ -90,12 +90,11 @@ class FaultTable:
             if differences is None
             else "; ".join(differences)
         )
-        epochs = f"{repeated} epoch{'' if repeated == 1 else 's'}" if isinstance(repeated, int) else repeated
-        self.rows.append((fault, happened, epochs, shown))
+        self.rows.append((fault, happened, str(repeated), shown))
 
     def to_markdown(self) -> str:
         """The table."""
-        head = ("fault", "what happened", "repeated work", "difference in records, tables and weights")
+        head = ("fault", "what happened", "epochs shown twice", "difference in records, tables and weights")
         lines = [head, ("---",) * 4, *self.rows]
         return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
@@ -203,7 +202,8 @@ def test_worker_faults_cost_an_attempt_each_and_damaged_files_are_rebuilt(
         repeated = sum(
             n - 1 for (label, _), n in counts.items() if re.search(rf"batch {batch}  lr 0\.05 .*seed {seed}$", label)
         )
-        table.add(fault, f"goes on in a new worker; reason kept: {found[name].failures[0][:90]}", repeated, differences)
+        reason = re.split(r"\. |: '", found[name].failures[0])[0]
+        table.add(fault, f"goes on in a new worker; reason kept: {reason}", repeated, differences)
     assert hang_s < timeout_s + 60
     table.add("trial raises always", "failed after 3 attempts, exit status 3; retried by the next run", 0, differences)
     table.add("loss becomes NaN", "trial is recorded as diverged, in the undisturbed study too", 0, differences)
