@@ -206,6 +206,7 @@ def _run_on(machine: Machine, spec: StudySpec, options: argparse.Namespace, argu
         _repair(folder)
         if folder.exists():
             study = extend_study(folder.read_study(), study, accept_changes=options.accept_changes)
+        attempts = len(study.attempts)
         if spec.search is not None:
             found = _search(spec, study, data, folder, machine, resources, lock, mirror, options, arguments)
             if found is None:
@@ -215,7 +216,10 @@ def _run_on(machine: Machine, spec: StudySpec, options: argparse.Namespace, argu
         ledger = open_ledger(folder, spec.trial_configs(), data.fingerprint, retry_failed=retry, role=role)
         if not ledger.to_run:
             print(f"nothing to run: {len(ledger.done)} of {ledger.total} trials are done")
-        elif not _run_missing(study, ledger, data, folder, machine, resources, lock, mirror, options, arguments):
+        elif not _run_missing(
+            study, ledger, data, folder, machine, resources, lock, mirror, options, arguments,
+            noted=len(study.attempts) > attempts,
+        ):  # fmt: skip
             return _say_interrupted(folder, ledger, arguments)
         _repair(folder)
         status = _report(folder, ledger)
@@ -270,16 +274,16 @@ def _repair(folder: StudyFolder) -> None:
 
 def _run_missing(
     study: StudyInfo, ledger: Ledger, data: ImageData, folder: StudyFolder, machine: Machine, resources: TrialResources,
-    lock: StudyLock, mirror: Mirror, options: argparse.Namespace, arguments: list[str],
+    lock: StudyLock, mirror: Mirror, options: argparse.Namespace, arguments: list[str], *, noted: bool,
 ) -> bool:  # fmt: skip
-    """Note the attempt in study.json and run what is to run; False when the user interrupted."""
+    """Note the attempt in study.json, unless it is `noted`, and run what is to run; False when the user interrupted."""
     if machine.is_cluster:
         check_nodes(folder.path, lock.token)
     missing = [replace(s.config, epochs=max(1, s.config.epochs - s.epochs_completed)) for s in ledger.to_run]
     speeds = calibrate(missing, data, resources, plan.reference_rate) if options.calibrate else None
     cost = plan.estimate_cost(missing, resources, speeds)
     plan.check_space(folder.path, cost)
-    write_study(folder, with_attempt(study, describe_attempt(arguments, len(ledger.to_run))))
+    write_study(folder, study if noted else with_attempt(study, describe_attempt(arguments, len(ledger.to_run))))
     _print_start(ledger, cost, resources)
     if not mirror.started:
         mirror.start()
@@ -343,8 +347,10 @@ def _report(folder: StudyFolder, ledger: Ledger) -> int:
     from analysis.tables import build_tables
 
     planned = {state.trial_id for state in (*ledger.done, *ledger.to_run, *ledger.left_failed)}
-    states = [state for state in consolidate(folder) if state.trial_id in planned]
+    everything = consolidate(folder)
+    states = [state for state in everything if state.trial_id in planned]
     unfinished = [state for state in states if not state.finished]
+    unfinished += [state for state in everything if state.role == "search" and state.status == "failed"]
     page = write_report(folder)
     comparison = build_tables(folder, ["comparison"])["comparison"]
     print()

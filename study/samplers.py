@@ -49,9 +49,7 @@ def build_pruner(spec: SearchSpec, epochs: int) -> optuna.pruners.BasePruner:
     if spec.pruner == "asha":
         return AshaPruner(epochs)
     if spec.pruner == "median":
-        return optuna.pruners.MedianPruner(
-            n_startup_trials=5, n_warmup_steps=list_rungs(epochs)[0] - 1 if epochs > 1 else 0
-        )
+        return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=max(0, epochs // REDUCTION_FACTOR**2 - 1))
     return optuna.pruners.NopPruner()
 
 

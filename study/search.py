@@ -101,11 +101,12 @@ def add_winners(spec: StudySpec, journal: SearchJournal) -> StudySpec:
 def summarize_search(journal: SearchJournal) -> ResultTable:
     """The best trials of the search, and in the notes what became of all of them and what it took."""
     spec, trials = journal.spec, journal.trials
-    by_number = {trial.number: trial for trial in trials}
+    states, by_number = journal.states(), {trial.number: trial for trial in trials}
     frame = pd.DataFrame(
         [
             {
                 "trial": number,
+                "epochs": states[number].epochs_completed,
                 **dict(zip(spec.objectives, by_number[number].values or (), strict=True)),
                 **by_number[number].params,
                 "origin": by_number[number].user_attrs.get("cell", "suggested"),
@@ -115,6 +116,7 @@ def summarize_search(journal: SearchJournal) -> ResultTable:
     )
     columns = (
         Column("trial", "trial", "count"),
+        Column("epochs", "epochs", "count"),
         *(Column(name, name.replace("_", " "), _KINDS[name]) for name in spec.objectives),
         *(Column(name, name.replace("_", " "), _parameter_kind(name)) for name in spec.space),
         Column("origin", "origin"),

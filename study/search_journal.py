@@ -52,7 +52,10 @@ class SearchJournal:
         self._study, self._storage = open_search(folder, spec, data_fingerprint)
         for cell, values in zip(spec.cells, spec.enqueued, strict=False):
             self._study.enqueue_trial(values, user_attrs={"cell": cell.label}, skip_if_exists=True)
-        self._spent_before_s = float(self._study.user_attrs.get(_WALL_TIME, 0.0))
+        spent = self._study.user_attrs.get(_WALL_TIME, 0.0)
+        self._spent_before_s = spent if isinstance(spent, float) and math.isfinite(spent) else 0.0
+        for trial in self.trials:
+            self._check_trial(trial)
         self._left: list[FrozenTrial] = self._take_over()
 
     @property
@@ -159,13 +162,37 @@ class SearchJournal:
         return sum(state.wall_time_s * (state.gpu_share or 0.0) for state in self.states().values()) / 3600
 
     def winners(self) -> list[tuple[int, TrialConfig]]:
-        """The best trials that completed: top_k by the objective, or of the Pareto front by the first one."""
-        completed = [trial for trial in self.trials if trial.state == OptunaState.COMPLETE]
-        if len(self.spec.objectives) > 1:
-            completed = list(self._study.best_trials) if completed else []
+        """The top_k trials: of the Pareto front by the first objective, or the best by the only one.
+
+        Pruned trials follow those that completed, the ones that got furthest first: a short search lets few of them complete.
+        """
         sign = -1 if self.spec.directions[0] == "maximize" else 1
-        best = sorted(completed, key=lambda trial: (sign * trial.values[0], trial.number))
+        if len(self.spec.objectives) > 1:
+            best = [trial for trial in self._study.best_trials if "trial_id" in trial.user_attrs]
+            best.sort(key=lambda trial: (sign * trial.values[0], trial.number))
+        else:
+            scored = [trial for trial in self.trials if trial.values and trial.state.is_finished()]
+            best = sorted(
+                scored,
+                key=lambda t: (t.state != OptunaState.COMPLETE, -self._epochs_reached(t), sign * t.values[0], t.number),
+            )
         return [(trial.number, self._config(trial)) for trial in best[: self.spec.top_k]]
+
+    def _epochs_reached(self, trial: FrozenTrial) -> int:
+        """How far a pruned trial got; all that completed are alike, whatever their number of epochs."""
+        return 0 if trial.state == OptunaState.COMPLETE else trial.last_step or 0
+
+    def _check_trial(self, trial: FrozenTrial) -> None:
+        """Refuse a trial of the journal that is none of this search. Errors: StudyFolderError."""
+        try:
+            known = trial.user_attrs["trial_id"] == trial_id(self._config(trial), self._data)
+        except (ValueError, TypeError):
+            known = False
+        if not known:
+            raise StudyFolderError(
+                f"{self._folder.search_journal}: its trial {trial.number} is none of this search; remove the journal, it is made "
+                "again from the trials' folders"
+            )
 
     def _ask(self) -> tuple[TrialConfig, FrozenTrial]:
         everything = self._study.get_trials(deepcopy=False)

@@ -127,11 +127,14 @@ def training_seed(spec: SearchSpec, number: int) -> int:
 
 
 def list_rungs(epochs: int) -> list[int]:
-    """The epochs after which ASHA decides: from a ninth of all epochs on, each three times the one before."""
+    """The epochs after which ASHA decides: from a ninth of all epochs on, each three times the one before, up to a third.
+
+    A later rung would save little and let hardly any trial of a short search complete.
+    """
     rungs = [max(1, epochs // REDUCTION_FACTOR**2)]
-    while rungs[-1] * REDUCTION_FACTOR < epochs:
+    while rungs[-1] * REDUCTION_FACTOR**2 <= epochs:
         rungs.append(rungs[-1] * REDUCTION_FACTOR)
-    return [rung for rung in rungs if rung < epochs]
+    return [rung for rung in rungs if rung * REDUCTION_FACTOR <= epochs]
 
 
 def expected_epochs(epochs: int) -> float:

@@ -18,6 +18,7 @@ from study.search_spec import FIRST_SEARCH_SEED, expected_epochs, list_rungs
 from study.spec import StudySpec
 from study.stored_optimizers import check_stored_optimizers
 from tests.searches import DATA, Killed, accuracy, open_folder, run_journal, small_spec, state_of, train_epochs
+from tests.studies import write_model
 from trainable.trial_state import write_state
 
 
@@ -173,14 +174,33 @@ def test_two_objectives_end_in_a_pareto_front(tmp_path: Path) -> None:
     assert len(winners) == min(5, len(front))
 
 
-def test_winners_are_the_best_that_completed(tmp_path: Path) -> None:
-    trials = search(tmp_path, small_spec())
+def test_training_flops_are_images_times_those_of_the_model(tmp_path: Path) -> None:
+    folder = open_folder(tmp_path)
+    write_model(folder, [8, 64])
+    spec = small_spec('objective = ["val_accuracy", "train_flops"]', "width = { choices = [8, 64] }", trials=3)
+    model = folder.read_records("model").to_pandas()
+    per_image = model.groupby("width")["flops_two_per_mac_training"].sum()
+    assert per_image[64] > 30 * per_image[8]
+    for trial in search(tmp_path, spec):
+        images = 9 * 28 * trial.params["batch_size"]  # epochs x steps x batch, as tests.searches writes them
+        assert trial.values[1] == images * per_image[trial.params["width"]]
+
+
+def test_winners_are_the_best_that_completed_and_then_those_pruned_last(tmp_path: Path) -> None:
+    spec = small_spec("top_k = 20")
+    assert spec.search is not None
+    spec = replace(spec, search=replace(spec.search, seed=6))  # a search of which three trials complete
+    trials = search(tmp_path, spec)
     completed = sorted((t for t in trials if t.state.name == "COMPLETE"), key=lambda t: -t.values[0])
-    journal = SearchJournal(StudyFolder(tmp_path), small_spec(), DATA)
-    assert [number for number, _ in journal.winners()] == [t.number for t in completed[:3]]
+    pruned = [t for t in trials if t.state.name == "PRUNED"]
+    late = sorted((t for t in pruned if max(t.intermediate_values) == 3), key=lambda t: -t.values[0])
+    early = sorted((t for t in pruned if max(t.intermediate_values) == 1), key=lambda t: -t.values[0])
+    assert min(len(completed), len(late), len(early)) > 1
+    journal = SearchJournal(StudyFolder(tmp_path), spec, DATA)
+    assert [number for number, _ in journal.winners()] == [t.number for t in (*completed, *late, *early)]
     for number, config in journal.winners():
         assert (config.test_limit, config.validation_size) == (0, 100)
-        assert config.seed == FIRST_SEARCH_SEED + 5 * 10_000 + number
+        assert config.seed == FIRST_SEARCH_SEED + 6 * 10_000 + number
 
 
 def test_budgets_count_what_earlier_drivers_spent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,6 +242,18 @@ def test_another_search_in_the_folder_is_refused_in_one_line(tmp_path: Path) -> 
     SearchJournal(folder, small_spec(trials=30), DATA)  # more trials are the same search
 
 
+def test_a_trial_of_another_search_in_the_journal_is_refused(tmp_path: Path) -> None:
+    search(tmp_path, small_spec(trials=3))
+    folder = StudyFolder(tmp_path)
+    study = read_journal(folder)
+    study.enqueue_trial(
+        {"batch_size": 32, "learning_rate": 0.1, "momentum": 0.0}, user_attrs={"trial_id": "../../other"}
+    )
+    with pytest.raises(StudyFolderError, match="its trial 3 is none of this search") as caught:
+        SearchJournal(folder, small_spec(trials=3), DATA)
+    assert "\n" not in str(caught.value)
+
+
 def test_damaged_journals(tmp_path: Path) -> None:
     folder = open_folder(tmp_path)
     folder.search_journal.write_bytes(b"not a journal\nat all\n")
@@ -261,9 +293,9 @@ def test_a_stored_sampler_state_of_someone_else_is_not_executed(tmp_path: Path) 
 
 def test_asha_lets_the_best_third_pass() -> None:
     assert list_rungs(9) == [1, 3]
-    assert list_rungs(25) == [2, 6, 18]
-    assert list_rungs(1) == []
-    assert list_rungs(2) == [1]
+    assert list_rungs(25) == [2, 6]
+    assert list_rungs(5) == list_rungs(3) == [1]
+    assert list_rungs(2) == list_rungs(1) == []
     assert expected_epochs(9) == pytest.approx(1 + 2 / 3 + 6 / 9)
     study = optuna.create_study(direction="maximize", pruner=AshaPruner(9))
     pruned = []
