@@ -54,6 +54,17 @@ def plan_search_figures(search: Search) -> Iterator[FigurePlan]:
     )  # fmt: skip
     yield FigurePlan(
         "search_curves", "search", "Values by epoch",
-        "What the pruner saw: all trials run the same schedule, so values at the same epoch can be compared.",
+        f"What the pruner saw. {_describe_schedules(search)}",
         lambda: search_curves.draw_search_curves(search_curves.build_search_curves(search)),
     )  # fmt: skip
+
+
+def _describe_schedules(search: Search) -> str:
+    """Whether values at the same epoch can be compared."""
+    differing = [name.replace("_", " ") for name in ("epochs", "warmup_epochs") if name in search.description.space]
+    if not differing:
+        return "All trials run the same schedule, so values at the same epoch can be compared."
+    return (
+        f"Trials differ in {' and '.join(differing)}, so values at the same early epoch are not quite comparable: one that "
+        "warms up longer, or has more epochs, starts later and is pruned sooner than it deserves."
+    )

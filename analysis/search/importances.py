@@ -38,7 +38,7 @@ COLUMNS = (
 def measure_importances(search: Search) -> pd.DataFrame:
     """One row per searched field and per quantity of early training, the most important first; columns `COLUMNS`.
 
-    For the final value among completed trials, and of the fields for the value at `common_epoch` among all that reached it.
+    For the final value among completed trials, then for the value at `common_epoch` among all that reached it.
     Nothing with fewer than `FEWEST_TRIALS` trials.
     """
     done = search.completed.set_index("number")["objective_1"]
@@ -46,14 +46,17 @@ def measure_importances(search: Search) -> pd.DataFrame:
     fields = fields.set_axis(list(search.parameter_columns), axis=1)
     dynamics = measure_dynamics(search)
     space = search.description.space
+    scales: dict[str, Scale] = {str(name): "log" for name in dynamics}
     parts = [
         _measure(("hyperparameters", "final value"), fields, space, done),
-        _measure(("training dynamics", "final value"), dynamics, dict.fromkeys(dynamics.columns, "log"), done),
+        _measure(("training dynamics", "final value"), dynamics, scales, done),
     ]
     epoch = common_epoch(search)
     early = search.curves[search.curves["epoch"] == epoch].set_index("number")["value"]
-    if set(early.index) - set(done.index):
-        parts.insert(1, _measure(("hyperparameters", f"value after epoch {epoch}"), fields, space, early))
+    if set(early.index) - set(done.index):  # a search that prunes leaves few final values
+        target = f"value after epoch {epoch}"
+        parts.append(_measure(("hyperparameters", target), fields, space, early))
+        parts.append(_measure(("training dynamics", target), dynamics, scales, early))
     parts = [part for part in parts if len(part)]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS))
 

@@ -61,8 +61,8 @@ def build_search_importances(study: Study) -> ResultTable:
         notes = [
             f"Associations with {search.title()}, not effects: the early dynamics follow from the hyperparameters, and of "
             "pruned trials the final value is not known.",
-            "Hyperparameters count twice: for the final value among completed trials, and for the value after the last epoch "
-            "that nearly all trials reached, pruned ones included.",
+            "Twice where trials were pruned: for the final value among completed trials, and for the value after the last epoch "
+            "that nearly all trials reached, pruned ones included. What was measured in those same epochs foretells nothing then.",
             "Importance: share of a random forest's variance that the quantity explains by itself (fANOVA, on the scale that "
             "is searched). Reached by chance: its 95 % point with the objective shuffled; below it, read nothing into the row.",
             "Training dynamics: means over the first fifth of the epochs. Rank correlation: Spearman's, p not corrected.",

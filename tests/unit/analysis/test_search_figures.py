@@ -148,7 +148,8 @@ def test_curves_come_from_the_records_where_the_journal_has_none(two: Search) ->
 def test_importances_are_those_of_the_table(search: Search) -> None:
     panels = search_importances.build_search_importances(search).panels
     assert [title.split(",")[0] for title, _ in panels] == [
-        "Hyperparameters: final value", "Hyperparameters: value after epoch 1", "Training dynamics: final value"
+        "Hyperparameters: final value", "Training dynamics: final value",
+        "Hyperparameters: value after epoch 1", "Training dynamics: value after epoch 1",
     ]  # fmt: skip
     assert sum(len(rows) for _, rows in panels) == len(search.importances)
     for _, rows in panels:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ import pytest
 from analysis import watch
 from analysis.__main__ import main
 from analysis.compare import merge_studies
+from analysis.figures.search_catalogue import plan_search_figures
 from analysis.frames import load_study
 from analysis.report import read_checked, render_page
 from analysis.study_folder import StudyFolder
@@ -51,6 +53,18 @@ def test_report_has_a_section_on_the_search(folder: StudyFolder, capsys: pytest.
     assert not stale.exists()
     assert "tpe sampler, median pruner; asked: 7 trials. 7 trials:" in page
     assert "Searched before:" in page
+
+
+def test_values_of_unlike_schedules_come_with_a_warning(folder: StudyFolder) -> None:
+    """A longer warm-up makes the first epochs look bad, which is not what a pruner should judge by."""
+    study = load_study(folder)
+    assert study.search is not None
+    captions = [plan.caption for plan in plan_search_figures(study.search) if plan.name == "search_curves"]
+    assert "All trials run the same schedule" in captions[0]
+    space = {**study.search.description.space, "warmup_epochs": "linear"}
+    warmed = replace(study.search, description=replace(study.search.description, space=space))
+    captions = [plan.caption for plan in plan_search_figures(warmed) if plan.name == "search_curves"]
+    assert "Trials differ in warmup epochs" in captions[0]
 
 
 def test_page_of_a_study_without_search_says_nothing_of_one(tmp_path: Path) -> None:

@@ -208,6 +208,8 @@ def test_importances_find_what_the_formula_is_made_of(search: Search, theirs: li
     assert final["learning_rate"]["rank_correlation"] == pytest.approx(expected.statistic)
     ratio = rows["training dynamics", "final value", "update_ratio"]
     assert ratio["rank_correlation"] == pytest.approx(expected.statistic)  # it follows the rate
+    at_once = rows["training dynamics", "value after epoch 1", "update_ratio"]
+    assert at_once["trials"] == sum(1 in trial.intermediate_values for trial in theirs)
     reached = [trial for trial in theirs if 1 in trial.intermediate_values]
     assert rows["hyperparameters", "value after epoch 1", "learning_rate"]["trials"] == len(reached)
     assert common_epoch(search) == 1
