@@ -110,8 +110,11 @@ def _ticks(scale: AxisScale) -> list[tuple[float, str]]:
     if not width:
         return [(0.5, format_value(float(scale.places[0])))]
     shares = np.linspace(0, 1, 5)
+    if scale.kind == "linear" and np.array_equal(places, places.round()):  # whole numbers have whole ticks
+        shares = (np.unique((low + shares * width).round()) - low) / width
     values = 10 ** (low + shares * width) if scale.kind == "log" else low + shares * width
-    return [(float(share), f"{value:.2g}") for share, value in zip(shares, values, strict=True)]
+    digits = 2 if width > 0.2 * np.abs(places).max() else 4  # enough that no two are written alike
+    return [(float(share), f"{value:.{digits}g}") for share, value in zip(shares, values, strict=True)]
 
 
 def _value_ticks(values: np.ndarray, *, percent: bool) -> list[tuple[float, str]]:

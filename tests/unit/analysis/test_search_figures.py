@@ -20,6 +20,7 @@ from analysis.figures import (
 )
 from analysis.figures.catalogue import draw_study_figures
 from analysis.figures.search_catalogue import plan_search_figures
+from analysis.figures.search_marks import AxisScale
 from analysis.figures.style import NothingToDraw
 from analysis.frames import load_study
 from analysis.search.history import Search
@@ -124,6 +125,19 @@ def test_parallel_lines_are_the_completed_trials_best_last(search: Search) -> No
     assert data.scales[1].places.tolist() == [
         next(t for t in done if t.number == number).parameters["learning_rate"] for number in data.trials["number"]
     ]
+
+
+def test_ticks_of_parallel_axes_are_whole_for_whole_numbers_and_never_alike() -> None:
+    whole = AxisScale("warmup epochs", "linear", np.array([0.0, 1.0, 3.0, 0.0]))
+    assert search_parallel._ticks(whole) == [
+        (0.0, "0"),
+        (pytest.approx(1 / 3), "1"),
+        (pytest.approx(2 / 3), "2"),
+        (1.0, "3"),
+    ]
+    narrow = AxisScale("momentum", "linear", np.array([0.885, 0.9]))
+    texts = [text for _, text in search_parallel._ticks(narrow)]
+    assert len(set(texts)) == len(texts) == 5
 
 
 def test_curves_are_what_was_reported(search: Search) -> None:
