@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,19 +21,42 @@ if TYPE_CHECKING:
     from trainable.image_data import ImageData
 
 SAMPLES_PER_CLASS = 10
+_ROOT = Path(__file__).parents[1]
+
+
+@contextmanager
+def model_tables(folder: StudyFolder, widths: Iterable[int]) -> Iterator[None]:
+    """Meanwhile, add the layer tables of models that the study does not know yet to model.parquet.
+
+    A process of its own does it: torch takes seconds to import, in which Ray starts, and 600 MB, which the driver does without.
+    """
+    known = folder.read_records("model", ["width"]).column("width").to_pylist()
+    missing = sorted(set(widths) - set(known))
+    if not missing:
+        yield
+        return
+    counting = subprocess.Popen(
+        [sys.executable, "-m", "study.artifacts", str(folder.path), *map(str, missing)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])},
+        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True, text=True,
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        _, said = counting.communicate()
+        if counting.returncode:
+            reason = (said.strip().splitlines() or [f"status {counting.returncode}"])[-1]
+            print(f"note: the model's layers were not counted ({reason}); the same command does it")
 
 
 def write_model_tables(folder: StudyFolder, widths: Iterable[int]) -> None:
-    """Add the layer tables of models that the study does not know yet to model.parquet."""
+    """Add the layer tables of models of these widths to model.parquet."""
     import pyarrow as pa
 
-    known = folder.read_records("model")
-    missing = sorted(set(widths) - set(known.column("width").to_pylist()))
-    if missing:
-        from trainable.instruments.flops import model_table
+    from trainable.instruments.flops import model_table
 
-        tables = [model_table(width) for width in missing]
-        folder.write_records("model", pa.concat_tables([*tables, known]))
+    tables = [model_table(width) for width in widths]
+    folder.write_records("model", pa.concat_tables([*tables, folder.read_records("model")]))
 
 
 def write_samples(folder: StudyFolder, data: ImageData) -> None:
@@ -40,3 +69,9 @@ def write_samples(folder: StudyFolder, data: ImageData) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, images=images, class_names=np.array(data.class_names))
     write_atomically(folder.samples, buffer.getvalue())
+
+
+if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # they are the driver's, which waits for this
+        signal.signal(number, signal.SIG_IGN)
+    write_model_tables(StudyFolder(Path(sys.argv[1])), map(int, sys.argv[2:]))

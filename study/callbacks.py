@@ -20,10 +20,13 @@ from study.ledger import consolidate, load_state, record_failure
 
 if TYPE_CHECKING:
     from study.driver import Interruption
+    from study.fair_share import FairShare
     from study.progress import Progress
 
 _log = logging.getLogger(__name__)
 _GATHER_INTERVAL_S = 10.0
+_BUSY_S = 1.0
+_LOOK_INTERVAL_S = 0.2  # Tune's loop turns once per report, and there may be thousands of trials
 
 
 class HangWatch(tune.Callback):
@@ -34,6 +37,7 @@ class HangWatch(tune.Callback):
 
     def __init__(self, timeout_s: float | None) -> None:
         self._timeout_s = timeout_s
+        self._stepped_at = self._looked_at = time.monotonic()
         self._heard_at: dict[str, float] = {}
         self._ended: dict[str, str] = {}
 
@@ -53,12 +57,19 @@ class HangWatch(tune.Callback):
         self._heard_at[_id(trial)] = time.monotonic()
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Called in every round of Tune's loop."""
+        """Called in every round of Tune's loop. While the driver itself was busy, say with gathering, no trial was silent."""
         if self._timeout_s is None:
             return
+        now = time.monotonic()
+        if (busy_s := now - self._stepped_at) > _BUSY_S:
+            self._heard_at = {trial: heard_at + busy_s for trial, heard_at in self._heard_at.items()}
+        self._stepped_at = now
+        if now - self._looked_at < _LOOK_INTERVAL_S:
+            return
+        self._looked_at = now
         for trial in trials:
             heard_at = self._heard_at.get(_id(trial))
-            if trial.status == "RUNNING" and heard_at is not None and time.monotonic() - heard_at > self._timeout_s:
+            if trial.status == "RUNNING" and heard_at is not None and now - heard_at > self._timeout_s:
                 self._end(trial)
 
     def _end(self, trial: Any) -> None:
@@ -172,6 +183,21 @@ class RunningTrials(tune.Callback):
             self._interruption.request()
         if self._interruption.requested_at is not None:
             self._interruption.observe_running({str(t) for t in trials if t.status == "RUNNING"})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class ShareKeeper(tune.Callback):
+    """Lets Tune start no more trials than the study's share of a cluster; the share changes as other studies come and go."""
+
+    def __init__(self, trials: Any, share: FairShare) -> None:
+        self._trials = trials  # Tune's source of trials, which starts one whenever fewer than its max_concurrent run
+        self._share = share
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Called in every round of Tune's loop."""
+        self._trials.max_concurrent = self._share.trials
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

@@ -19,7 +19,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from study.resources import Machine, Node, ResourceError
+from study.autoscaling import read_planned_nodes, without_running
+from study.resources import Machine, Node, ResourceError, TrialResources, count_places
 
 # Set before Ray is imported: none of its banners, boxes and default loggers between the user and the table.
 _QUIET = {
@@ -102,16 +103,22 @@ def joined_cluster(address: str, *, verbose: bool) -> Iterator[Machine]:
 
 
 def read_cluster() -> Machine:
-    """CPUs and GPUs of all nodes of the joined cluster that are alive now."""
+    """CPUs and GPUs of all nodes of the joined cluster that are alive now, and of those that its autoscaler may start."""
     shapes = Counter(
         (int(node["Resources"].get("CPU", 0)), int(node["Resources"].get("GPU", 0))) for node in list_nodes()
     )
     nodes = tuple(Node(cpus, gpus, count) for (cpus, gpus), count in sorted(shapes.items()))
+    nodes += without_running(read_planned_nodes(), nodes)
     return Machine(
         num_cpus=sum(node.num_cpus * node.count for node in nodes),
         num_gpus=sum(node.num_gpus * node.count for node in nodes),
         nodes=nodes,
     )
+
+
+def count_places_now(resources: TrialResources) -> int:
+    """How many such trials the joined cluster can run at the same time, with the nodes that it has now."""
+    return count_places(read_cluster().nodes, resources.gpus_per_trial, resources.cpus_per_trial)
 
 
 def list_nodes() -> list[dict[str, Any]]:

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from analysis.study_folder import StudyFolder
-from study.cluster import local_ray
+from study.cluster import count_places_now, local_ray
+from study.fair_share import FairShare
 from study.lock import StudyLock
 from study.resources import Machine, TrialResources
 from study.trial_runner import RunnerSettings, describe_trial, run_tune_trial
@@ -96,16 +97,24 @@ def run_trials(
     )
     # A cluster was joined before its resources were shared out, and is left by who joined it.
     own_ray = nullcontext() if machine.is_cluster else local_ray(machine, verbose=options.verbose)
-    with _signals(interruption) as set_handlers, own_ray:
+    with _signals(interruption) as set_handlers, own_ray, _share(lock, machine, resources, options) as share:
         from ray import tune
+        from ray.tune.search.basic_variant import BasicVariantGenerator
 
-        from study.callbacks import FailureRecorder, HangWatch, InterruptionStopper, ProgressReporter, RunningTrials
+        from study.callbacks import (
+            FailureRecorder,
+            HangWatch,
+            InterruptionStopper,
+            ProgressReporter,
+            RunningTrials,
+            ShareKeeper,
+        )  # fmt: skip
 
         set_handlers()  # Ray has put its own in their place
         hang_watch = HangWatch(options.trial_timeout_s)
         searcher = None if journal is None else _build_searcher(journal, folder, progress, interruption)
-        # On a cluster Tune fills the places by itself, but a sampler is to know how many trials are under way.
-        concurrent = options.max_concurrent if machine.is_cluster and journal is None else resources.max_concurrent
+        most = share.trials if share else resources.max_concurrent
+        trials = searcher or BasicVariantGenerator(max_concurrent=most)
         trainable = tune.with_resources(
             tune.with_parameters(run_tune_trial, settings=settings, data=data),
             {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
@@ -114,9 +123,9 @@ def run_trials(
             trainable,
             param_space={} if journal else {"trial": tune.grid_search([describe_trial(state) for state in states])},
             tune_config=tune.TuneConfig(
-                search_alg=searcher,
+                search_alg=trials,
                 num_samples=-1 if journal else 1,
-                max_concurrent_trials=concurrent,
+                max_concurrent_trials=most if journal else None,  # the share of a search is that of its start
                 reuse_actors=True,
                 trial_name_creator=_trial_name,
                 trial_dirname_creator=_trial_name,
@@ -130,6 +139,7 @@ def run_trials(
                     hang_watch,
                     RunningTrials(interruption),
                     ProgressReporter(progress, folder),
+                    *([ShareKeeper(trials, share)] if share and not searcher else []),
                     *_mirror_callbacks(options.mirror),
                 ],
                 stop=InterruptionStopper(interruption),
@@ -150,6 +160,18 @@ def _build_searcher(
     from study.searcher import JournalSearcher
 
     return JournalSearcher(journal, folder, progress, lambda: interruption.requested_at is not None)
+
+
+@contextmanager
+def _share(
+    lock: StudyLock, machine: Machine, resources: TrialResources, options: RunOptions
+) -> Iterator[FairShare | None]:
+    """The study's share of a cluster, where others may run too; None on a Ray of our own."""
+    if not machine.is_cluster:
+        yield None
+        return
+    with FairShare(lock.token, options.max_concurrent, lambda: count_places_now(resources)) as share:
+        yield share
 
 
 def _mirror_callbacks(mirror: Mirror | None) -> list[Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 from analysis.study_folder import StudyFolder, StudyFolderError, check_schema
 from study.repair import rebuild_records
 from trainable.config import TrialConfig, trial_id
-from trainable.files import write_atomically
+from trainable.files import open_atomically
 from trainable.records import SCHEMAS, build_table
 from trainable.trial_state import RECORD_KINDS, TrialState, TrialStateError, read_state, write_state
 
@@ -94,20 +95,20 @@ def list_states(folder: StudyFolder) -> list[TrialState]:
 def consolidate(folder: StudyFolder) -> list[TrialState]:
     """Gather the states and records of all trials into trials, epochs, steps and layers.parquet; returns the states.
 
-    One trial after the other goes through memory, one row group each. Records that are damaged or gone are rebuilt from
+    One trial after the other goes through memory to the disk, one row group each. Records that are damaged or gone are rebuilt from
     the trial's checkpoint; a trial of which that is gone too is pending again. Errors: StudyFolderError.
     """
     order = sorted(list_states(folder), key=lambda state: (state.config.seed, state.trial_id))
-    sinks = {kind: pa.BufferOutputStream() for kind in RECORD_KINDS}
-    writers = {kind: pq.ParquetWriter(sinks[kind], SCHEMAS[kind], compression="zstd") for kind in RECORD_KINDS}
-    for place, state in enumerate(order):
-        order[place], tables = _gather(folder, state)
-        for kind, table in tables.items():
-            if table.num_rows:
-                writers[kind].write_table(table)
-    for kind in RECORD_KINDS:
-        writers[kind].close()
-        write_atomically(folder.records(kind), sinks[kind].getvalue())
+    with ExitStack() as stack:
+        files = {kind: stack.enter_context(open_atomically(folder.records(kind))) for kind in RECORD_KINDS}
+        writers = {kind: pq.ParquetWriter(files[kind], SCHEMAS[kind], compression="zstd") for kind in RECORD_KINDS}
+        for place, state in enumerate(order):
+            order[place], tables = _gather(folder, state)
+            for kind, table in tables.items():
+                if table.num_rows:
+                    writers[kind].write_table(table)
+        for writer in writers.values():
+            writer.close()
     folder.write_records("trials", build_table("trials", [state.to_row() for state in order]))
     return sorted(order, key=lambda state: state.trial_id)
 

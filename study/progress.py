@@ -1,10 +1,11 @@
-"""What the user sees while trials run: a live table in a terminal, one plain line per epoch elsewhere.
+"""What the user sees while trials run: a live table in a terminal, one plain line per epoch and a summary elsewhere.
 
 `Progress` holds the rows and draws them; `study.callbacks` feeds it. Knows no Ray.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,23 @@ from rich.table import Table
 from trainable.trial_state import TrialState
 
 _MAX_ROWS = 24
+_SUMMARY_INTERVAL_S = 5.0
+_SUMMARY = re.compile(r"^progress: (\d+) of (\d+) trials done(?:, ([\d:]+) left)?$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How far a study is, as its driver said last; `left` is a clock such as 1:02:03, empty where nobody knows yet."""
+
+    num_done: int
+    num_trials: int
+    left: str
+
+
+def find_summary(output: str) -> Summary | None:
+    """The newest summary in what a driver has printed, None before the first."""
+    found = _SUMMARY.findall(output)
+    return Summary(int(found[-1][0]), int(found[-1][1]), found[-1][2]) if found else None
 
 
 @dataclass
@@ -53,15 +71,20 @@ class Progress:
         self._live = (
             Live(console=console, refresh_per_second=4, get_renderable=self.render) if console.is_terminal else None
         )
+        self._summarised_at = 0.0
 
     def __enter__(self) -> Progress:
         if self._live:
             self._live.start()
+        else:
+            self._print_summary()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._live:
             self._live.stop()
+        else:
+            self._print_summary()
 
     def add(self, state: TrialState) -> None:
         """A trial joins the study."""
@@ -79,6 +102,8 @@ class Progress:
         row.epoch, row.latest = result["epoch"], result
         if self._live is None:
             self._console.print(self._line(row), highlight=False, soft_wrap=True)
+            if time.monotonic() - self._summarised_at > _SUMMARY_INTERVAL_S:
+                self._print_summary()
 
     def end(self, trial_id: str, status: str, reason: str | None = None) -> None:
         """The trial ended, or an attempt of it did."""
@@ -139,6 +164,11 @@ class Progress:
     def _name(self, row: Row) -> str:
         values = "  ".join(f"{_SHORT.get(f, f)} {_text(getattr(row.state.config, f))}" for f in self._factors)
         return f"{time.strftime('%H:%M:%S')}  {values}  seed {row.state.config.seed}"
+
+    def _print_summary(self) -> None:
+        """One line that `find_summary` reads."""
+        self._summarised_at = time.monotonic()
+        self._console.print(f"progress: {self._summary()}", highlight=False, soft_wrap=True)
 
     def _summary(self) -> str:
         rows = list(self._rows.values())

@@ -6,6 +6,7 @@ Looks at the machine without importing torch or Ray, so that `--plan` answers at
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -93,24 +94,25 @@ def divide_resources(
 def _divide_cluster(
     nodes: tuple[Node, ...], num_trials: int, gpus: float, max_concurrent: int | None
 ) -> TrialResources:
-    """As many CPUs for a trial as leave room for all that are to run at once, and as any node that fits can give it.
+    """As many CPUs for a trial as leave room for all trials of the study, and as any node that fits can give it.
 
-    `max_concurrent` is what the nodes offer now; more nodes may join.
+    A trial with GPUs gets their part of the node's CPUs and no more, and a smaller --max-concurrent makes no trial larger: the
+    rest is for other studies. The answer's `max_concurrent` is what the nodes offer now; more nodes may join.
     """
     fitting = [node for node in nodes if node.num_cpus >= 1 and node.num_gpus >= gpus]
     if not fitting:
         asked = f"--gpus-per-trial {gpus:g}: no node of the cluster has so many GPUs" if gpus else "no node has a CPU"
         offers = ", ".join(f"{node.count} x {node.num_cpus} CPU {node.num_gpus} GPU" for node in nodes)
         raise ResourceError(f"{asked}; its nodes are {offers}")
-    wanted = min(num_trials, max_concurrent or num_trials, _count_places(fitting, gpus, 1))
-    most = min(node.num_cpus for node in fitting)
-    cpus = next(cpus for cpus in range(most, 0, -1) if _count_places(fitting, gpus, cpus) >= wanted)
-    places = _count_places(fitting, gpus, cpus)
+    wanted = min(num_trials, count_places(fitting, gpus, 1))
+    most = max(1, min(node.num_cpus // int(node.num_gpus / gpus + 1e-9) if gpus else node.num_cpus for node in fitting))
+    cpus = next(cpus for cpus in range(most, 0, -1) if count_places(fitting, gpus, cpus) >= wanted)
+    places = count_places(fitting, gpus, cpus)
     return TrialResources(cpus, gpus, max(1, min(places, num_trials, max_concurrent or places)))
 
 
-def _count_places(nodes: list[Node], gpus: float, cpus: int) -> int:
-    """How many trials fit on the nodes at the same time."""
+def count_places(nodes: Sequence[Node], gpus: float, cpus: int) -> int:
+    """How many trials with so many GPUs and CPUs fit on the nodes at the same time."""
     return sum(
         node.count * min(node.num_cpus // cpus, int(node.num_gpus / gpus + 1e-9) if gpus else node.num_cpus)
         for node in nodes

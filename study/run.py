@@ -16,7 +16,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +51,7 @@ _USER_ERRORS = (
     SpecError, DataError, ResourceError, StudyFolderError, IncomparableError, StudyLockedError, plan.NoSpaceError,
     ClusterError,
 )  # fmt: skip
+DEFAULT_RESULTS = Path("results")
 OK, BAD_INPUT, SOME_FAILED, INTERRUPTED = 0, 2, 3, 130
 
 
@@ -70,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder with CIFAR-10; default: cache, else download")
     parser.add_argument(
-        "--results", type=Path, default=Path("results"), metavar="DIR", help="parent of the study folder"
+        "--results", type=Path, default=DEFAULT_RESULTS, metavar="DIR", help="parent of the study folder"
     )
     parser.add_argument("--name", help="name of the study folder; default: the grid's name and the overrides")
     parser.add_argument(
@@ -166,8 +166,8 @@ def _terminable() -> Iterator[None]:
 
 
 def _run(options: argparse.Namespace, arguments: list[str]) -> int:
-    spec = _build_spec(options)
-    _check_run_options(options)
+    spec = build_study_spec(options)
+    check_run_options(options)
     with _machine(options) as machine:
         return _run_on(machine, spec, options, arguments)
 
@@ -323,21 +323,20 @@ def _run_trials(
     """Run what is to run; False when the user interrupted."""
     from rich.console import Console
 
-    from study.artifacts import write_model_tables, write_samples
+    from study.artifacts import model_tables, write_samples
     from study.driver import run_trials
     from study.progress import Progress
 
     register_trials(folder, ledger.to_run)
     write_samples(folder, data)
     shown = sorted((*ledger.done, *ledger.left_failed, *ledger.to_run), key=lambda state: state.config.seed)
-    with ThreadPoolExecutor(1) as background:  # counting FLOPs imports for seconds, in which Ray starts
-        counted = background.submit(write_model_tables, folder, {state.config.width for state in ledger.to_run})
-        with Progress(Console(), shown, study.factors, resources.max_concurrent) as progress:
-            finished = run_trials(
-                folder, ledger.to_run, data, machine, resources, lock, progress, _run_options(options, mirror)
-            )
-        counted.result()
-    return finished
+    with (
+        model_tables(folder, {state.config.width for state in ledger.to_run}),
+        Progress(Console(), shown, study.factors, resources.max_concurrent) as progress,
+    ):
+        return run_trials(
+            folder, ledger.to_run, data, machine, resources, lock, progress, _run_options(options, mirror)
+        )
 
 
 def _report(folder: StudyFolder, ledger: Ledger) -> int:
@@ -365,7 +364,8 @@ def _report(folder: StudyFolder, ledger: Ledger) -> int:
     return SOME_FAILED if unfinished else OK
 
 
-def _build_spec(options: argparse.Namespace) -> StudySpec:
+def build_study_spec(options: argparse.Namespace) -> StudySpec:
+    """The specification that the command line asks for. Errors: SpecError."""
     texts = [*options.set, *([f"epochs={options.epochs}"] if options.epochs is not None else [])]
     try:
         overrides = dict(parse_override(text) for text in texts)
@@ -421,7 +421,7 @@ def _print_start(ledger: Ledger, cost: plan.Cost, resources: TrialResources) -> 
               f"{resources.cpus_per_trial} CPU, {plan.describe_basis(cost)}")  # fmt: skip
 
 
-def _check_run_options(options: argparse.Namespace) -> None:
+def check_run_options(options: argparse.Namespace) -> None:
     """Refuse numbers that make no sense. Errors: SpecError."""
     if options.max_failures < 0:
         raise SpecError(f"--max-failures {options.max_failures}: 0 or more retries")

@@ -15,7 +15,7 @@ from rich.console import Console
 from analysis.formats import to_text
 from analysis.result_table import Column, ColumnKind, ResultTable
 from analysis.study_folder import StudyFolder
-from study.artifacts import write_model_tables, write_samples
+from study.artifacts import model_tables, write_samples
 from study.driver import RunOptions, run_trials
 from study.lock import StudyLock
 from study.plan import estimate_search, format_duration
@@ -59,10 +59,12 @@ def run_search(
 ) -> None:  # fmt: skip
     """Train what the journal suggests until the budget is spent or the user interrupts; nothing is left RUNNING."""
     write_samples(folder, data)
-    write_model_tables(folder, _widths(spec))
     shown = sorted(journal.states().values(), key=lambda state: state.config.seed)
     try:
-        with Progress(Console(), shown, list(journal.spec.space), resources.max_concurrent) as progress:
+        with (
+            model_tables(folder, _widths(spec)),
+            Progress(Console(), shown, list(journal.spec.space), resources.max_concurrent) as progress,
+        ):
             run_trials(folder, [], data, machine, resources, lock, progress, options, journal)
     finally:
         if folder.exists():  # it may have been removed meanwhile

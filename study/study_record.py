@@ -7,6 +7,7 @@ refused unless the user accepts it, and then recorded. Imports neither torch nor
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from trainable.trial_state import utc_now
 if TYPE_CHECKING:
     from trainable.image_data import ImageData
 
+PROVENANCE_FILE = "source.json"
 _PACKAGES = ("torch", "torchvision", "ray", "wandb", "optuna", "fvcore", "numpy", "pyarrow", "pandas", "matplotlib")
 
 
@@ -51,7 +53,7 @@ def build_study(spec: StudySpec, data: ImageData, machine: Machine, resources: T
             "num_test": len(data.test_labels),
             "class_names": list(data.class_names),
         },
-        code={"fingerprint": code_fingerprint(), **_git_state()},
+        code={"fingerprint": code_fingerprint(), **describe_source()},
         environment={
             "python": platform.python_version(),
             "platform": platform.platform(),
@@ -145,9 +147,15 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _git_state() -> dict[str, Any]:
-    """The commit of the source and a hash of what differs from it; nulls outside a repository."""
+def describe_source() -> dict[str, Any]:
+    """The commit of the source and a hash of what differs from it; nulls outside a repository.
+
+    A copy that was sent to a cluster has it in a file, written where it was sent from.
+    """
     folder = Path(__file__).parent
+    if (folder / PROVENANCE_FILE).is_file():
+        content = json.loads((folder / PROVENANCE_FILE).read_bytes())
+        return {name: content.get(name) for name in ("commit", "diff_sha256")}
     commit = _git(folder, "rev-parse", "HEAD")
     diff = _git(folder, "diff", "HEAD") if commit else None
     return {

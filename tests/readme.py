@@ -1,4 +1,7 @@
-"""The part of the README that is made from the code: the tables of columns. `python -m tests.readme` writes it."""
+"""The parts of the README that are made from other files: the tables of columns, and cluster.yaml.
+
+`python -m tests.readme` writes them.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from pathlib import Path
 from trainable.records import COLUMNS, CONFIG_COLUMNS
 
 README = Path(__file__).parents[1] / "README.md"
+CLUSTER_FILE = README.with_name("cluster.yaml")
+_CLUSTER_MARK = re.compile(r"<!-- cluster.yaml -->.*?(?=\n## )", re.DOTALL)
 _MARK = re.compile(r"<!-- columns -->.*?(?=\n## )", re.DOTALL)
 
 
@@ -31,14 +36,21 @@ def render_columns() -> str:
     return "\n".join(parts) + "\n"
 
 
+def render_cluster_file() -> str:
+    """cluster.yaml with its comments, folded away."""
+    summary = "<details><summary><code>cluster.yaml</code>, line by line</summary>"
+    return f"<!-- cluster.yaml -->\n{summary}\n\n```yaml\n{CLUSTER_FILE.read_text()}```\n\n</details>\n"
+
+
 def _escaped(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def replace_columns(text: str) -> str:
-    """The README with its tables of columns as the code has them now."""
+def replace_parts(text: str) -> str:
+    """The README with these parts as they are now."""
+    text = _CLUSTER_MARK.sub(lambda _: render_cluster_file(), text, count=1)
     return _MARK.sub(lambda _: render_columns(), text, count=1)
 
 
 if __name__ == "__main__":
-    README.write_text(replace_columns(README.read_text()))
+    README.write_text(replace_parts(README.read_text()))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 
+from study import logs, pull, status, stop, submit
 from study.grid_file import list_grids, parse_grid
 from study.run import build_parser
 from study.spec import build_spec
-from tests.readme import README, render_columns
+from tests.readme import CLUSTER_FILE, README, render_cluster_file, render_columns
 
 TEXT = README.read_text()
 
@@ -16,12 +17,47 @@ def test_the_columns_are_those_of_the_records() -> None:
     assert render_columns() in TEXT, "run python -m tests.readme"
 
 
+def test_cluster_yaml_is_in_the_readme_as_it_is() -> None:
+    assert render_cluster_file() in TEXT, "run python -m tests.readme"
+
+
+def test_every_line_of_cluster_yaml_is_explained() -> None:
+    """A setting has a comment beside it, or stands in a block that has one above it or at its key."""
+    explained, block_indent = False, 0
+    for line in CLUSTER_FILE.read_text().splitlines():
+        indent = len(line) - len(line.lstrip())
+        if line.lstrip().startswith("#"):
+            explained, block_indent = True, indent
+        elif not line.strip():
+            explained = False
+        elif "  # " in line:
+            explained, block_indent = True, indent
+        else:
+            assert (explained and indent >= block_indent) or line.endswith(":"), line
+
+
+def test_every_command_of_the_service_in_the_readme_is_understood() -> None:
+    for name, module in (("status", status), ("logs", logs), ("stop", stop), ("pull", pull)):
+        commands = re.findall(rf"\$ python -m study\.{name}\b(.*?)(?:\s+#.*)?$", TEXT, re.MULTILINE)
+        assert commands, name
+        for command in commands:
+            module.build_parser().parse_args(command.split())
+    commands = re.findall(r"\$ python -m study\.submit\b(.*?)(?:\s+#.*)?$", TEXT, re.MULTILINE)
+    assert commands
+    for command in commands:
+        _, rest = submit.build_parser().parse_known_args(command.split())
+        build_parser().parse_args(rest)
+
+
 def test_every_option_in_the_readme_exists() -> None:
     known = {option for action in build_parser()._actions for option in action.option_strings}
     from analysis.__main__ import build_parser as analysis_parser
 
     known |= {option for action in analysis_parser()._actions for option in action.option_strings} | {"--to"}
-    used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", TEXT))
+    for module in (submit, status, logs, stop, pull):
+        known |= {option for action in module.build_parser()._actions for option in action.option_strings}
+    ours = TEXT.replace(render_cluster_file(), "").replace("ray get-auth-token --generate", "")
+    used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", ours))
     assert used <= known, used - known
 
 

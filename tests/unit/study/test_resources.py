@@ -61,8 +61,17 @@ def test_trials_get_what_their_nodes_can_give(
     assert concurrent == min(fill(fitting, cpus, gpus), num_trials, asked or num_trials)
     assert concurrent == min(fill(fitting, 1, gpus), num_trials, asked or num_trials), "CPUs cost no place"
     assert all(fill((Node(node.num_cpus, node.num_gpus),), cpus, gpus) >= 1 for node in fitting), "any of them will do"
-    smallest = min(node.num_cpus for node in fitting)
-    assert cpus == smallest or fill(fitting, cpus + 1, gpus) < min(num_trials, asked or num_trials, concurrent)
+    most = max(
+        1, min(node.num_cpus // (fill((Node(10**4, node.num_gpus),), 1, gpus) if gpus else 1) for node in fitting)
+    )
+    assert cpus <= most, "the CPUs of other GPUs are for other studies"
+    assert cpus == most or fill(fitting, cpus + 1, gpus) < min(num_trials, fill(fitting, 1, gpus))
+
+
+def test_a_trial_leaves_room_for_other_studies() -> None:
+    nodes = (Node(16, 4),)
+    assert divide_resources(cluster(*nodes), 1, gpus_per_trial=1).cpus_per_trial == 4
+    assert divide_resources(cluster(*nodes), 8, max_concurrent=1).cpus_per_trial == 2, "as without --max-concurrent"
 
 
 def test_a_head_without_cpus_runs_nothing() -> None:

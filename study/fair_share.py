@@ -1,0 +1,113 @@
+"""How many trials a study on a cluster may run at once when other studies run there too.
+
+The drivers of a cluster know each other through one small actor on its head, to which each announces itself every few
+seconds; who falls silent is forgotten. Studies with a limit of their own (--max-concurrent) get that, the others share the
+rest equally. A smaller share takes effect as trials end: none is taken away. Imports Ray only where a share is followed.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+_ACTOR, _NAMESPACE = "study-shares", "studies"
+_ON_HEAD = {"node:__internal_head__": 0.001}
+_INTERVAL_S = 5.0
+_SILENT_AFTER_S = 30.0
+_ANSWER_TIMEOUT_S = 20.0
+_log = logging.getLogger(__name__)
+
+
+def divide_places(studies: Mapping[str, int | None], places: int) -> dict[str, int]:
+    """How many trials each study may run at once on a cluster with room for so many; at least one each.
+
+    `studies` maps their tokens, in the order in which they came, to their own limits; a place that cannot be divided goes to
+    who came first.
+    """
+    without = [token for token, limit in studies.items() if limit is None]
+    rest = max(0, places - sum(limit for limit in studies.values() if limit is not None))
+    shares = {token: rest // len(without) + (place < rest % len(without)) for place, token in enumerate(without)}
+    return {token: max(1, shares[token] if limit is None else limit) for token, limit in studies.items()}
+
+
+class Shares:
+    """The studies of a cluster, as the actor on its head keeps them."""
+
+    def __init__(self) -> None:
+        self._limits: dict[str, int | None] = {}
+        self._heard_at: dict[str, float] = {}
+
+    def announce(self, token: str, limit: int | None) -> dict[str, int | None]:
+        """Note that this study runs, with its own limit; returns all that do, oldest first."""
+        now = time.monotonic()
+        self._limits[token], self._heard_at[token] = limit, now
+        for other, heard_at in list(self._heard_at.items()):
+            if now - heard_at > _SILENT_AFTER_S:
+                self.leave(other)
+        return dict(self._limits)
+
+    def leave(self, token: str) -> None:
+        """Note that this study has ended."""
+        self._limits.pop(token, None)
+        self._heard_at.pop(token, None)
+
+
+class FairShare:
+    """The share of one study, followed while its trials run; a context manager.
+
+    `count_places` says for how many trials of this study the cluster has room now. Where the other studies cannot be asked
+    the last answer holds: first that the study is alone.
+    """
+
+    def __init__(self, token: str, limit: int | None, count_places: Callable[[], int]) -> None:
+        self._token = token
+        self._limit = limit
+        self._count_places = count_places
+        self._actor: Any = None
+        self._ended = threading.Event()
+        self._follower = threading.Thread(target=self._follow, name="fair-share", daemon=True)
+        self.trials = max(1, limit if limit is not None else count_places())
+
+    def __enter__(self) -> FairShare:
+        self._update()
+        self._follower.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._follower.join(_ANSWER_TIMEOUT_S)
+        if self._actor is not None:
+            self._actor.leave.remote(self._token)
+
+    def _follow(self) -> None:
+        while not self._ended.wait(_INTERVAL_S):
+            self._update()
+
+    def _update(self) -> None:
+        try:
+            studies = self._announce()
+        except Exception as error:  # noqa: BLE001 - of whatever kind, a study goes on without knowing the others
+            _log.warning("the other studies of the cluster cannot be asked: %s", error)
+            self._actor = None
+            return
+        self.trials = divide_places(studies, self._count_places())[self._token]
+
+    def _announce(self) -> dict[str, int | None]:
+        import ray
+
+        if self._actor is None:
+            self._actor = (
+                ray.remote(Shares)
+                .options(
+                    name=_ACTOR, namespace=_NAMESPACE, lifetime="detached", get_if_exists=True, num_cpus=0, resources=_ON_HEAD,
+                    max_restarts=-1,
+                )
+                .remote()
+            )  # fmt: skip
+        answer: dict[str, int | None] = ray.get(
+            self._actor.announce.remote(self._token, self._limit), timeout=_ANSWER_TIMEOUT_S
+        )
+        return answer

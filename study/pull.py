@@ -1,0 +1,91 @@
+"""`python -m study.pull NAME`: fetch a study from a Ray cluster, over its Jobs API, into a folder here. See `--help`.
+
+What comes are the records and tables, not the checkpoints; the report is made from the records here. A study that still runs
+comes as far as it is. Exit status: 0, 2 bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import secrets
+import shlex
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from analysis.pull import pull as take_over
+from analysis.study_folder import StudyFolder, StudyFolderError
+from study.service.command_line import add_cluster_options, connect_as_asked, guarded
+from study.service.connection import STALL_TIMEOUT_S, Cluster, ClusterError
+from study.service.package import stage_package
+from study.service.study_jobs import find_study
+from study.service.transfer import TransferError, receive_folder
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m study.pull", description="Fetch the records and tables of a study on a Ray cluster."
+    )
+    parser.add_argument("name", metavar="NAME", help="the study")
+    parser.add_argument("--to", type=Path, metavar="DIR", help="folder to put it in (default: results/NAME)")
+    parser.add_argument(
+        "--results", metavar="DIR",
+        help="parent of the study folder on the cluster, for a study that this cluster did not run since its start",
+    )  # fmt: skip
+    add_cluster_options(parser)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    options = build_parser().parse_args(arguments)
+    return guarded(lambda: _pull(options), StudyFolderError, TransferError, OSError)
+
+
+def _pull(options: argparse.Namespace) -> int:
+    if Path(options.name).name != options.name:
+        raise ClusterError(f"{options.name!r} is not the name of a study")
+    cluster = connect_as_asked(options)
+    results = options.results if options.results is not None else find_study(cluster, options.name).results
+    target = options.to or Path("results") / options.name
+    with tempfile.TemporaryDirectory(prefix="study-pull-") as staged:
+        num_bytes = _fetch(cluster, options.name, results, Path(staged))
+        folder = take_over(staged, target)
+    print(f"pulled {num_bytes / 1e6:.1f} MB to {folder.path}")
+    return _report(folder)
+
+
+def _fetch(cluster: Cluster, study: str, results: str, to: Path) -> int:
+    job = f"pull-{secrets.token_hex(6)}"
+    command = shlex.join(["python", "-m", "study.service.remote", "send", results, study])
+    with stage_package("") as folder:
+        cluster.submit(command, job=job, working_dir=folder, env={}, note={})
+    try:
+        return receive_folder(cluster.follow_log(job, stall_s=STALL_TIMEOUT_S), to)
+    finally:
+        with contextlib.suppress(ClusterError):  # what was to be fetched is here
+            cluster.stop(job)
+            cluster.wait(job, 30.0)
+            cluster.forget(job)
+
+
+def _report(folder: StudyFolder) -> int:
+    if not folder.records("trials").exists():
+        print("it has no records yet")
+        return 0
+    from analysis.formats import to_text
+    from analysis.report import write_report
+    from analysis.tables import build_tables
+
+    page = write_report(folder)
+    comparison = build_tables(folder, ["comparison"])["comparison"]
+    print(f"\n{to_text(comparison, width=shutil.get_terminal_size((120, 24)).columns)}")
+    print(f"report   {page}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

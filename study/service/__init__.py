@@ -1,0 +1,1 @@
+"""Studies as jobs of a running Ray cluster: submitting, watching, stopping and fetching them over its Jobs API."""

@@ -1,0 +1,106 @@
+"""`python -m study.submit`: `study.run` as a job of a Ray cluster; prints the study's name and returns. See `--help`.
+
+Exit status: 0 submitted, 2 bad input; with --follow that of the study.
+"""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import shlex
+import sys
+from pathlib import PurePosixPath
+
+from study import run
+from study.grid_file import SpecError
+from study.service.command_line import add_cluster_options, connect_as_asked, follow, guarded
+from study.service.connection import Cluster, ClusterError
+from study.service.package import GRID_FILE, is_grid_file, stage_package
+from study.service.remote import RESULTS_VARIABLE
+from study.service.study_jobs import StudyJob, describe_study, list_studies, parse_job
+
+# A study that is stopped saves every trial's last epoch and gathers its records first; Ray's own limit is 3 s.
+_STOP_WAIT_S = 120
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of this command alone; all others are those of study.run."""
+    parser = argparse.ArgumentParser(
+        prog="python -m study.submit", allow_abbrev=False,
+        description="Run a study on a Ray cluster: the options of study.run, and those below.",
+        epilog="--data and --results are folders on the cluster, seen by its head; --results defaults there to "
+        f"${RESULTS_VARIABLE}, else ~/results. All other options: python -m study.run --help",
+    )  # fmt: skip
+    add_cluster_options(parser)
+    parser.add_argument("--follow", action="store_true", help="print what the study prints until it ends")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    options, study_arguments = build_parser().parse_known_args(arguments)
+    return guarded(lambda: _submit(options, study_arguments), SpecError)
+
+
+def _submit(options: argparse.Namespace, study_arguments: list[str]) -> int:
+    study_options = run.build_parser().parse_args(study_arguments)
+    _check_options(study_options)
+    study = run.build_study_spec(study_options).name
+    results = "" if str(study_options.results) == str(run.DEFAULT_RESULTS) else str(study_options.results)
+    cluster = connect_as_asked(options)
+    cluster.check_version()
+    _refuse_second(cluster, study)
+    job = f"study-{secrets.token_hex(6)}"
+    with stage_package(study_options.grid) as folder:
+        cluster.submit(
+            shlex.join(_build_command(study_options, study_arguments, results)),
+            job=job,
+            working_dir=folder,
+            env={"RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_WAIT_S)},
+            note=describe_study(study, results),
+        )
+    found = parse_job(cluster.read_job(job))
+    _say_submitted(found, cluster, study_options)
+    return follow(cluster, found) if options.follow else 0
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    """Refuse what makes no sense on a cluster. Errors: SpecError."""
+    run.check_run_options(options)
+    if options.plan:
+        raise SpecError("--plan needs no cluster: python -m study.run --plan")
+    if options.address is not None:
+        raise SpecError("--address is for drivers on the cluster; here --cluster names it")
+    for name in ("data", "results"):
+        path = getattr(options, name)
+        given = path is not None and str(path) != str(run.DEFAULT_RESULTS)
+        if given and not (PurePosixPath(path).is_absolute() or str(path)[0] in "~$" or "://" in str(path)):
+            raise SpecError(f"--{name} {path}: is a folder on the cluster, seen by its head; give its whole path there")
+
+
+def _refuse_second(cluster: Cluster, study: str) -> None:
+    for found in list_studies(cluster):
+        if found.study == study and found.active:
+            raise ClusterError(
+                f"study {study!r} runs on {cluster.address} already, since {found.started_at}; follow it with "
+                f"python -m study.logs {study} --follow, or give another --name"
+            )
+
+
+def _build_command(options: argparse.Namespace, arguments: list[str], results: str) -> list[str]:
+    """The command that the job runs. Of an option that is given twice the last one counts."""
+    travelled = ["--grid", GRID_FILE] if is_grid_file(options.grid) else []
+    return ["python", "-m", "study.service.remote", "run", results, *arguments, *travelled]
+
+
+def _say_submitted(found: StudyJob, cluster: Cluster, options: argparse.Namespace) -> None:
+    data = f"{options.data} on the cluster's head, not here" if options.data else "the head's cache, else its download"
+    print(found.study)
+    print(f"job      {found.job} on {cluster.address}")
+    print(f"data     {data}" if options.data else f"data     as the grid says; CIFAR-10 from {data}")
+    print(f"results  {found.results or f'${RESULTS_VARIABLE} of the head, else ~/results there'}")
+    print(f"go on    python -m study.status|logs|stop|pull {found.study} --cluster {cluster.address}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""Studies submitted to a real Ray cluster on this machine: submit, status, logs, stop, go on, pull, several side by side."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from analysis.study_folder import StudyFolder
+from study.ledger import list_states
+from tests.clusters import REPOSITORY, Head, start_head
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+
+GRID = """
+name = "{name}"
+seeds = {seeds}
+[base]
+dataset = "synthetic"
+epochs = {epochs}
+width = 1
+train_limit = 256
+test_limit = 20
+noise_scale_every_epochs = 0
+instrument_every_steps = 5
+log_every_steps = 2
+learning_rate = 0.05
+[grid]
+batch_size = [32, 64]
+"""
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    with start_head(tmp_path_factory.mktemp("cluster")) as started:
+        yield started
+
+
+def write_grid(folder: Path, name: str, epochs: int, seeds: int = 1) -> str:
+    path = folder / f"{name}.toml"
+    path.write_text(GRID.format(name=name, epochs=epochs, seeds=list(range(seeds))))
+    return str(path)
+
+
+def wait_for(head: Head, study: str, pattern: str, timeout_s: float = 240.0) -> str:
+    """Ask for the status of a study until it matches."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        said = head.client("study.status", study)
+        assert said.returncode == 0, said.stderr
+        if re.search(pattern, said.stdout):
+            return said.stdout
+        assert time.monotonic() < deadline, said.stdout + head.client("study.logs", study).stdout
+        time.sleep(1)
+
+
+def test_a_study_is_submitted_watched_and_pulled(head: Head, tmp_path: Path) -> None:
+    results = tmp_path / "on-the-cluster"
+    grid = write_grid(tmp_path, "first", epochs=2)
+    followed = head.client("study.submit", "--grid", grid, "--results", str(results), "--follow")
+    assert followed.returncode == 0, followed.stdout + followed.stderr
+    assert followed.stdout.startswith("first\n")
+    assert "progress: 2 of 2 trials done" in followed.stdout
+
+    status = head.client("study.status").stdout.splitlines()
+    assert [line.split()[:5] for line in status if line.startswith("first")] == [["first", "done", "2", "of", "2"]]
+    logs = head.client("study.logs", "first").stdout
+    assert sorted(re.findall(r"epoch (\d)/2", logs)) == ["1", "1", "2", "2"]
+    assert head.client("study.logs", "first", "--lines", "2").stdout.splitlines() == logs.splitlines()[-2:]
+
+    pulled = head.client("study.pull", "first", "--to", str(tmp_path / "here"))
+    assert pulled.returncode == 0, pulled.stderr
+    assert "final test accuracy, %" in pulled.stdout
+    here, there = StudyFolder(tmp_path / "here"), StudyFolder(results / "first")
+    for kind in ("trials", "epochs", "steps", "layers", "model"):
+        assert here.read_records(kind).equals(there.read_records(kind))
+    assert (here.report / "index.html").is_file()
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert here.read_study().code["commit"] == commit.stdout.strip(), "the copy on the cluster knows where it came from"
+
+
+def test_a_pull_leaves_nothing_on_the_head(head: Head, tmp_path: Path) -> None:
+    """Run after the first one: it looks at what the pull has left."""
+    logs = list(head.ray.glob("session_2*/logs/job-driver-pull-*.log"))
+    assert logs
+    assert sum(log.stat().st_size for log in logs) < 10_000
+    jobs = head.client("study.status").stdout
+    assert "pull-" not in jobs
+
+
+def test_a_stopped_study_saves_and_the_same_submit_goes_on(head: Head, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    submit = ("study.submit", "--grid", write_grid(tmp_path, "stopped", epochs=20), "--results", str(results))
+    assert head.client(*submit).returncode == 0
+    again = head.client(*submit)
+    assert (again.returncode, again.stdout) == (2, "")
+    assert "runs on" in again.stderr
+    assert again.stderr.count("\n") == 1
+
+    follower = subprocess.Popen(
+        [sys.executable, "-m", "study.logs", "stopped", "--follow", "--cluster", head.url], cwd=REPOSITORY,
+        env=head.client_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert follower.stdout is not None
+    for line in follower.stdout:
+        if " epoch 2/20" in line:
+            break
+    follower.send_signal(signal.SIGINT)
+    _, said = follower.communicate(timeout=60)
+    assert "study stopped goes on" in said
+    assert "running" in head.client("study.status", "stopped").stdout
+
+    stopped = head.client("study.stop", "stopped")
+    assert stopped.returncode == 0, stopped.stderr
+    assert "goes on" in stopped.stdout
+    states = list_states(StudyFolder(results / "stopped"))
+    assert [state.status for state in states] == ["pending", "pending"]
+    assert all(2 <= state.epochs_completed < 20 for state in states)
+    assert re.search(r"^stopped +interrupted", head.client("study.status").stdout, re.MULTILINE)
+    assert head.client("study.logs", "stopped", "--follow").returncode == 130
+    twice = head.client("study.stop", "stopped")
+    assert (twice.returncode, twice.stderr.count("\n")) == (2, 1)
+
+    finished = head.client(*submit, "--follow")
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "2 of them from a checkpoint" in finished.stdout
+    assert [state.epochs_completed for state in list_states(StudyFolder(results / "stopped"))] == [20, 20]

@@ -1,0 +1,48 @@
+"""The share of each study on a cluster: every place is used, none twice, nobody is left out."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from study.fair_share import Shares, divide_places
+
+
+def test_equal_shares_of_what_is_there() -> None:
+    assert divide_places({"a": None}, 8) == {"a": 8}
+    assert divide_places({"a": None, "b": None}, 8) == {"a": 4, "b": 4}
+    assert divide_places({"a": None, "b": None, "c": None}, 8) == {"a": 3, "b": 3, "c": 2}
+
+
+def test_a_limit_of_ones_own_is_kept_and_the_rest_is_shared() -> None:
+    assert divide_places({"a": 6, "b": None, "c": None}, 8) == {"a": 6, "b": 1, "c": 1}
+    assert divide_places({"a": 20, "b": None}, 8) == {"a": 20, "b": 1}
+
+
+@given(st.lists(st.none() | st.integers(1, 20), min_size=1, max_size=12), st.integers(0, 100))
+def test_every_place_is_given_and_everyone_gets_one(limits: list[int | None], places: int) -> None:
+    studies = {str(number): limit for number, limit in enumerate(limits)}
+    shares = divide_places(studies, places)
+    assert all(share >= 1 for share in shares.values())
+    assert all(shares[token] == limit for token, limit in studies.items() if limit is not None)
+    free = [shares[token] for token, limit in studies.items() if limit is None]
+    rest = places - sum(limit for limit in limits if limit is not None)
+    if free and rest >= len(free):
+        assert sum(free) == rest
+        assert max(free) - min(free) <= 1
+
+
+def test_who_falls_silent_or_leaves_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("study.fair_share.time.monotonic", lambda: now)
+    shares = Shares()
+    assert shares.announce("first", None) == {"first": None}
+    assert shares.announce("second", 3) == {"first": None, "second": 3}
+    now += 20.0
+    shares.announce("first", None)
+    now += 20.0
+    assert shares.announce("first", None) == {"first": None}
+    shares.announce("third", None)
+    shares.leave("third")
+    assert shares.announce("first", None) == {"first": None}

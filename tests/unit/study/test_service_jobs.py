@@ -1,0 +1,220 @@
+"""A cluster's jobs as studies, and what is said when a cluster cannot be used; against a small HTTP server on loopback."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from study import logs, pull, status, stop, submit
+from study.progress import Summary, find_summary
+from study.service import connection
+from study.service.connection import Cluster, ClusterError, connect, read_token
+from study.service.study_jobs import exit_status, find_study, list_studies, parse_job
+
+OURS = metadata.version("ray")
+
+
+def job(study: str | None, number: int, state: str = "RUNNING", code: int | None = None) -> dict[str, Any]:
+    return {
+        "submission_id": f"job-{number}", "status": state, "driver_exit_code": code, "start_time": 1000 * number,
+        "metadata": {"study": study, "results": "/mnt/studies"} if study else {}, "driver_node_id": "node", "message": None,
+    }  # fmt: skip
+
+
+@contextmanager
+def server(answers: Mapping[str, tuple[int, Any]], delay_s: float = 0.0) -> Iterator[str]:
+    """Answers each path with a status and JSON or text."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            time.sleep(delay_s)
+            code, content = answers.get(self.path.partition("?")[0], (404, "not found"))
+            body = (content if isinstance(content, str) else json.dumps(content)).encode()
+            self.send_response(code)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{httpd.server_address[1]}"
+    finally:
+        httpd.shutdown()
+        httpd.server_close()
+
+
+def dashboard(jobs: list[dict[str, Any]], log: str = "", version: str = OURS) -> dict[str, tuple[int, Any]]:
+    return {
+        "/api/version": (200, {"ray_version": version}), "/api/jobs/": (200, jobs), "/api/v0/logs/file": (200, log),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "expected", "status_code"),
+    [
+        ("PENDING", None, "waiting", 1), ("RUNNING", None, "running", 1), ("SUCCEEDED", 0, "done", 0),
+        ("FAILED", 2, "refused", 2), ("FAILED", 3, "some failed", 3), ("FAILED", 1, "failed", 1), ("FAILED", None, "failed", 1),
+        ("FAILED", 130, "interrupted", 130), ("STOPPED", None, "interrupted", 130),
+    ],
+)  # fmt: skip
+def test_the_state_of_a_study_follows_from_its_job(
+    state: str, code: int | None, expected: str, status_code: int
+) -> None:
+    found = parse_job(job("paper", 1, state, code))
+    assert (found.state, exit_status(found)) == (expected, status_code)
+    assert found.active == (state in ("PENDING", "RUNNING"))
+
+
+def test_each_study_is_listed_once_with_its_newest_job() -> None:
+    jobs = [job("a", 3, "STOPPED"), job("b", 2), job(None, 9), job("a", 4), {**job("x", 1), "submission_id": None}]
+    with server(dashboard(jobs)) as url:
+        found = list_studies(connect(url, None))
+    assert [(study.study, study.job, study.state) for study in found] == [
+        ("b", "job-2", "running"),
+        ("a", "job-4", "running"),
+    ]
+
+
+def test_an_unknown_study_is_answered_with_those_that_are_there() -> None:
+    with (
+        server(dashboard([job("a", 1), job("b", 2)])) as url,
+        pytest.raises(ClusterError, match=r"'c' .*submitted: a, b"),
+    ):
+        find_study(connect(url, None), "c")
+
+
+def test_the_status_shows_progress_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+    log = "progress: 1 of 6 trials done\nnoise\nprogress: 2 of 6 trials done, 1:02:03 left\n12:00 epoch 3/9\n"
+    with server(dashboard([job("a", 1), job("b", 2, "PENDING")], log)) as url:
+        assert status.main(["--cluster", url]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[:6] == ["a", "running", "2", "of", "6", "1:02:03"]
+
+
+def test_summaries_are_read_as_they_are_printed() -> None:
+    assert find_summary("") is None
+    assert find_summary("progress: 0 of 4 trials done\n") == Summary(0, 4, "")
+    assert find_summary(
+        "progress: 0 of 4 trials done, 2:03 left\nx\nprogress: 3 of 4 trials done, 0:05 left\n"
+    ) == Summary(3, 4, "0:05")
+
+
+COMMANDS: tuple[tuple[Any, list[str]], ...] = (
+    (status.main, []), (logs.main, ["a"]), (stop.main, ["a"]), (pull.main, ["a"]), (submit.main, ["--grid", "demo"]),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [
+        ({}, "not the dashboard of a Ray cluster"),
+        ({"/api/version": (200, "<html>")}, "not the dashboard of a Ray cluster"),
+        ({"/api/version": (200, [1])}, "not the dashboard of a Ray cluster"),
+        ({"/api/version": (401, "no")}, "asks for a token"),
+        ({"/api/version": (403, "no")}, "token"),
+        ({"/api/version": (200, {"ray_version": OURS}), "/api/jobs/": (500, "broken")}, "broken"),
+    ],
+)
+def test_a_cluster_that_cannot_be_used_is_one_line_and_status_2(
+    command: Any, answers: dict[str, tuple[int, Any]], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main, arguments = command
+    with server(answers) as url:
+        assert main([*arguments, "--cluster", url]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert reason in said
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9", "ray://127.0.0.1:10001", "http://", "nowhere.invalid:8265"])
+def test_no_cluster_is_one_line_and_status_2(command: Any, address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main, arguments = command
+    assert main([*arguments, "--cluster", address]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_cluster_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "ANSWER_TIMEOUT_S", 0.2)
+    with server(dashboard([]), delay_s=1.0) as url, pytest.raises(ClusterError, match="no cluster answers"):
+        connect(url, None)
+
+
+def test_another_version_of_ray_is_refused_at_submission_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with server(dashboard([], version="2.9.0")) as url:
+        assert submit.main(["--grid", "demo", "--cluster", url]) == 2
+        assert f"runs Ray 2.9.0, this program Ray {OURS}" in capsys.readouterr().err
+        assert status.main(["--cluster", url]) == 0
+
+
+def test_a_study_that_does_not_run_cannot_be_stopped(capsys: pytest.CaptureFixture[str]) -> None:
+    with server(dashboard([job("a", 1, "SUCCEEDED", 0)])) as url:
+        assert stop.main(["a", "--cluster", url]) == 2
+    assert "does not run (done" in capsys.readouterr().err
+
+
+def test_a_study_that_runs_is_not_submitted_again(capsys: pytest.CaptureFixture[str]) -> None:
+    with server(dashboard([job("demo", 1)])) as url:
+        assert submit.main(["--grid", "demo", "--cluster", url]) == 2
+    assert "runs on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--data", "data"], "--data data: is a folder on the cluster"),
+        (["--results", "out"], "--results out: is a folder on the cluster"),
+        (["--plan"], "--plan needs no cluster"),
+        (["--address", "auto"], "--cluster names it"),
+        (["--set", "epoch=3"], "did you mean epochs"),
+        (["--max-failures", "-1"], "--max-failures"),
+    ],
+)
+def test_a_wrong_study_is_refused_before_the_cluster_is_asked(
+    arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert submit.main(["--grid", "demo", *arguments, "--cluster", "http://127.0.0.1:9"]) == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_the_token_is_looked_for_where_ray_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert read_token(None) is None
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("of-the-home\n")
+    assert read_token(None) == "of-the-home"
+    (tmp_path / "named").write_text("named")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "named"))
+    assert read_token(None) == "named"
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "of-the-variable")
+    assert read_token(None) == "of-the-variable"
+    (tmp_path / "given").write_text("given")
+    assert read_token(tmp_path / "given") == "given"
+    with pytest.raises(ClusterError, match="cannot be read"):
+        read_token(tmp_path / "absent")
+    (tmp_path / "empty").touch()
+    with pytest.raises(ClusterError, match="is empty"):
+        read_token(tmp_path / "empty")
+
+
+def test_a_cluster_that_goes_away_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ClusterError, match="no answer any more"):
+        Cluster("http://127.0.0.1:9", None, OURS).list_jobs()
