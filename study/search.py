@@ -60,6 +60,9 @@ def run_search(
     """Train what the journal suggests until the budget is spent or the user interrupts; nothing is left RUNNING."""
     write_samples(folder, data)
     shown = sorted(journal.states().values(), key=lambda state: state.config.seed)
+    if "train_flops" in journal.spec.objectives:  # wanted as soon as the first trial ends
+        with model_tables(folder, _widths(spec)):
+            pass
     try:
         with (
             model_tables(folder, _widths(spec)),
