@@ -12,7 +12,7 @@ from pathlib import Path
 
 from study.calibration import Speed, SpeedKey, speed_key
 from study.resources import Machine, TrialResources
-from study.search_space import max_epochs
+from study.search_space import max_epochs, max_warmup_epochs
 from study.search_spec import expected_epochs
 from study.spec import NOMINAL_TRAIN_IMAGES, StudySpec
 from trainable.config import TrialConfig
@@ -132,7 +132,8 @@ def estimate_search(spec: StudySpec, resources: TrialResources) -> tuple[Cost, f
     assert spec.search is not None
     epochs = max_epochs(spec.search.space, spec.search_base)
     config = TrialConfig.from_dict({**spec.search_base, "epochs": epochs})
-    share = expected_epochs(epochs) / epochs if spec.search.pruner == "asha" else 1.0
+    warmup = max_warmup_epochs(spec.search.space, spec.search_base)
+    share = expected_epochs(epochs, warmup) / epochs if spec.search.pruner == "asha" else 1.0
     return estimate_cost([config] * (spec.search.trials or 1), resources), share
 
 
@@ -143,7 +144,9 @@ def describe_search(spec: StudySpec, resources: TrialResources) -> list[str]:
     cost, share = estimate_search(spec, resources)
     epochs, trials = max_epochs(search.space, spec.search_base), search.trials
     count = f"at most {trials} trials of {epochs} epochs" if trials else f"trials of {epochs} epochs (cost: of each)"
-    pruned = f", about {share:.0%} of these epochs with {search.pruner} pruning" if search.pruner == "asha" else ""
+    pruned = f", about {share:.0%} of these epochs with {search.pruner} pruning" if share < 1 else ""
+    if search.pruner == "asha" and share == 1:
+        pruned = "; asha prunes none of them: too few epochs, or too long a warm-up, to judge early"
     time = (
         "not estimated on a GPU"
         if cost.cpu_time_s is None

@@ -27,8 +27,8 @@ class AshaPruner(optuna.pruners.BasePruner):
     killed in between would let a trial go on that an uninterrupted one prunes.
     """
 
-    def __init__(self, epochs: int) -> None:
-        self.rungs = list_rungs(epochs)
+    def __init__(self, epochs: int, warmup_epochs: int = 0) -> None:
+        self.rungs = list_rungs(epochs, warmup_epochs)
 
     def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
         """Whether the trial, whose last intermediate value is that of the epoch it has just finished, is to end."""
@@ -44,12 +44,13 @@ class AshaPruner(optuna.pruners.BasePruner):
         return value < last_kept if study.direction == optuna.study.StudyDirection.MAXIMIZE else value > last_kept
 
 
-def build_pruner(spec: SearchSpec, epochs: int) -> optuna.pruners.BasePruner:
-    """The spec's pruner for trials of so many epochs."""
+def build_pruner(spec: SearchSpec, epochs: int, warmup_epochs: int = 0) -> optuna.pruners.BasePruner:
+    """The spec's pruner for trials of so many epochs, at most so many of them warm-up, in which none is judged."""
     if spec.pruner == "asha":
-        return AshaPruner(epochs)
+        return AshaPruner(epochs, warmup_epochs)
     if spec.pruner == "median":
-        return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=max(0, epochs // REDUCTION_FACTOR**2 - 1))
+        patience = max(epochs // REDUCTION_FACTOR**2 - 1, warmup_epochs + 1 if warmup_epochs else 0)
+        return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=patience)
     return optuna.pruners.NopPruner()
 
 

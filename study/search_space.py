@@ -113,8 +113,17 @@ def list_corners(space: Space, base: Mapping[str, FieldValue]) -> list[TrialConf
 
 def max_epochs(space: Space, base: Mapping[str, FieldValue]) -> int:
     """The most epochs a searched trial may have."""
-    domain = space.get("epochs")
-    values = domain.extremes if domain else (base["epochs"],)
+    return _largest("epochs", space, base)
+
+
+def max_warmup_epochs(space: Space, base: Mapping[str, FieldValue]) -> int:
+    """The longest warm-up a searched trial may have, in epochs."""
+    return _largest("warmup_epochs", space, base)
+
+
+def _largest(field: str, space: Space, base: Mapping[str, FieldValue]) -> int:
+    domain = space.get(field)
+    values = domain.extremes if domain else (base[field],)
     return max(int(value) for value in values if isinstance(value, (int, float)))
 
 

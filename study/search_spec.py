@@ -126,21 +126,22 @@ def training_seed(spec: SearchSpec, number: int) -> int:
     return FIRST_SEARCH_SEED + MAX_SEARCH_TRIALS * spec.seed + number
 
 
-def list_rungs(epochs: int) -> list[int]:
+def list_rungs(epochs: int, warmup_epochs: int = 0) -> list[int]:
     """The epochs after which ASHA decides: from a ninth of all epochs on, each three times the one before, up to a third.
 
-    A later rung would save little and let hardly any trial of a short search complete.
+    A later rung would save little and let hardly any trial of a short search complete. None lies within the longest warm-up
+    or before the first epoch after it: a trial that is still warming up is behind by design, not because it is worse.
     """
-    rungs = [max(1, epochs // REDUCTION_FACTOR**2)]
+    rungs = [max(1, epochs // REDUCTION_FACTOR**2, warmup_epochs + 1 if warmup_epochs else 1)]
     while rungs[-1] * REDUCTION_FACTOR**2 <= epochs:
         rungs.append(rungs[-1] * REDUCTION_FACTOR)
     return [rung for rung in rungs if rung * REDUCTION_FACTOR <= epochs]
 
 
-def expected_epochs(epochs: int) -> float:
+def expected_epochs(epochs: int, warmup_epochs: int = 0) -> float:
     """Epochs of one trial under ASHA on average, in a long search: a third of the trials passes each rung."""
     spent, share, before = 0.0, 1.0, 0
-    for rung in [*list_rungs(epochs), epochs]:
+    for rung in [*list_rungs(epochs, warmup_epochs), epochs]:
         spent += share * (rung - before)
         share, before = share / REDUCTION_FACTOR, rung
     return spent

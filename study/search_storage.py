@@ -16,7 +16,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from analysis.study_folder import StudyFolder, StudyFolderError
 from study.samplers import build_pruner, build_sampler
-from study.search_space import max_epochs
+from study.search_space import max_epochs, max_warmup_epochs
 from study.spec import StudySpec
 from study.stored_optimizers import check_stored_optimizers
 
@@ -39,9 +39,11 @@ def open_search(folder: StudyFolder, spec: StudySpec, data_fingerprint: str) -> 
         raise StudyFolderError(
             f"{path}: holds the search of another study, {other[0]!r}, not of {spec.name!r}; remove it or use another --name"
         )
+    space, base = spec.search.space, spec.search_base
+    pruner = build_pruner(spec.search, max_epochs(space, base), max_warmup_epochs(space, base))
     study = optuna.create_study(
         storage=storage, study_name=spec.name, directions=spec.search.directions, load_if_exists=True,
-        sampler=build_sampler(spec.search, 0), pruner=build_pruner(spec.search, max_epochs(spec.search.space, spec.search_base)),
+        sampler=build_sampler(spec.search, 0), pruner=pruner,
     )  # fmt: skip
     _check_definition(study, _definition(spec, data_fingerprint))
     if spec.search.sampler == "cmaes":

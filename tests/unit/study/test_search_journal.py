@@ -296,6 +296,10 @@ def test_asha_lets_the_best_third_pass() -> None:
     assert list_rungs(25) == [2, 6]
     assert list_rungs(5) == list_rungs(3) == [1]
     assert list_rungs(2) == list_rungs(1) == []
+    assert list_rungs(25, warmup_epochs=3) == [4], "the first epoch after the longest warm-up, not epoch 2 within it"
+    assert list_rungs(100, warmup_epochs=3) == list_rungs(100) == [11, 33]
+    assert list_rungs(4, warmup_epochs=3) == []
+    assert expected_epochs(4, warmup_epochs=3) == 4
     assert expected_epochs(9) == pytest.approx(1 + 2 / 3 + 6 / 9)
     study = optuna.create_study(direction="maximize", pruner=AshaPruner(9))
     pruned = []
