@@ -29,7 +29,9 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m analysis", epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Rebuild every table, every figure and report/index.html of a study from its records alone.",
     )  # fmt: skip
-    parser.add_argument("study", type=Path, metavar="STUDY", help="study folder")
+    parser.add_argument(
+        "study", metavar="STUDY", help="study folder, or its URL (s3://, gs://, ...): a copy of it is read"
+    )
     parser.add_argument(
         "--claims", type=Path, metavar="FILE", help="published claims to check (TOML; default: the worksheet's)"
     )
@@ -96,9 +98,8 @@ def _parse(arguments: list[str]) -> tuple[Callable[[argparse.Namespace], int], a
 
 def _report(options: argparse.Namespace) -> int:
     from analysis.claims.claims_file import ClaimsError, load_claims
-    from analysis.study_folder import StudyFolder
 
-    folder = StudyFolder(options.study)
+    folder = _open_study(options)
     folder.read_study()  # a wrong path is said before seconds of imports
     try:
         load_claims(options.claims)
@@ -114,6 +115,18 @@ def _report(options: argparse.Namespace) -> int:
 
         print(write_report(folder, claims_file=options.claims))
     return _check_claims(folder, options.claims) if options.check_claims else OK
+
+
+def _open_study(options: argparse.Namespace) -> StudyFolder:
+    """The study folder, or a copy of what lies at a URL, in the user's cache."""
+    from analysis.pull import PullError, is_url, pull_to_cache
+    from analysis.study_folder import StudyFolder
+
+    if not is_url(options.study):
+        return StudyFolder(Path(options.study))
+    if options.watch:
+        raise PullError(f"{options.study}: --watch follows a folder; pull the study, or watch where it runs")
+    return pull_to_cache(options.study)
 
 
 def _pull(options: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ source, and everything is checked on arrival, before the folder becomes what was
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import tempfile
@@ -18,6 +19,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from analysis.study_folder import StudyFolder, StudyFolderError, check_schema
+from trainable.data_cache import default_cache
 from trainable.records import SCHEMAS
 
 _TABLE_NAME = re.compile(r"[a-z][a-z0-9_]*\.(csv|md|tex|html)")
@@ -51,6 +53,19 @@ def pull(source: str, to: Path) -> StudyFolder:
     return target
 
 
+def copy_path(kind: str, url: str) -> Path:
+    """The folder in the user's cache for a copy of what lies at `url`; always the same one. Not created here."""
+    name = f"{url.rstrip('/').rpartition('/')[2]}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
+    return default_cache() / kind / name
+
+
+def pull_to_cache(url: str) -> StudyFolder:
+    """Fetch the study at `url` into the user's cache, instead of an earlier copy. Errors: as `pull`."""
+    target = copy_path("pulled", url)
+    shutil.rmtree(target, ignore_errors=True)
+    return pull(url, target)
+
+
 @contextmanager
 def _staging(target: Path) -> Iterator[StudyFolder]:
     """A temporary study folder beside the target, removed at the end whatever happens."""
@@ -79,9 +94,14 @@ def _fetch(source: str, staged: StudyFolder) -> None:
         raise PullError(f"{source}: cannot be read ({_first_line(error)})") from error
 
 
+def is_url(source: str) -> bool:
+    """Whether a source is a URL, not a folder."""
+    return _URL.match(source) is not None
+
+
 def open_source(source: str) -> tuple[Any, str]:
     """The pyarrow file system of a folder or URL, and the path in it. Errors: PullError."""
-    if not _URL.match(source):
+    if not is_url(source):
         path = Path(source).expanduser().absolute()
         if not path.is_dir():
             raise PullError(f"{source}: no such folder")

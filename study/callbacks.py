@@ -9,6 +9,8 @@ import contextlib
 import logging
 import re
 import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,17 +18,19 @@ import ray
 from ray import tune
 
 from analysis.study_folder import StudyFolder, StudyFolderError
-from study.ledger import consolidate, load_state, record_failure
+from study.ledger import consolidate, load_state, record_failure, record_node_loss
 
 if TYPE_CHECKING:
     from study.driver import Interruption
     from study.fair_share import FairShare
     from study.progress import Progress
+    from study.study_place import StudyPlace
 
 _log = logging.getLogger(__name__)
 _GATHER_INTERVAL_S = 10.0
 _BUSY_S = 1.0
 _LOOK_INTERVAL_S = 0.2  # Tune's loop turns once per report, and there may be thousands of trials
+_MOST_LOSSES = 20  # a trial that ends node after node, say by their memory, must not go on for ever
 
 
 class HangWatch(tune.Callback):
@@ -84,34 +88,70 @@ class HangWatch(tune.Callback):
 
 
 class FailureRecorder(tune.Callback):
-    """Notes every failed attempt of a trial, with its reason, in the trial's state."""
+    """Notes every failed attempt of a trial, with its reason, in the trial's state, and says when it was the last one.
 
-    def __init__(self, folder: StudyFolder, hang_watch: HangWatch) -> None:
-        self._folder = folder
+    Tune counts the loss of a node as a failure of the trials on it; here only the trial's own failures count. So Tune is told
+    to try for ever, until this sets the limit of a trial that has had its chances; its next attempt then ends at once.
+    """
+
+    def __init__(
+        self, place: StudyPlace, hang_watch: HangWatch, max_failures: int, find_lost_node: Callable[[Any], str | None]
+    ) -> None:
+        self._place = place
+        self._find_lost_node = find_lost_node
         self._hang_watch = hang_watch
+        self._max_failures = max_failures
+        self._failures: Counter[str] = Counter()
+        self._losses: Counter[str] = Counter()
+        self._given_up: set[str] = set()
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The attempt failed and Tune tries again."""
-        self._record(trial, final=False)
+        if (
+            self._hang_watch.reason(_id(trial)) is None
+            and self._losses[_id(trial)] < _MOST_LOSSES
+            and (node := self._find_lost_node(trial)) is not None
+        ):
+            self._losses[_id(trial)] += 1
+            note = f"{node} was lost; the trial goes on from its newest checkpoint"
+            self._write(trial, lambda folder: record_node_loss(folder, _id(trial), note))
+            return
+        self._failures[_id(trial)] += 1
+        if self._failures[_id(trial)] > self._max_failures:
+            trial.max_failures = 0
+            self._given_up.add(_id(trial))
+        self._record(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """The attempt failed and was the last one."""
-        self._record(trial, final=True)
+        """Tune tries no more."""
+        if _id(trial) not in self._given_up:
+            self._given_up.add(_id(trial))
+            self._record(trial)
 
-    def _record(self, trial: Any, *, final: bool) -> None:
+    def _record(self, trial: Any) -> None:
+        reason = self._hang_watch.reason(_id(trial)) or failure_reason(trial)
+        final = _id(trial) in self._given_up
+        self._write(trial, lambda folder: record_failure(folder, _id(trial), reason, final=final))
+
+    def _write(self, trial: Any, record: Callable[[StudyFolder], None]) -> None:
         try:
-            reason = self._hang_watch.reason(_id(trial)) or failure_reason(trial)
-            record_failure(self._folder, _id(trial), reason, final=final)
+            self._place.fetch_trial(_id(trial))
+            record(self._place.folder)
+            self._place.put_trial(_id(trial))
         except (OSError, StudyFolderError) as error:
             _log.warning("the failure of trial %s could not be recorded: %s", trial, error)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
 
 
 class ProgressReporter(tune.Callback):
     """Feeds the live table, and gathers the study's records every now and then so that a reader can watch."""
 
-    def __init__(self, progress: Progress, folder: StudyFolder) -> None:
+    def __init__(self, progress: Progress, place: StudyPlace) -> None:
         self._progress = progress
-        self._folder = folder
+        self._place = place
+        self._folder = place.folder
         self._gathered_at = time.monotonic()
         self._gathering_s = 0.0
 
@@ -130,8 +170,9 @@ class ProgressReporter(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial ended; its state on disk says how."""
         try:
+            self._place.fetch_trial(_id(trial))
             state = load_state(self._folder, _id(trial))
-        except StudyFolderError as error:
+        except (OSError, StudyFolderError) as error:
             self._progress.end(_id(trial), "failed", str(error))
             return
         if state is None:
@@ -140,8 +181,9 @@ class ProgressReporter(tune.Callback):
             self._progress.end(_id(trial), state.status, state.reason)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """An attempt failed; the trial goes on from its newest checkpoint."""
-        self._progress.end(_id(trial), "waiting", f"goes on after: {self._reason(trial)}")
+        """An attempt failed; the trial goes on from its newest checkpoint, unless it has had its chances."""
+        if trial.max_failures < 0:
+            self._progress.end(_id(trial), "waiting", f"goes on after: {self._reason(trial)}")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The last attempt failed."""

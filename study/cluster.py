@@ -36,6 +36,8 @@ _QUIET = {
 # Ray's name for it speaks of other systems, but here too it makes a local Ray use 127.0.0.1 as the node's address, and its
 # servers then listen there alone. Without it they listen on all interfaces. A cluster's nodes could not find each other.
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+# Ray prints what happens to nodes into the middle of the table, unless its filter of repeated lines leaves out every line.
+_NO_NEWS = {"RAY_DEDUP_LOGS": "1", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
 _REACHABLE_WITHIN_S = 10.0
 _ANSWERED_WITHIN_S = 40.0
 _JOB_CONFIGURATION = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray's Jobs API, which ships the working folder itself
@@ -83,7 +85,7 @@ def joined_cluster(address: str, *, verbose: bool) -> Iterator[Machine]:
     The packages of this program travel with the driver, so that every node runs the same code. Errors: ClusterError
     within a minute.
     """
-    _set_defaults(_QUIET)
+    _set_defaults(_QUIET if verbose else {**_QUIET, **_NO_NEWS})
     if "RAY_AUTH_MODE" not in os.environ and _has_token():
         os.environ["RAY_AUTH_MODE"] = "token"
     head = _find_head(address)

@@ -15,15 +15,17 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from analysis.study_folder import StudyFolder
 from study.cluster import count_places_now, local_ray
 from study.fair_share import FairShare
 from study.lock import StudyLock
+from study.remote_lock import RemoteLock
 from study.resources import Machine, TrialResources
+from study.study_place import StudyPlace
 from study.trial_runner import RunnerSettings, describe_trial, run_tune_trial
 from trainable.trial_state import TrialState
 
 if TYPE_CHECKING:
+    from analysis.study_folder import StudyFolder
     from study.progress import Progress
     from study.search_journal import SearchJournal
     from study.searcher import JournalSearcher
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from trainable.image_data import ImageData
 
 INTERRUPT_GRACE_S = 8.0
+REMOTE_GRACE_S = 30.0  # trials elsewhere hear of it later, and may have to put what they save over a network
 _log = logging.getLogger(__name__)
 
 
@@ -49,8 +52,9 @@ class RunOptions:
 class Interruption:
     """Whether and when the user asked to stop, and whether the trials that ran then have ended."""
 
-    def __init__(self, lock: StudyLock) -> None:
+    def __init__(self, lock: StudyLock | RemoteLock, grace_s: float = INTERRUPT_GRACE_S) -> None:
         self.lock = lock
+        self._grace_s = grace_s
         self._awaited: set[str] | None = None
         self.requested_at: float | None = None
 
@@ -68,16 +72,16 @@ class Interruption:
         """True when the trials have ended, or had their time to."""
         if self.requested_at is None:
             return False
-        return self._awaited == set() or time.monotonic() - self.requested_at > INTERRUPT_GRACE_S
+        return self._awaited == set() or time.monotonic() - self.requested_at > self._grace_s
 
 
 def run_trials(
-    folder: StudyFolder,
+    place: StudyPlace,
     states: Sequence[TrialState],
     data: ImageData,
     machine: Machine,
     resources: TrialResources,
-    lock: StudyLock,
+    lock: StudyLock | RemoteLock,
     progress: Progress,
     options: RunOptions,
     journal: SearchJournal | None = None,
@@ -86,9 +90,10 @@ def run_trials(
 
     Errors of single trials end up in their states, never here.
     """
-    interruption = Interruption(lock)
+    remote = machine.is_cluster or isinstance(lock, RemoteLock)
+    interruption = Interruption(lock, REMOTE_GRACE_S if remote else INTERRUPT_GRACE_S)
     settings = RunnerSettings(
-        study_folder=folder.path,
+        storage=place.storage,
         driver_token=lock.token,
         num_threads=resources.cpus_per_trial,
         gpu_share=resources.gpus_per_trial,
@@ -109,10 +114,12 @@ def run_trials(
             RunningTrials,
             ShareKeeper,
         )  # fmt: skip
+        from study.node_loss import find_lost_node
 
         set_handlers()  # Ray has put its own in their place
         hang_watch = HangWatch(options.trial_timeout_s)
-        searcher = None if journal is None else _build_searcher(journal, folder, progress, interruption)
+        find_loss = find_lost_node if machine.is_cluster else lambda trial: None  # the driver lives on the only node
+        searcher = None if journal is None else _build_searcher(journal, place.folder, progress, interruption)
         most = share.trials if share else resources.max_concurrent
         trials = searcher or BasicVariantGenerator(max_concurrent=most)
         trainable = tune.with_resources(
@@ -132,13 +139,13 @@ def run_trials(
             ),
             run_config=tune.RunConfig(
                 name=f"attempt-{time.strftime('%Y%m%dT%H%M%S')}-{lock.token[:4]}",
-                storage_path=str(folder.ray),
-                failure_config=tune.FailureConfig(max_failures=options.max_failures),
+                storage_path=str(place.folder.ray),
+                failure_config=tune.FailureConfig(max_failures=-1),  # FailureRecorder counts
                 callbacks=[
-                    FailureRecorder(folder, hang_watch),
+                    FailureRecorder(place, hang_watch, options.max_failures, find_loss),
                     hang_watch,
                     RunningTrials(interruption),
-                    ProgressReporter(progress, folder),
+                    ProgressReporter(progress, place),
                     *([ShareKeeper(trials, share)] if share and not searcher else []),
                     *_mirror_callbacks(options.mirror),
                 ],

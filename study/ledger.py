@@ -76,6 +76,14 @@ def register_trials(folder: StudyFolder, states: Iterable[TrialState]) -> None:
             write_state(folder.trial(state.trial_id), replace(state, status="pending", reason=None))
 
 
+def record_node_loss(folder: StudyFolder, trial: str, note: str) -> None:
+    """Note in the trial's state that an attempt ended because its node was lost; the trial is pending, not failed."""
+    state = load_state(folder, trial)
+    if state is None or state.finished:
+        return
+    write_state(folder.trial(trial), replace(state, status="pending", reason=note, notes=(*state.notes, note)))
+
+
 def record_failure(folder: StudyFolder, trial: str, reason: str, *, final: bool) -> None:
     """Note in the trial's state that an attempt ended with an error; `final` when it is not tried again."""
     state = load_state(folder, trial)

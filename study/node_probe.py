@@ -1,7 +1,7 @@
 """Before the first trial: can every node of a cluster run trials of this study? Names the node that cannot, and why.
 
 Each node imports this program, says its versions, reads the driver's lock in the study folder and writes a file there,
-which the driver reads. A node that joins later is held to the same by its first trial (`require_study_folder`).
+which the driver reads. A node that joins later is held to the same by its first trial (`require_study`).
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import secrets
 import socket
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 
 from study.cluster import ClusterError, list_nodes
-from study.lock import LOCK_FILE, read_lock
+from study.storage import Storage
 
 _ANSWERED_WITHIN_S = 60.0
 
@@ -28,17 +27,17 @@ class Answer:
     problem: str | None
 
 
-def check_nodes(study_folder: Path, driver_token: str) -> None:
+def check_nodes(storage: Storage, driver_token: str) -> None:
     """Probe all nodes that are alive. Errors: ClusterError naming the first node that cannot run trials."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     names = {node["NodeID"]: str(node["NodeManagerHostname"]) for node in list_nodes()}
     probe = ray.remote(num_cpus=0, max_retries=0)(probe_node)
-    files = {node: study_folder / f".probe-{secrets.token_hex(8)}" for node in names}
+    files = {node: f".probe-{secrets.token_hex(8)}" for node in names}
     asked = {
         node: probe.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
-            study_folder, driver_token, files[node].name
+            storage, driver_token, files[node]
         )
         for node in names
     }
@@ -46,22 +45,22 @@ def check_nodes(study_folder: Path, driver_token: str) -> None:
         ray.wait(list(asked.values()), num_returns=len(asked), timeout=_ANSWERED_WITHIN_S)
         for node, answer in asked.items():
             try:
-                _check_answer(ray.get(answer, timeout=0), files[node])
+                _check_answer(ray.get(answer, timeout=0), storage, files[node])
             except ray.exceptions.GetTimeoutError:
                 raise ClusterError(f"node {names[node]} does not answer within {_ANSWERED_WITHIN_S:g} s") from None
             except ray.exceptions.RayError as error:
                 reason = str(error).strip().splitlines()[-1][:300]
                 raise ClusterError(f"node {names[node]} cannot run this program ({reason})") from error
     finally:
-        for path in files.values():
-            path.unlink(missing_ok=True)
+        for name in files.values():
+            storage.delete(name)
 
 
-def probe_node(study_folder: Path, driver_token: str, file_name: str) -> Answer:
-    """Runs on a node: see that the study folder is the driver's, and leave a file with the host's name there."""
+def probe_node(storage: Storage, driver_token: str, file_name: str) -> Answer:
+    """Runs on a node: see that the study is the driver's, and leave a file with the host's name there."""
     try:
-        require_study_folder(study_folder, driver_token)
-        (study_folder / file_name).write_text(socket.gethostname())
+        require_study(storage, driver_token)
+        storage.write(file_name, socket.gethostname().encode())
         problem = None
     except OSError as error:
         problem = str(error)
@@ -73,21 +72,21 @@ def versions() -> str:
     return f"Python {platform.python_version()}, torch {metadata.version('torch')}"
 
 
-def require_study_folder(study_folder: Path, driver_token: str) -> None:
-    """Raise OSError where the study folder, as this node sees it, is not the one that the driver works in."""
-    if read_lock(study_folder / LOCK_FILE).get("token") != driver_token:
+def require_study(storage: Storage, driver_token: str) -> None:
+    """Raise OSError where the study, as this node sees it, is not the one that the driver works on."""
+    if storage.read_driver(driver_token).get("token") != driver_token:
         raise OSError(
-            f"node {socket.gethostname()} does not see the driver's study folder at {study_folder}: --results must be on "
-            "storage that all nodes share"
+            f"node {socket.gethostname()} does not see the driver's study at {storage}: --results must be on storage that "
+            "all nodes can read and write"
         )
 
 
-def _check_answer(answer: Answer, file: Path) -> None:
+def _check_answer(answer: Answer, storage: Storage, file_name: str) -> None:
     if answer.versions != versions():
         raise ClusterError(f"node {answer.host} has {answer.versions}, this driver {versions()}; they must be the same")
     if answer.problem is not None:
         raise ClusterError(answer.problem)
-    if not file.is_file() or file.read_text() != answer.host:
+    if storage.read(file_name) != answer.host.encode():
         raise ClusterError(
-            f"what node {answer.host} wrote into {file.parent} is not seen here: --results must be on storage that all nodes share"
+            f"what node {answer.host} wrote to {storage} is not seen here: --results must be on storage that all nodes share"
         )

@@ -74,7 +74,7 @@ def check_space(folder: Path, cost: Cost) -> None:
         )
 
 
-def describe_header(spec: StudySpec, resources: TrialResources, machine: Machine, shown_folder: Path) -> str:
+def describe_header(spec: StudySpec, resources: TrialResources, machine: Machine, shown_folder: str) -> str:
     """One line: name, data, model, trials, resources, folder."""
     configs = spec.trial_configs()
     dataset = {"cifar10": "CIFAR-10", "synthetic": "synthetic images"}
@@ -85,9 +85,7 @@ def describe_header(spec: StudySpec, resources: TrialResources, machine: Machine
         where += f" on {sum(node.count for node in machine.nodes)} nodes"
     seeds = f"{len(spec.seeds)} seed{'s' if len(spec.seeds) > 1 else ''}"
     cells = f"{len(spec.cells)} cell{'s' if len(spec.cells) > 1 else ''}"
-    return "   ".join(
-        [spec.name, " and ".join(data), " and ".join(models), f"{cells} x {seeds}", where, str(shown_folder)]
-    )
+    return "   ".join([spec.name, " and ".join(data), " and ".join(models), f"{cells} x {seeds}", where, shown_folder])
 
 
 def describe_cost(cost: Cost, resources: TrialResources, num_trials: int) -> list[str]:

@@ -41,6 +41,10 @@ class Machine:
         """True for a cluster that was joined."""
         return bool(self.nodes)
 
+    def fits(self, gpus: float) -> bool:
+        """Whether a node of the cluster has a CPU and so many GPUs."""
+        return any(node.num_cpus >= 1 and node.num_gpus >= gpus for node in self.nodes)
+
 
 @dataclass(frozen=True)
 class TrialResources:

@@ -31,10 +31,20 @@ from study.grid_file import SpecError, list_grids, load_grid, parse_seeds
 from study.ledger import Ledger, consolidate, open_ledger, register_trials
 from study.lock import StudyLock, StudyLockedError
 from study.node_probe import check_nodes
+from study.remote_folder import StorageError
+from study.remote_lock import RemoteLock
 from study.repair import check_links, repair_study, write_study
-from study.resources import Machine, ResourceError, TrialResources, divide_resources, inspect_machine
+from study.resources import (
+    DEFAULT_GPUS_PER_TRIAL,
+    Machine,
+    ResourceError,
+    TrialResources,
+    divide_resources,
+    inspect_machine,
+)
 from study.search_space import list_corners
 from study.spec import StudySpec, build_spec
+from study.study_place import StudyPlace, UrlPlace, find_place
 from study.study_record import IncomparableError, build_study, describe_attempt, extend_study, with_attempt
 from study.tracking.mirror import Mirror
 from study.tracking.mode import CHOICES, DEFAULT_PROJECT, choose_mode
@@ -70,7 +80,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder with CIFAR-10; default: cache, else download")
     parser.add_argument(
-        "--results", type=Path, default=DEFAULT_RESULTS, metavar="DIR", help="parent of the study folder"
+        "--results",
+        default=str(DEFAULT_RESULTS),
+        metavar="DIR|URL",
+        help="parent of the study folder; also s3://, gs://, ...",
     )
     parser.add_argument("--name", help="name of the study folder; default: the grid's name and the overrides")
     parser.add_argument(
@@ -134,6 +147,9 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has seen enough, as in `--plan | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is there anything to say at the exit
         return OK if options.plan else BAD_INPUT
+    except StorageError as error:
+        print(f"error: {error}; what was saved is kept, the same command goes on", file=sys.stderr)
+        return BAD_INPUT
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         print(
@@ -179,7 +195,9 @@ def _machine(options: argparse.Namespace) -> Iterator[Machine]:
         yield inspect_machine()
         return
     with joined_cluster(options.address, verbose=options.verbose) as machine:
-        yield machine
+        from study.autoscaler import wait_for_node
+
+        yield wait_for_node(machine, options.gpus_per_trial or DEFAULT_GPUS_PER_TRIAL, print)
 
 
 def _run_on(machine: Machine, spec: StudySpec, options: argparse.Namespace, arguments: list[str]) -> int:
@@ -187,28 +205,29 @@ def _run_on(machine: Machine, spec: StudySpec, options: argparse.Namespace, argu
         machine, spec.search.trials or machine.num_cpus if spec.search else len(spec.trial_configs()),
         gpus_per_trial=options.gpus_per_trial, max_concurrent=options.max_concurrent,
     )  # fmt: skip
+    place = find_place(options.results, spec.name)
+    folder = place.folder
     if spec.search is not None:
-        _check_search(spec, options, machine, resources)
-    folder = StudyFolder(options.results / spec.name)
+        _check_search(spec, options, machine, resources, place)
     source = _check_source(spec, options)
-    print(plan.describe_header(spec, resources, machine, options.results / spec.name))
+    print(plan.describe_header(spec, resources, machine, f"{options.results.rstrip('/')}/{spec.name}"))
     if options.plan:
         _print_plan(spec, resources, machine, source, _calibrate(spec, resources, options))
         return OK
-    _check_writable(options.results)
+    _check_writable(options.results, place)
     if unused := plan.gpus_unused(machine, resources):
         print(unused)
 
     data = _load_data(spec, options)
     study = build_study(spec, data, machine, resources)
     check_links(folder)
-    with StudyLock(folder.path) as lock, Mirror(folder, choose_mode(options.wandb), options.wandb_project) as mirror:
+    with place.open() as lock, Mirror(folder, choose_mode(options.wandb), options.wandb_project) as mirror:
         _repair(folder)
         if folder.exists():
             study = extend_study(folder.read_study(), study, accept_changes=options.accept_changes)
         attempts = len(study.attempts)
         if spec.search is not None:
-            found = _search(spec, study, data, folder, machine, resources, lock, mirror, options, arguments)
+            found = _search(spec, study, data, place, machine, resources, lock, mirror, options, arguments)
             if found is None:
                 return INTERRUPTED
             study, spec = found
@@ -217,34 +236,35 @@ def _run_on(machine: Machine, spec: StudySpec, options: argparse.Namespace, argu
         if not ledger.to_run:
             print(f"nothing to run: {len(ledger.done)} of {ledger.total} trials are done")
         elif not _run_missing(
-            study, ledger, data, folder, machine, resources, lock, mirror, options, arguments,
+            study, ledger, data, place, machine, resources, lock, mirror, options, arguments,
             noted=len(study.attempts) > attempts,
         ):  # fmt: skip
             return _say_interrupted(folder, ledger, arguments)
         _repair(folder)
-        status = _report(folder, ledger)
+        status = _report(place, ledger)
         mirror.finish()
         return status
 
 
 def _search(
-    spec: StudySpec, study: StudyInfo, data: ImageData, folder: StudyFolder, machine: Machine, resources: TrialResources,
-    lock: StudyLock, mirror: Mirror, options: argparse.Namespace, arguments: list[str],
+    spec: StudySpec, study: StudyInfo, data: ImageData, place: StudyPlace, machine: Machine, resources: TrialResources,
+    lock: StudyLock | RemoteLock, mirror: Mirror, options: argparse.Namespace, arguments: list[str],
 ) -> tuple[StudyInfo, StudySpec] | None:  # fmt: skip
     """Search until the budget is spent; the study with the winners as cells, None when it ended before that."""
     from study.search import add_winners, describe_end, describe_start, run_search
     from study.search_journal import SearchJournal
 
+    folder = place.folder
     journal = SearchJournal(folder, spec, data.fingerprint)
     if not journal.over:
         if machine.is_cluster:
-            check_nodes(folder.path, lock.token)
+            check_nodes(place.storage, lock.token)
         plan.check_space(folder.path, plan.estimate_search(spec, resources)[0])
         write_study(folder, with_attempt(study, describe_attempt(arguments, journal.num_to_run)))
         print(describe_start(journal, spec, resources))
         mirror.start()
-        run_search(journal, spec, data, folder, machine, resources, lock, _run_options(options, mirror))
-        _check_kept(folder, lock)
+        run_search(journal, spec, data, place, machine, resources, lock, _run_options(options, mirror))
+        _check_kept(place, lock)
         consolidate(folder)
     print(describe_end(journal, width=shutil.get_terminal_size((120, 24)).columns))
     if not journal.over:
@@ -255,10 +275,14 @@ def _search(
     return extend_study(known, build_study(found, data, machine, resources), accept_changes=True), found
 
 
-def _check_search(spec: StudySpec, options: argparse.Namespace, machine: Machine, resources: TrialResources) -> None:
+def _check_search(
+    spec: StudySpec, options: argparse.Namespace, machine: Machine, resources: TrialResources, place: StudyPlace
+) -> None:
     from study.search import check_budget, check_workers
 
     assert spec.search is not None
+    if isinstance(place, UrlPlace):
+        raise SpecError(f"--results {options.results}: a search keeps its journal in a folder; give a shared folder")
     if options.calibrate and options.plan:
         raise SpecError(
             "--calibrate: the plan of a search cannot be timed yet, its trials differ in speed; leave it out"
@@ -273,12 +297,13 @@ def _repair(folder: StudyFolder) -> None:
 
 
 def _run_missing(
-    study: StudyInfo, ledger: Ledger, data: ImageData, folder: StudyFolder, machine: Machine, resources: TrialResources,
-    lock: StudyLock, mirror: Mirror, options: argparse.Namespace, arguments: list[str], *, noted: bool,
+    study: StudyInfo, ledger: Ledger, data: ImageData, place: StudyPlace, machine: Machine, resources: TrialResources,
+    lock: StudyLock | RemoteLock, mirror: Mirror, options: argparse.Namespace, arguments: list[str], *, noted: bool,
 ) -> bool:  # fmt: skip
     """Note the attempt in study.json, unless it is `noted`, and run what is to run; False when the user interrupted."""
+    folder = place.folder
     if machine.is_cluster:
-        check_nodes(folder.path, lock.token)
+        check_nodes(place.storage, lock.token)
     missing = [replace(s.config, epochs=max(1, s.config.epochs - s.epochs_completed)) for s in ledger.to_run]
     speeds = calibrate(missing, data, resources, plan.reference_rate) if options.calibrate else None
     cost = plan.estimate_cost(missing, resources, speeds)
@@ -288,22 +313,23 @@ def _run_missing(
     if not mirror.started:
         mirror.start()
     try:
-        finished = _run_trials(study, ledger, data, folder, machine, resources, lock, mirror, options)
+        finished = _run_trials(study, ledger, data, place, machine, resources, lock, mirror, options)
+        place.fetch()
     except OSError:
         if folder.exists():
             raise
         finished = False
-    _check_kept(folder, lock)
+    _check_kept(place, lock)
     after = [state for state in map(read_state, map(folder.trial, (s.trial_id for s in ledger.to_run))) if state]
     if finished and (line := plan.compare_time(cost, actual_training_s(ledger.to_run, after))):
         print(line)
     return finished
 
 
-def _check_kept(folder: StudyFolder, lock: StudyLock) -> None:
-    if lock.lost or not folder.exists():
+def _check_kept(place: StudyPlace, lock: StudyLock | RemoteLock) -> None:
+    if lock.lost or not place.folder.exists():
         raise StudyFolderError(
-            f"{folder.path}: removed or taken over by another driver while its trials ran; the same command starts it again"
+            f"{place.shown}: removed or taken over by another driver while its trials ran; the same command starts it again"
         )
 
 
@@ -317,8 +343,8 @@ def _run_options(options: argparse.Namespace, mirror: Mirror) -> RunOptions:
 
 
 def _run_trials(
-    study: StudyInfo, ledger: Ledger, data: ImageData, folder: StudyFolder, machine: Machine, resources: TrialResources,
-    lock: StudyLock, mirror: Mirror, options: argparse.Namespace,
+    study: StudyInfo, ledger: Ledger, data: ImageData, place: StudyPlace, machine: Machine, resources: TrialResources,
+    lock: StudyLock | RemoteLock, mirror: Mirror, options: argparse.Namespace,
 ) -> bool:  # fmt: skip
     """Run what is to run; False when the user interrupted."""
     from rich.console import Console
@@ -327,24 +353,27 @@ def _run_trials(
     from study.driver import run_trials
     from study.progress import Progress
 
+    folder = place.folder
     register_trials(folder, ledger.to_run)
+    for state in ledger.to_run:
+        if state.status == "failed":  # it is pending again, which its node must know
+            place.put_trial(state.trial_id)
     write_samples(folder, data)
     shown = sorted((*ledger.done, *ledger.left_failed, *ledger.to_run), key=lambda state: state.config.seed)
     with (
         model_tables(folder, {state.config.width for state in ledger.to_run}),
         Progress(Console(), shown, study.factors, resources.max_concurrent) as progress,
     ):
-        return run_trials(
-            folder, ledger.to_run, data, machine, resources, lock, progress, _run_options(options, mirror)
-        )
+        return run_trials(place, ledger.to_run, data, machine, resources, lock, progress, _run_options(options, mirror))
 
 
-def _report(folder: StudyFolder, ledger: Ledger) -> int:
+def _report(place: StudyPlace, ledger: Ledger) -> int:
     """Gather the records, write the report, print the comparison; the exit status says whether all trials are done."""
     from analysis.formats import to_text
     from analysis.report import write_report
     from analysis.tables import build_tables
 
+    folder = place.folder
     planned = {state.trial_id for state in (*ledger.done, *ledger.to_run, *ledger.left_failed)}
     everything = consolidate(folder)
     states = [state for state in everything if state.trial_id in planned]
@@ -360,7 +389,7 @@ def _report(folder: StudyFolder, ledger: Ledger) -> int:
         for note in state.notes:
             print(f"note: seed {state.config.seed}, trial {state.trial_id}: {note}")
     print(f"report        {page}")
-    print(f"study folder  {folder.path}")
+    print(f"study folder  {place.shown}")
     return SOME_FAILED if unfinished else OK
 
 
@@ -453,9 +482,13 @@ def _load_data(spec: StudySpec, options: argparse.Namespace) -> ImageData:
     return data
 
 
-def _check_writable(results: Path) -> None:
-    """Refuse a results folder that cannot be written, without leaving anything behind."""
-    existing = next(path for path in (results.absolute(), *results.absolute().parents) if path.exists())
+def _check_writable(results: str, place: StudyPlace) -> None:
+    """Refuse results that cannot be written, without leaving anything behind."""
+    if isinstance(place, UrlPlace):
+        place.check_writable()
+        return
+    absolute = Path(results).absolute()
+    existing = next(path for path in (absolute, *absolute.parents) if path.exists())
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass

@@ -14,16 +14,17 @@ from rich.console import Console
 
 from analysis.formats import to_text
 from analysis.result_table import Column, ColumnKind, ResultTable
-from analysis.study_folder import StudyFolder
 from study.artifacts import model_tables, write_samples
 from study.driver import RunOptions, run_trials
 from study.lock import StudyLock
 from study.plan import estimate_search, format_duration
 from study.progress import Progress
+from study.remote_lock import RemoteLock
 from study.resources import Machine, ResourceError, TrialResources
 from study.search_journal import SearchJournal
 from study.search_spec import SearchSpec
 from study.spec import StudySpec, build_cell, with_cells
+from study.study_place import StudyPlace
 from trainable.config import FIELDS
 
 if TYPE_CHECKING:
@@ -54,10 +55,11 @@ def check_budget(search: SearchSpec, resources: TrialResources) -> None:
 
 
 def run_search(
-    journal: SearchJournal, spec: StudySpec, data: ImageData, folder: StudyFolder, machine: Machine,
-    resources: TrialResources, lock: StudyLock, options: RunOptions,
+    journal: SearchJournal, spec: StudySpec, data: ImageData, place: StudyPlace, machine: Machine,
+    resources: TrialResources, lock: StudyLock | RemoteLock, options: RunOptions,
 ) -> None:  # fmt: skip
     """Train what the journal suggests until the budget is spent or the user interrupts; nothing is left RUNNING."""
+    folder = place.folder
     write_samples(folder, data)
     shown = sorted(journal.states().values(), key=lambda state: state.config.seed)
     if "train_flops" in journal.spec.objectives:  # wanted as soon as the first trial ends
@@ -68,7 +70,7 @@ def run_search(
             model_tables(folder, _widths(spec)),
             Progress(Console(), shown, list(journal.spec.space), resources.max_concurrent) as progress,
         ):
-            run_trials(folder, [], data, machine, resources, lock, progress, options, journal)
+            run_trials(place, [], data, machine, resources, lock, progress, options, journal)
     finally:
         if folder.exists():  # it may have been removed meanwhile
             journal.close()

@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study.lock import watch_lock
+from study.lock import watch_driver
+from study.node_probe import require_study
+from study.storage import Storage
 from trainable.config import TrialConfig, trial_id
 from trainable.files import write_json
+from trainable.trial_state import read_state
 
 if TYPE_CHECKING:
     from trainable.image_data import ImageData
@@ -25,11 +28,15 @@ if TYPE_CHECKING:
 PRUNING_FILE = "prune.json"
 
 
+class TrialGivenUpError(Exception):
+    """The trial has failed as often as it may; the message is the last reason."""
+
+
 @dataclass(frozen=True)
 class RunnerSettings:
     """What every trial of one driver shares."""
 
-    study_folder: Path
+    storage: Storage
     driver_token: str
     num_threads: int
     gpu_share: float
@@ -48,8 +55,10 @@ def run_tune_trial(tune_config: Mapping[str, Any], *, settings: RunnerSettings, 
 
     from trainable.trial import Placement, run_trial
 
+    storage = settings.storage
+    require_study(storage, settings.driver_token)  # a node that has joined late was not probed
+
     config = TrialConfig.from_dict(tune_config["trial"]["config"])
-    folder = settings.study_folder / "trials" / trial_id(config, data.fingerprint)
     use_cuda = settings.gpu_share > 0 and torch.cuda.is_available() and bool(ray.get_gpu_ids())
     if use_cuda:
         torch.cuda.empty_cache()
@@ -58,25 +67,32 @@ def run_tune_trial(tune_config: Mapping[str, Any], *, settings: RunnerSettings, 
         device="cuda" if use_cuda else "cpu",
         num_threads=settings.num_threads,
         gpu_share=settings.gpu_share if use_cuda else 0.0,
+        gpu_ids=",".join(map(str, ray.get_gpu_ids())) or None,
         timing_exclusive=settings.timing_exclusive,
     )
-
-    def report(result: EpochResult) -> str | None:
-        tune.report(build_report(result))  # returns when the driver has dealt with it
-        return read_pruning_request(folder)
-
     stop = threading.Event()
-    end_watch = watch_lock(settings.study_folder, settings.driver_token, stop)
+    end_watch = watch_driver(
+        lambda: storage.read_driver(settings.driver_token), settings.driver_token, stop, storage.poll_interval_s
+    )
     try:
-        run_trial(
-            config,
-            data,
-            folder,
-            placement,
-            on_epoch=report,
-            stop=stop,
-            checkpoint_interval_s=settings.checkpoint_interval_s,
-        )
+        with storage.open_trial(trial_id(config, data.fingerprint)) as place:
+            if (state := read_state(place.folder)) is not None and state.status == "failed":
+                raise TrialGivenUpError(state.reason)  # by the driver, while Tune started it once more
+
+            def report(result: EpochResult) -> str | None:
+                tune.report(build_report(result))  # returns when the driver has dealt with it
+                return read_pruning_request(place.folder)
+
+            run_trial(
+                config,
+                data,
+                place.folder,
+                placement,
+                on_epoch=report,
+                on_saved=place.save,
+                stop=stop,
+                checkpoint_interval_s=settings.checkpoint_interval_s,
+            )
     finally:
         end_watch()
 

@@ -176,7 +176,7 @@ class _Trial:
             **config_columns(self.config),
             "data_fingerprint": self.study.data["fingerprint"], "code_fingerprint": self.study.code.get("fingerprint"),
             "epochs_completed": self.num_epochs, "attempts": 1, "failures": int(self.status == "failed"),
-            "hardware": hardware, "hostname": "node0", "num_threads": 1, "gpu_share": 1.0, "timing_exclusive": True,
+            "hardware": hardware, "hostname": "node0", "num_threads": 1, "gpu_share": 1.0, "gpu_ids": "0", "timing_exclusive": True,
             "torch_version": "2.11.0", "started_at": "2026-01-01T00:00:00+00:00",
             "ended_at": "2026-01-01T00:10:00+00:00", "wall_time_s": 1.1 * self.num_epochs * self.epoch_time_s,
         }  # fmt: skip

@@ -11,7 +11,6 @@ import dataclasses
 import difflib
 import hashlib
 import json
-import math
 import types
 import typing
 from collections.abc import Mapping
@@ -161,7 +160,7 @@ def _checked(spec: dataclasses.Field[Any], value: Any) -> FieldValue:
 
 
 def _as_number(kind: type, value: Any) -> int | float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e300:
         return None
     if kind is int:
         return int(value) if float(value).is_integer() and abs(value) < 2**53 else None

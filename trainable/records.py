@@ -142,7 +142,10 @@ TRIAL_COLUMNS = (
     Column("hostname", _TEXT, "", "node the trial ran on last"),
     Column("num_threads", pa.int32(), "", "CPU threads of the training"),
     Column("gpu_share", pa.float64(), "GPUs", "GPUs the trial had; 0 on the CPU"),
-    Column("timing_exclusive", pa.bool_(), "", "false where other trials shared its device: its times are no results"),
+    Column("gpu_ids", pa.string(), "", "which GPUs of its node it was given last, by Ray's numbers; null without any"),
+    Column(
+        "timing_exclusive", pa.bool_(), "", "false where it shared its device or changed it: its times are no results"
+    ),
     Column("torch_version", _TEXT, "", "torch that trained it"),
     Column("started_at", _TEXT, "", "UTC, ISO 8601"),
     Column("ended_at", _TEXT, "", "UTC, ISO 8601"),

@@ -31,7 +31,7 @@ from trainable.files import write_atomically
 from trainable.fingerprint import code_fingerprint, cpu_name
 from trainable.records import TrialRecords
 from trainable.training import EpochResult, TrainingDiverged, train
-from trainable.trial_state import TrialState, read_state, utc_now, write_state
+from trainable.trial_state import TrialState, TrialStateError, read_state, utc_now, write_state
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Placement:
     device: str = "cpu"
     num_threads: int = 1
     gpu_share: float = 0.0
+    gpu_ids: str | None = None  # as whoever gave them numbers them
     timing_exclusive: bool = True
 
 
@@ -51,13 +52,15 @@ def run_trial(
     placement: Placement,
     *,
     on_epoch: Callable[[EpochResult], str | None] = lambda result: None,
+    on_saved: Callable[[], None] = lambda: None,
     stop: threading.Event | None = None,
     checkpoint_interval_s: float = 30.0,
 ) -> TrialState:
     """Train one configuration in its folder to the end, or until `stop` is set; returns the state it leaves there.
 
     `on_epoch` may return a reason to end the trial there (status pruned). A trial that diverges is an outcome (status
-    diverged), one that is stopped stays pending with its last epoch saved.
+    diverged), one that is stopped stays pending with its last epoch saved. `on_saved` is called whenever files were saved,
+    from the thread that saved them; an error of it fails the trial.
     Any other exception is the caller's to record, after the trial's last whole epoch was saved if that is possible.
     """
     started = time.monotonic()
@@ -66,11 +69,12 @@ def run_trial(
     before = read_state(folder) or TrialState(config=config, data_fingerprint=data.fingerprint)
     state = _started(before, placement, checkpoint, problems)
     write_state(folder, state)
+    on_saved()
 
     def saved_state(epoch: int) -> TrialState:
         return replace(state, epochs_completed=epoch, wall_time_s=before.wall_time_s + time.monotonic() - started)
 
-    with _CheckpointWriter(folder, checkpoint, checkpoint_interval_s, saved_state, stop) as writer:
+    with _CheckpointWriter(folder, checkpoint, checkpoint_interval_s, saved_state, on_saved, stop) as writer:
         status, reason = "completed", None
         try:
             for result in train(config, data, checkpoint, device=placement.device, stop=stop):
@@ -85,7 +89,9 @@ def run_trial(
         if status == "completed" and writer.newest_epoch < config.epochs:
             status, reason = "pending", "interrupted"
     state = replace(saved_state(writer.newest_epoch), status=status, reason=reason, ended_at=utc_now())
+    _check_not_superseded(folder, state)
     write_state(folder, state)
+    on_saved()
     return state
 
 
@@ -101,6 +107,10 @@ def _started(
     before: TrialState, placement: Placement, checkpoint: Checkpoint | None, problems: list[str]
 ) -> TrialState:
     device = torch.device(placement.device)
+    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+    elsewhere = checkpoint is not None and (before.hardware, before.num_threads, before.gpu_share) != (
+        hardware, placement.num_threads, placement.gpu_share
+    )  # fmt: skip
     return replace(
         before,
         status="running",
@@ -109,15 +119,30 @@ def _started(
         epochs_completed=checkpoint.epoch if checkpoint else 0,
         attempts=before.attempts + 1,
         notes=tuple(dict.fromkeys((*before.notes, *problems))),
-        hardware=torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
+        hardware=hardware,
         hostname=socket.gethostname(),
         num_threads=placement.num_threads,
         gpu_share=placement.gpu_share,
-        timing_exclusive=placement.timing_exclusive and before.timing_exclusive is not False,
+        gpu_ids=placement.gpu_ids,
+        timing_exclusive=placement.timing_exclusive and before.timing_exclusive is not False and not elsewhere,
         torch_version=torch.__version__,
         started_at=before.started_at or utc_now(),
         ended_at=None,
     )
+
+
+class TrialSupersededError(Exception):
+    """Another attempt has taken the trial over: its node was given up for lost, and it goes on elsewhere."""
+
+
+def _check_not_superseded(folder: Path, state: TrialState) -> None:
+    """Raise TrialSupersededError where a later attempt than that of `state` has started in the folder."""
+    try:
+        current = read_state(folder)
+    except TrialStateError:
+        return  # damaged; it is written anew
+    if current is not None and current.attempts > state.attempts:
+        raise TrialSupersededError(f"{folder}: attempt {current.attempts} has taken over from attempt {state.attempts}")
 
 
 class _CheckpointWriter:
@@ -128,9 +153,10 @@ class _CheckpointWriter:
 
     def __init__(
         self, folder: Path, resumed: Checkpoint | None, interval_s: float, saved_state: Callable[[int], TrialState],
-        stop: threading.Event | None,
+        on_saved: Callable[[], None], stop: threading.Event | None,
     ) -> None:  # fmt: skip
         self._folder, self._interval_s, self._saved_state, self._stop = folder, interval_s, saved_state, stop
+        self._on_saved = on_saved
         self._closed = threading.Event()
         self._newest = resumed
         self._written_epoch = 0  # so that a resumed trial that has nothing left to do exports its records again
@@ -163,9 +189,12 @@ class _CheckpointWriter:
         checkpoint = self._newest
         if checkpoint is None or self._written_epoch >= checkpoint.epoch:
             return
+        state = self._saved_state(checkpoint.epoch)
+        _check_not_superseded(self._folder, state)
         write_checkpoint(self._folder, checkpoint)
         export_records(self._folder, checkpoint.records)
-        write_state(self._folder, self._saved_state(checkpoint.epoch))
+        write_state(self._folder, state)
+        self._on_saved()
         self._written_epoch, self._written_at = checkpoint.epoch, time.monotonic()
 
     def _save_when_stopped(self, stop: threading.Event) -> None:
@@ -185,7 +214,7 @@ class _CheckpointWriter:
         try:
             if kind is not None:  # the trial failed: what it had finished is still worth keeping
                 self.finish()
-        except OSError:
+        except (OSError, TrialSupersededError):
             pass  # the failure that is already on its way says more than a second one
         finally:
             self._closed.set()

@@ -47,6 +47,7 @@ class TrialState:
     hostname: str | None = None
     num_threads: int | None = None
     gpu_share: float | None = None
+    gpu_ids: str | None = None
     timing_exclusive: bool | None = None
     torch_version: str | None = None
     started_at: str | None = None

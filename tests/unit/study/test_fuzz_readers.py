@@ -120,7 +120,7 @@ def test_trial_json(
     folder = tmp_path_factory.getbasetemp()
     state = TrialState(
         config=TrialConfig(), data_fingerprint="d", status="failed", reason="why", failures=("why",), attempts=1,
-        hardware="cpu", num_threads=1, gpu_share=0.5, timing_exclusive=True, wall_time_s=1.5,
+        hardware="cpu", num_threads=1, gpu_share=0.5, gpu_ids="0,1", timing_exclusive=True, wall_time_s=1.5,
     )  # fmt: skip
     content = changed({"trial_id": state.trial_id, **asdict(state)}, changes)
     with contextlib.suppress(Exception):  # so that more than the check of the id is reached

@@ -85,7 +85,7 @@ def test_too_little_space_is_said_before_the_start(tmp_path: Path) -> None:
 
 def test_the_header_says_what_runs_where() -> None:
     spec = build_spec(load_grid("paper"))
-    line = plan.describe_header(spec, TrialResources(1, 0, 2), Machine(2, 0), Path("results/paper"))
+    line = plan.describe_header(spec, TrialResources(1, 0, 2), Machine(2, 0), "results/paper")
     assert line == "paper   CIFAR-10 50,000/10,000   ResNet18 11.2 M   2 cells x 1 seed   2 CPU cores   results/paper"
 
 

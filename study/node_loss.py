@@ -1,0 +1,46 @@
+"""Whether a trial's attempt ended because the node under it was lost, or by itself: only the latter is a failure of the trial.
+
+A preempted or crashed machine breaks the connection first; that its node is dead Ray declares seconds later. Imports Ray.
+"""
+
+from __future__ import annotations
+
+import pickle
+import time
+from typing import Any
+
+import ray
+from ray._private import state
+
+from study.cluster import list_nodes
+
+_DECIDED_WITHIN_S = 60.0
+_STILL_ALIVE_AFTER_S = 3.0  # a machine that shuts down ends its workers a moment before its raylet
+_PAUSE_S = 0.2
+
+
+def find_lost_node(trial: Any) -> str | None:
+    """What to call the node that was lost under the trial's last attempt; None where the attempt failed by itself.
+
+    Waits until Ray knows what became of the worker and of its node, at most a minute.
+    """
+    try:
+        error = trial.get_pickled_error()
+    except (OSError, EOFError, pickle.UnpicklingError):
+        return None
+    if not isinstance(error, ray.exceptions.RayActorError) or error.actor_id is None:
+        return None
+    if error.preempted:
+        return "a preempted node"
+    deadline, died_at = time.monotonic() + _DECIDED_WITHIN_S, None
+    while time.monotonic() < deadline:
+        actor = state.actors(error.actor_id)
+        node = actor.get("Address", {}).get("NodeID")
+        if node and node not in {alive["NodeID"] for alive in list_nodes()}:
+            return f"node {actor['Address']['IPAddress']} ({node[:8]})"
+        if actor.get("State") == "DEAD":
+            died_at = died_at or time.monotonic()
+            if time.monotonic() - died_at > _STILL_ALIVE_AFTER_S:
+                return None
+        time.sleep(_PAUSE_S)
+    return None

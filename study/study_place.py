@@ -1,0 +1,187 @@
+"""The study folder as the driver works with it: the folder itself, or a working copy of what lies at a URL.
+
+The copy holds all that analysis reads, no checkpoints; it is made anew by every driver, kept current while trials run, and what
+the driver writes is put to the URL. Trials are fetched state first and records second, and the state is written last here: so
+the records of a copy are never older than its state. Imports neither torch nor Ray.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from analysis.pull import copy_path, is_url
+from analysis.study_folder import StudyFolder
+from study.lock import StudyLock
+from study.remote_folder import RemoteFolder, Stamp, StorageError
+from study.remote_lock import CLAIMS, RemoteLock
+from study.storage import TRIALS, SharedStorage, Storage, UrlStorage
+from trainable.files import write_atomically
+from trainable.trial_state import STATE_FILE
+
+_SYNC_INTERVAL_S = 15.0
+_NOT_COPIED = (TRIALS, CLAIMS, "ray", "wandb")
+_log = logging.getLogger(__name__)
+
+
+class FolderPlace:
+    """A study in a folder; on a cluster one that all nodes share."""
+
+    def __init__(self, folder: StudyFolder) -> None:
+        self.folder = folder
+        self.storage: Storage = SharedStorage(folder.path)
+
+    @property
+    def shown(self) -> str:
+        """Where the study lies, for people."""
+        return str(self.folder.path)
+
+    def open(self) -> AbstractContextManager[StudyLock | RemoteLock]:
+        """The right to work on the study. Errors: StudyLockedError."""
+        return StudyLock(self.folder.path)
+
+    def fetch(self) -> None:
+        """Nothing: what trials wrote is there."""
+
+    def fetch_trial(self, trial_id: str) -> None:
+        """Nothing, as `fetch`."""
+
+    def put(self) -> None:
+        """Nothing: what the driver wrote is there."""
+
+    def put_trial(self, trial_id: str) -> None:
+        """Nothing, as `put`."""
+
+
+class UrlPlace:
+    """A study at a URL and its working copy on this machine."""
+
+    def __init__(self, remote: RemoteFolder) -> None:
+        self.remote = remote
+        self.storage: Storage = UrlStorage(remote)
+        self.folder = StudyFolder(_copy_path(remote.url))
+        self._fetched: dict[str, Stamp] = {}
+        self._put: dict[str, tuple[int, int]] = {}
+        self._working = threading.Lock()
+
+    @property
+    def shown(self) -> str:
+        """Where the study lies, for people."""
+        return self.remote.url
+
+    @contextmanager
+    def open(self) -> Iterator[RemoteLock]:
+        """The right to work on the study, with a copy that is current at first; what changed here is put at the end.
+
+        Errors: StudyLockedError, StorageError.
+        """
+        with RemoteLock(self.remote) as lock:
+            shutil.rmtree(self.folder.path, ignore_errors=True)
+            self.folder.path.mkdir(parents=True)
+            self.fetch()
+            ended = threading.Event()
+            thread = threading.Thread(target=self._keep_current, args=(ended,), name="copy-of-study", daemon=True)
+            thread.start()
+            try:
+                yield lock
+            finally:
+                ended.set()
+                thread.join()
+                if not lock.lost:
+                    self.put()
+
+    def fetch(self) -> None:
+        """Bring what is new at the URL here. Errors: StorageError."""
+        with self._working:
+            found = self.remote.list()
+            for name in found:
+                if name.split("/")[0] not in _NOT_COPIED and name not in self._put:  # what this driver wrote is its own
+                    self._bring(name)
+                    self._put[name] = self._stamp(name)
+            states = [name for name in found if name.startswith(f"{TRIALS}/") and name.endswith(f"/{STATE_FILE}")]
+            changed = [name for name in states if self._fetched.get(name) != found[name]]
+        for name in changed:
+            self.fetch_trial(name.split("/")[1])
+            self._fetched[name] = found[name]  # as it was before it was read: a later one is fetched again
+
+    def fetch_trial(self, trial_id: str) -> None:
+        """Bring a trial's records and state here. Errors: StorageError."""
+        with self._working:
+            at = f"{TRIALS}/{trial_id}"
+            state = self.remote.read(f"{at}/{STATE_FILE}")
+            if state is None:
+                return
+            for name in self.remote.list(at):
+                if name.endswith(".parquet"):  # all of them: the stamps of many stores know whole seconds only
+                    self._bring(name)
+            write_atomically(self.folder.path / at / STATE_FILE, state)
+
+    def put(self) -> None:
+        """Put what the driver wrote to the URL, trials excepted. Errors: StorageError."""
+        with self._working:
+            top = (path for path in self.folder.path.iterdir() if path.name not in _NOT_COPIED)
+            for path in (file for entry in top for file in ([entry] if entry.is_file() else sorted(entry.rglob("*")))):
+                name = path.relative_to(self.folder.path).as_posix()
+                if (
+                    path.is_file()
+                    and not path.name.startswith(".")
+                    and self._put.get(name) != (stamp := self._stamp(name))
+                ):
+                    self.remote.write(name, path.read_bytes())
+                    self._put[name] = stamp
+
+    def put_trial(self, trial_id: str) -> None:
+        """Put the state that the driver wrote for a trial that does not run. Errors: StorageError."""
+        name = f"{TRIALS}/{trial_id}/{STATE_FILE}"
+        self.remote.write(name, (self.folder.path / name).read_bytes())
+
+    def check_writable(self) -> None:
+        """Write, read and remove a file at the URL. Errors: StorageError."""
+        name = f".probe-{secrets.token_hex(8)}"
+        self.remote.write(name, b"probe")
+        found = self.remote.read(name)
+        self.remote.delete(name)
+        if found != b"probe":
+            raise StorageError(f"{self.remote.url}: what is written there cannot be read back")
+
+    def _stamp(self, name: str) -> tuple[int, int]:
+        stat = (self.folder.path / name).stat()
+        return (stat.st_size, stat.st_mtime_ns)
+
+    def _bring(self, name: str) -> None:
+        if (content := self.remote.read(name)) is not None:
+            write_atomically(self.folder.path / name, content)
+
+    def _keep_current(self, ended: threading.Event) -> None:
+        while not ended.wait(_SYNC_INTERVAL_S):
+            try:
+                self.fetch()
+                self.put()
+            except OSError as error:
+                _log.warning("the copy of the study is not current: %s", error)
+
+
+StudyPlace = FolderPlace | UrlPlace
+
+
+def find_place(results: str, name: str) -> StudyPlace:
+    """The place of the study `name` below `results`, a folder or a URL."""
+    if is_url(results):
+        return UrlPlace(RemoteFolder(f"{results.rstrip('/')}/{name}"))
+    return FolderPlace(StudyFolder(Path(results) / name))
+
+
+def _copy_path(url: str) -> Path:
+    """The working copy's folder: the same one for the same URL, in the user's cache or, without a home, in a temporary one."""
+    path = copy_path("studies", url)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        path = Path(tempfile.mkdtemp(prefix="study-")) / path.name
+    return path

@@ -1,0 +1,120 @@
+"""`python -m study.run --address`: a study on a running Ray cluster of several nodes, and what is refused in one line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+import analysis
+from tests.ray_cluster import RayCluster
+
+pytestmark = pytest.mark.integration
+
+REPOSITORY = Path(__file__).parents[2]
+GRID = """
+name = "small"
+seeds = [0, 1]
+[base]
+dataset = "synthetic"
+width = 2
+epochs = 2
+learning_rate = 0.05
+train_limit = 320
+test_limit = 50
+noise_scale_every_epochs = 0
+[grid]
+batch_size = [16, 32]
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RayCluster]:
+    with RayCluster(num_cpus=1, num_gpus=0) as running:
+        running.add_node(num_cpus=1)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("workplace")
+    (folder / "small.toml").write_text(GRID)
+    return folder
+
+
+def run(workplace: Path, environment: dict[str, str], *arguments: str, expect: int = 0) -> str:
+    """`study.run` to its end, from a folder in which the packages cannot be imported by accident."""
+    done = subprocess.run(
+        [sys.executable, "-m", "study.run", "--grid", "small.toml", "--wandb", "off", *arguments],
+        cwd=workplace, env={**environment, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, timeout=240,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == expect, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+def test_trials_run_on_the_nodes_of_a_cluster_and_leave_it_running(workplace: Path, cluster: RayCluster) -> None:
+    output = run(workplace, cluster.environment, "--address", cluster.address)
+    assert "2 CPU cores on 2 nodes" in output
+    study = analysis.load_study(workplace / "results/small")
+    assert list(study.trials["status"]) == ["completed"] * 4
+    assert study.info.environment["num_cpus"] == 2
+    again = run(workplace, cluster.environment, "--address", cluster.address, "--name", "again")
+    assert "report " in again
+    first, second = (analysis.load_study(workplace / "results" / name).epochs for name in ("small", "again"))
+    columns = ["trial_id", "epoch", "train_loss", "test_accuracy"]
+    assert first[columns].equals(second[columns])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "reason"),
+    [
+        (("--gpus-per-trial", "1"), {}, "no node of the cluster has so many GPUs; its nodes are 2 x 1 CPU 0 GPU"),
+        ((), {"RAY_AUTH_TOKEN": "0" * 64}, "the cluster refuses the token"),
+        ((), {"RAY_AUTH_TOKEN": "", "RAY_AUTH_MODE": "disabled"}, "the cluster asks for a token"),
+    ],
+)
+def test_what_the_cluster_cannot_do_is_said_in_one_line(
+    workplace: Path, cluster: RayCluster, arguments: tuple[str, ...], environment: dict[str, str], reason: str
+) -> None:
+    given = {name: value for name, value in {**cluster.environment, **environment}.items() if value}
+    output = run(workplace, given, "--address", cluster.address, "--name", "refused", *arguments, expect=2)
+    assert reason in output
+    assert output.count("\n") == 1
+    assert not (workplace / "results/refused").exists()
+
+
+def test_another_version_of_ray_is_refused(workplace: Path, cluster: RayCluster) -> None:
+    """This driver claims another version, by the metadata of a package folder that comes first."""
+    lies = workplace / "lies"
+    (lies / "ray-1.0.0.dist-info").mkdir(parents=True)
+    (lies / "ray-1.0.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: ray\nVersion: 1.0.0\n")
+    environment = {**cluster.environment, "PYTHONPATH": f"{lies}:{REPOSITORY}"}
+    done = subprocess.run(
+        [sys.executable, "-m", "study.run", "--grid", "small.toml", "--address", cluster.address, "--name", "refused"],
+        cwd=workplace, env=environment, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert f"the cluster runs Ray {ray.__version__} on Python" in done.stderr
+    assert "this driver Ray 1.0.0" in done.stderr
+
+
+def test_storage_that_a_node_does_not_share_is_named(workplace: Path, cluster: RayCluster) -> None:
+    """A node for which the results folder is another one: mounted over in a namespace of its own."""
+    results = workplace / "unshared"
+    results.mkdir()
+    hide = ("unshare", "--map-root-user", "--mount", "sh", "-c", f'mount -t tmpfs none "{results}" && exec "$@"', "sh")
+    if subprocess.run([*hide, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("mount namespaces are not allowed here")
+    node = cluster.add_node(num_cpus=1, wrapper=hide)
+    try:
+        output = run(workplace, cluster.environment, "--address", cluster.address, "--results", str(results), expect=2)
+    finally:
+        node.kill()
+    assert "does not see the driver's study" in output
+    assert not list(results.glob("*/trials/*/*.ckpt"))

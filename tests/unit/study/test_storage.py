@@ -1,0 +1,223 @@
+"""A study at a URL: the lock, what a trial puts and in which order, and the driver's working copy. On file:// URLs."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from study import remote_lock, study_place
+from study.lock import StudyLockedError, watch_driver
+from study.remote_folder import RemoteFolder, StorageError
+from study.remote_lock import RemoteLock, claim_name, read_claim
+from study.storage import SharedStorage, UrlStorage
+from study.study_place import UrlPlace, find_place
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> RemoteFolder:
+    (tmp_path / "store").mkdir()
+    return RemoteFolder(f"file://{tmp_path}/store/results/paper")
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    return tmp_path / "store/results/paper"
+
+
+def test_files_go_out_and_come_back(remote: RemoteFolder, stored: Path) -> None:
+    assert remote.list() == {}
+    assert remote.read("a/b") is None
+    remote.write("a/b", b"one")
+    remote.write("a/b", b"other")
+    remote.write("c", b"")
+    assert (stored / "a/b").read_bytes() == b"other"
+    assert remote.read("a/b") == b"other"
+    assert {name: stamp.size for name, stamp in remote.list().items()} == {"a/b": 5, "c": 0}
+    assert list(remote.list("a")) == ["a/b"]
+    remote.delete("a/b")
+    remote.delete("a/b")
+    assert list(remote.list()) == ["c"]
+
+
+def test_what_a_store_refuses_is_said_with_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("study.remote_folder._FIRST_PAUSE_S", 0.0)
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="file/study/x"):
+        RemoteFolder(f"file://{tmp_path}/file/study").write("x", b"")
+
+
+def test_a_second_driver_is_refused_until_the_first_has_gone(remote: RemoteFolder) -> None:
+    with RemoteLock(remote) as lock:
+        with pytest.raises(StudyLockedError, match=f"process {os.getpid()}"), RemoteLock(remote):
+            pass
+        assert list(remote.list("drivers")) == [claim_name(lock.token)], "the refused one left nothing"
+    assert remote.list() == {}
+    with RemoteLock(remote):
+        pass
+
+
+def test_the_lock_of_a_dead_driver_is_taken_over(remote: RemoteFolder, stored: Path) -> None:
+    with RemoteLock(remote) as lock:
+        claim = read_claim(remote, lock.token)
+    remote.write(claim_name("dead"), json.dumps({**claim, "token": "dead", "process_start": "0"}).encode())
+    with RemoteLock(remote) as second:
+        assert list(remote.list("drivers")) == [claim_name(second.token)]
+    elsewhere = json.dumps({**claim, "token": "elsewhere", "machine": "another"}).encode()
+    remote.write(claim_name("elsewhere"), elsewhere)
+    with pytest.raises(StudyLockedError), RemoteLock(remote):
+        pass
+    old = (stored / claim_name("elsewhere")).stat().st_mtime - remote_lock.STALE_AFTER_S - 1
+    os.utime(stored / claim_name("elsewhere"), (old, old))
+    with RemoteLock(remote) as third:
+        assert list(remote.list("drivers")) == [claim_name(third.token)]
+
+
+def test_of_many_drivers_at_once_no_two_hold_the_lock(remote: RemoteFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them counts who else is inside while it is."""
+    monkeypatch.setattr(remote_lock, "_PAUSE_S", 0.02)
+    inside, most, entered = 0, 0, 0
+    counting, start = threading.Lock(), threading.Barrier(6)
+
+    def drive() -> None:
+        nonlocal inside, most, entered
+        start.wait()
+        for _ in range(10):
+            try:
+                with RemoteLock(remote):
+                    with counting:
+                        inside, entered = inside + 1, entered + 1
+                        most = max(most, inside)
+                    with counting:
+                        inside -= 1
+            except StudyLockedError:
+                continue
+
+    threads = [threading.Thread(target=drive) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert (most, entered > 0) == (1, True)
+
+
+def test_a_driver_whose_claim_was_removed_or_is_doubled_has_lost_the_study(
+    remote: RemoteFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_lock, "HEARTBEAT_S", 0.01)
+    with RemoteLock(remote) as lock:
+        remote.delete(claim_name(lock.token))
+        lock._heartbeat.join(10)
+        assert lock.lost
+    with RemoteLock(remote) as lock:
+        beats = 0
+        while not lock.lost and beats < 1000:
+            remote.write(claim_name("other"), str(beats).encode() * 2)
+            lock._heartbeat.join(0.02)
+            beats += 1
+        assert lock.lost
+
+
+def test_trials_hear_that_their_driver_stops_or_is_gone(remote: RemoteFolder) -> None:
+    storage = UrlStorage(remote)
+    for end in ("stop", "leave"):
+        stop = threading.Event()
+        with RemoteLock(remote) as lock:
+            token = lock.token
+            end_watch = watch_driver(lambda token=token: storage.read_driver(token), token, stop, 0.01)  # type: ignore[misc]
+            assert not stop.wait(0.2)
+            if end == "stop":
+                lock.stop_trials()
+                assert stop.wait(10)
+        assert stop.wait(10)
+        end_watch()
+
+
+def test_a_trial_puts_its_state_last_and_removes_what_is_gone(remote: RemoteFolder) -> None:
+    order: list[str] = []
+
+    class Recorded(RemoteFolder):
+        def write(self, name: str, content: bytes) -> None:
+            order.append(name.rpartition("/")[2])
+            super().write(name, content)
+
+    storage = UrlStorage(Recorded(remote.url))
+    with storage.open_trial("t1") as place:
+        assert list(place.folder.iterdir()) == []
+        write(place.folder, {"trial.json": '{"attempts": 1}', "epoch-00001.a.ckpt": "1", "epochs.parquet": "e1"})
+        place.save()
+        assert order == ["epoch-00001.a.ckpt", "epochs.parquet", "trial.json"]
+        place.save()
+        assert len(order) == 3, "nothing has changed"
+        (place.folder / "epoch-00001.a.ckpt").unlink()
+        write(place.folder, {"epoch-00002.b.ckpt": "2", "trial.json": '{"attempts": 1, "epochs": 2}'})
+        place.save()
+    assert order[3:] == ["epoch-00002.b.ckpt", "trial.json"]
+    assert set(remote.list("trials/t1")) == {
+        f"trials/t1/{name}" for name in ("epoch-00002.b.ckpt", "epochs.parquet", "trial.json")
+    }
+    with storage.open_trial("t1") as again:
+        assert (again.folder / "epoch-00002.b.ckpt").read_text() == "2"
+        assert again.folder.name == "t1"
+    assert not again.folder.exists()
+
+
+def test_an_attempt_that_was_given_up_overwrites_nothing(remote: RemoteFolder) -> None:
+    storage = UrlStorage(remote)
+    with storage.open_trial("t1") as lost:
+        write(lost.folder, {"trial.json": '{"attempts": 1}'})
+        lost.save()
+        with storage.open_trial("t1") as newer:
+            write(newer.folder, {"trial.json": '{"attempts": 2}'})
+            newer.save()
+        write(lost.folder, {"trial.json": '{"attempts": 1, "late": true}', "epochs.parquet": "late"})
+        with pytest.raises(StorageError, match="another attempt"):
+            lost.save()
+    assert remote.read("trials/t1/trial.json") == b'{"attempts": 2}'
+    assert remote.read("trials/t1/epochs.parquet") is None
+
+
+def test_a_trial_in_a_shared_folder_works_in_place(tmp_path: Path) -> None:
+    with SharedStorage(tmp_path).open_trial("t1") as place:
+        assert place.folder == tmp_path / "trials/t1"
+
+
+def test_the_working_copy_follows_the_url_and_puts_what_the_driver_writes(
+    remote: RemoteFolder, stored: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(study_place, "_SYNC_INTERVAL_S", 3600.0)
+    for name in ("study.json", "trials/t1/trial.json", "trials/t1/epochs.parquet", "trials/t1/epoch-00001.a.ckpt"):
+        remote.write(name, name.encode())
+    place = find_place(remote.url.rpartition("/")[0], "paper")
+    assert isinstance(place, UrlPlace)
+    place.folder.path.mkdir(parents=True, exist_ok=True)
+    (place.folder.path / "stale").write_text("of an earlier driver")
+    with place.open():
+        copy = {p.relative_to(place.folder.path).as_posix() for p in place.folder.path.rglob("*") if p.is_file()}
+        assert copy == {"study.json", "trials/t1/trial.json", "trials/t1/epochs.parquet"}
+        os.utime(stored / "study.json", (0, 0))
+        write(place.folder.path, {"epochs.parquet": "gathered", "ray/state": "Ray's own"})
+        write(place.folder.path / "report", {"index.html": "page"})
+        remote.write("trials/t1/trial.json", b"newer")
+        remote.write("trials/t2/trial.json", b"second")
+        place.fetch()
+        assert (place.folder.trial("t1") / "trial.json").read_text() == "newer"
+        assert (place.folder.trial("t2") / "trial.json").read_text() == "second"
+        write(place.folder.trial("t2"), {"trial.json": "failed"})
+        place.put_trial("t2")
+    assert (stored / "epochs.parquet").read_text() == "gathered"
+    assert (stored / "report/index.html").read_text() == "page"
+    assert (stored / "trials/t2/trial.json").read_text() == "failed"
+    assert (stored / "trials/t1/epoch-00001.a.ckpt").exists()
+    assert not (stored / "ray").exists()
+    assert (stored / "study.json").stat().st_mtime == 0, "what was only fetched is not put again"
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
