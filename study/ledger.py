@@ -124,13 +124,13 @@ def consolidate(folder: StudyFolder) -> list[TrialState]:
 def _gather(folder: StudyFolder, state: TrialState) -> tuple[TrialState, dict[str, pa.Table]]:
     """A trial's records, rebuilt from its checkpoint where they are damaged or gone, and its state after that."""
     try:
-        return state, _read_records(folder, state)
+        return state, read_trial_records(folder, state)
     except StudyFolderError as error:
         if state.status == "running":  # it writes them anew with its next checkpoint
             return state, {}
         try:
             state = _rebuild(folder, state, str(error))
-            return state, _read_records(folder, state)
+            return state, read_trial_records(folder, state)
         except (StudyFolderError, OSError) as second:  # one bad trial never ends the study
             _log.warning("%s; it could not be rebuilt: %s", error, second)
             return state, {}
@@ -152,7 +152,7 @@ def _rebuild(folder: StudyFolder, state: TrialState, problem: str) -> TrialState
     return state
 
 
-def _read_records(folder: StudyFolder, state: TrialState) -> dict[str, pa.Table]:
+def read_trial_records(folder: StudyFolder, state: TrialState) -> dict[str, pa.Table]:
     """The records of a trial by kind, none before its first checkpoint. Errors: StudyFolderError naming the file."""
     tables = {}
     for kind in RECORD_KINDS:

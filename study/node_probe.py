@@ -59,11 +59,11 @@ def check_nodes(storage: Storage, driver_token: str) -> None:
 def probe_node(storage: Storage, driver_token: str, file_name: str) -> Answer:
     """Runs on a node: see that the study is the driver's, and leave a file with the host's name there."""
     try:
+        storage.write(file_name, socket.gethostname().encode())  # first, because its error says most
         require_study(storage, driver_token)
-        storage.write(file_name, socket.gethostname().encode())
         problem = None
     except OSError as error:
-        problem = str(error)
+        problem = f"node {socket.gethostname()}: {error}"
     return Answer(socket.gethostname(), versions(), problem)
 
 
@@ -76,7 +76,7 @@ def require_study(storage: Storage, driver_token: str) -> None:
     """Raise OSError where the study, as this node sees it, is not the one that the driver works on."""
     if storage.read_driver(driver_token).get("token") != driver_token:
         raise OSError(
-            f"node {socket.gethostname()} does not see the driver's study at {storage}: --results must be on storage that "
+            f"{socket.gethostname()} does not see the driver's study at {storage}: --results must be on storage that "
             "all nodes can read and write"
         )
 

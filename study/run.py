@@ -33,7 +33,7 @@ from study.lock import StudyLock, StudyLockedError
 from study.node_probe import check_nodes
 from study.remote_folder import StorageError
 from study.remote_lock import RemoteLock
-from study.repair import check_links, repair_study, write_study
+from study.repair import check_links, write_study
 from study.resources import (
     DEFAULT_GPUS_PER_TRIAL,
     Machine,
@@ -222,7 +222,7 @@ def _run_on(machine: Machine, spec: StudySpec, options: argparse.Namespace, argu
     study = build_study(spec, data, machine, resources)
     check_links(folder)
     with place.open() as lock, Mirror(folder, choose_mode(options.wandb), options.wandb_project) as mirror:
-        _repair(folder)
+        _repair(place)
         if folder.exists():
             study = extend_study(folder.read_study(), study, accept_changes=options.accept_changes)
         attempts = len(study.attempts)
@@ -240,7 +240,7 @@ def _run_on(machine: Machine, spec: StudySpec, options: argparse.Namespace, argu
             noted=len(study.attempts) > attempts,
         ):  # fmt: skip
             return _say_interrupted(folder, ledger, arguments)
-        _repair(folder)
+        _repair(place)
         status = _report(place, ledger)
         mirror.finish()
         return status
@@ -291,8 +291,8 @@ def _check_search(
     check_budget(spec.search, resources)
 
 
-def _repair(folder: StudyFolder) -> None:
-    for line in repair_study(folder):
+def _repair(place: StudyPlace) -> None:
+    for line in place.repair():
         print(f"repaired: {line}")
 
 

@@ -15,15 +15,18 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from analysis.pull import copy_path, is_url
-from analysis.study_folder import StudyFolder
+from analysis.study_folder import StudyFolder, StudyFolderError
+from study.ledger import consolidate, read_trial_records
 from study.lock import StudyLock
 from study.remote_folder import RemoteFolder, Stamp, StorageError
 from study.remote_lock import CLAIMS, RemoteLock
+from study.repair import repair_study
 from study.storage import TRIALS, SharedStorage, Storage, UrlStorage
 from trainable.files import write_atomically
-from trainable.trial_state import STATE_FILE
+from trainable.trial_state import STATE_FILE, TrialStateError, read_state
 
 _SYNC_INTERVAL_S = 15.0
 _NOT_COPIED = (TRIALS, CLAIMS, "ray", "wandb")
@@ -45,6 +48,10 @@ class FolderPlace:
     def open(self) -> AbstractContextManager[StudyLock | RemoteLock]:
         """The right to work on the study. Errors: StudyLockedError."""
         return StudyLock(self.folder.path)
+
+    def repair(self) -> list[str]:
+        """`repair_study`, and what it did."""
+        return repair_study(self.folder)
 
     def fetch(self) -> None:
         """Nothing: what trials wrote is there."""
@@ -95,6 +102,41 @@ class UrlPlace:
                 thread.join()
                 if not lock.lost:
                     self.put()
+
+    def repair(self) -> list[str]:
+        """`repair_study`, with the checkpoints of damaged trials at hand; what it did is put to the URL."""
+        damaged = [trial for trial in self._list_trials() if self._is_damaged(trial)]
+        for trial in damaged:
+            for name in self.remote.list(f"{TRIALS}/{trial}"):
+                self._bring(name)
+        done = repair_study(self.folder)
+        if damaged:
+            consolidate(self.folder)  # it rebuilds records
+        for trial in damaged:
+            self._replace_trial(trial)
+        return done
+
+    def _list_trials(self) -> list[str]:
+        return [path.name for path in self.folder.trials.iterdir()] if self.folder.trials.is_dir() else []
+
+    def _is_damaged(self, trial: str) -> bool:
+        try:
+            state = read_state(self.folder.trial(trial))
+            if state is not None:
+                read_trial_records(self.folder, state)
+        except (TrialStateError, StudyFolderError):
+            return True
+        return state is None
+
+    def _replace_trial(self, trial: str) -> None:
+        """Put a repaired trial's files, and let go of its checkpoints here."""
+        for path in self.folder.trial(trial).iterdir():
+            if path.suffix == ".ckpt":
+                path.unlink()
+            elif not path.name.startswith("."):
+                self.remote.write(f"{TRIALS}/{trial}/{path.name}", path.read_bytes())
+        if not (self.folder.trial(trial) / STATE_FILE).exists():
+            self.remote.delete(f"{TRIALS}/{trial}/{STATE_FILE}")
 
     def fetch(self) -> None:
         """Bring what is new at the URL here. Errors: StorageError."""
@@ -171,8 +213,14 @@ StudyPlace = FolderPlace | UrlPlace
 
 
 def find_place(results: str, name: str) -> StudyPlace:
-    """The place of the study `name` below `results`, a folder or a URL."""
+    """The place of the study `name` below `results`, a folder or a URL. Errors: StudyFolderError for a URL with a secret."""
     if is_url(results):
+        parts = urlsplit(results)
+        if "@" in parts.netloc or parts.query or parts.fragment:
+            raise StudyFolderError(
+                "--results: give a plain URL; credentials and endpoints belong into the environment of the nodes, e.g. "
+                "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL"
+            )
         return UrlPlace(RemoteFolder(f"{results.rstrip('/')}/{name}"))
     return FolderPlace(StudyFolder(Path(results) / name))
 

@@ -7,6 +7,7 @@ folder before it is reported, so Ray's files are never read back.
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ def run_tune_trial(tune_config: Mapping[str, Any], *, settings: RunnerSettings, 
         device="cuda" if use_cuda else "cpu",
         num_threads=settings.num_threads,
         gpu_share=settings.gpu_share if use_cuda else 0.0,
-        gpu_ids=",".join(map(str, ray.get_gpu_ids())) or None,
+        gpu_ids=os.environ.get("CUDA_VISIBLE_DEVICES") if settings.gpu_share > 0 else None,
         timing_exclusive=settings.timing_exclusive,
     )
     stop = threading.Event()

@@ -70,7 +70,8 @@ class RayNode:
 class RayCluster:
     """A head with `num_cpus` and `num_gpus`, to which nodes are added; a context manager that leaves no process behind."""
 
-    def __init__(self, num_cpus: int = 1, num_gpus: int = 0) -> None:
+    def __init__(self, num_cpus: int = 1, num_gpus: int = 0, object_store_bytes: int = 100_000_000) -> None:
+        self._object_store_bytes = object_store_bytes
         self.folder = Path(tempfile.mkdtemp(prefix="rc"))  # short: Ray puts sockets below it
         home = self.folder / "home"
         home.mkdir()
@@ -84,7 +85,6 @@ class RayCluster:
             free.bind(("", 0))
             port = free.getsockname()[1]
         self.address = f"127.0.0.1:{port}"
-        self._gpus = num_gpus
         try:
             self._start("--head", f"--port={port}", f"--num-cpus={num_cpus}", f"--num-gpus={num_gpus}",
                         "--include-dashboard=false")  # fmt: skip
@@ -94,14 +94,14 @@ class RayCluster:
 
     def add_node(
         self, num_cpus: int = 1, num_gpus: int = 0, environment: Mapping[str, str] | None = None,
-        wrapper: tuple[str, ...] = (),
+        wrapper: tuple[str, ...] = (), address: str | None = None,
     ) -> RayNode:  # fmt: skip
         """One more node, once it has joined; `wrapper` is a command that runs it, e.g. in a namespace of its own.
 
         A variable of `environment` that is empty is not set for it.
         """
         return self._start(
-            f"--address={self.address}", f"--num-cpus={num_cpus}", f"--num-gpus={num_gpus}",
+            f"--address={address or self.address}", f"--num-cpus={num_cpus}", f"--num-gpus={num_gpus}",
             environment=environment, wrapper=wrapper,
         )  # fmt: skip
 
@@ -110,7 +110,7 @@ class RayCluster:
     ) -> RayNode:
         complete = {**self.environment, **(environment or {})}
         node = RayNode(
-            ("--object-store-memory=100000000", *arguments), {name: value for name, value in complete.items() if value},
+            (f"--object-store-memory={self._object_store_bytes}", *arguments), {name: value for name, value in complete.items() if value},
             self.folder / f"node-{len(self.nodes)}.log", wrapper,
         )  # fmt: skip
         self.nodes.append(node)

@@ -142,7 +142,7 @@ TRIAL_COLUMNS = (
     Column("hostname", _TEXT, "", "node the trial ran on last"),
     Column("num_threads", pa.int32(), "", "CPU threads of the training"),
     Column("gpu_share", pa.float64(), "GPUs", "GPUs the trial had; 0 on the CPU"),
-    Column("gpu_ids", pa.string(), "", "which GPUs of its node it was given last, by Ray's numbers; null without any"),
+    Column("gpu_ids", pa.string(), "", "which GPUs of its node it could see (CUDA_VISIBLE_DEVICES); null if none"),
     Column(
         "timing_exclusive", pa.bool_(), "", "false where it shared its device or changed it: its times are no results"
     ),

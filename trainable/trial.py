@@ -41,7 +41,7 @@ class Placement:
     device: str = "cpu"
     num_threads: int = 1
     gpu_share: float = 0.0
-    gpu_ids: str | None = None  # as whoever gave them numbers them
+    gpu_ids: str | None = None  # CUDA_VISIBLE_DEVICES
     timing_exclusive: bool = True
 
 

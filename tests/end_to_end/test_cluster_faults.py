@@ -5,7 +5,6 @@ All nodes are on this machine, each with processes of its own; records, tables a
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -13,10 +12,16 @@ import pytest
 from analysis.__main__ import main as analyse
 from analysis.pull import pull
 from analysis.study_folder import StudyFolder
+from study.grid_file import load_grid
+from study.ledger import consolidate
 from study.remote_folder import RemoteFolder
-from tests.faults import Driver, Workplace, compare_studies, states, wait_until
+from study.spec import build_spec
+from tests.faults import Driver, Workplace, compare_trials, states, wait_until
 from tests.object_store import SECRET, ObjectStore
 from tests.ray_cluster import RayCluster
+from trainable.config import trial_id
+from trainable.data import load_data
+from trainable.trial import Placement, run_trial
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
 
@@ -46,10 +51,13 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 
 @pytest.fixture(scope="module")
 def reference(workplace: Workplace) -> StudyFolder:
-    """The study left alone, on this machine; one thread a trial, as everywhere here."""
-    workplace.run("reference", *OFTEN, "--max-concurrent", str(len(os.sched_getaffinity(0))))
+    """The same trials left alone, in this process, without Ray; one thread a trial, as everywhere here."""
+    spec = build_spec(load_grid(str(workplace.folder / "grid.toml")))
+    data = load_data("synthetic")
     study = workplace.study("reference")
-    assert {state.num_threads for state in states(study).values()} == {1}
+    for config in spec.trial_configs():
+        run_trial(config, data, study.trial(trial_id(config, data.fingerprint)), Placement(num_threads=1))
+    consolidate(study)
     return study
 
 
@@ -76,7 +84,7 @@ def test_a_lost_nodes_trial_goes_on_elsewhere_and_a_late_node_is_used(
             late = cluster.add_node()
             wait_until(lambda: bool(late.workers()), 120)
             assert driver.wait() == 0, driver.output
-    assert compare_studies(reference, workplace.study("lost")) == []
+    assert compare_trials(reference, workplace.study("lost")) == []
     assert_one_loss(workplace.study("lost"))
 
 
@@ -92,7 +100,7 @@ def test_a_raylet_that_dies_alone_leaves_no_second_writer(workplace: Workplace, 
             driver.wait_for(r"goes on after: node \S+ \(\w+\) was lost", 90)
             cluster.add_node()
             assert driver.wait() == 0, driver.output
-    assert compare_studies(reference, workplace.study("raylet")) == []
+    assert compare_trials(reference, workplace.study("raylet")) == []
 
 
 def test_a_study_at_a_url_survives_the_loss_of_nodes_that_have_nothing(
@@ -116,7 +124,7 @@ def test_a_study_at_a_url_survives_the_loss_of_nodes_that_have_nothing(
                 assert driver.wait() == 0, driver.output
             token = cluster.environment["RAY_AUTH_TOKEN"]
         stored = download(f"{url}/url", tmp_path / "url")
-        assert compare_studies(reference, stored) == []
+        assert compare_trials(reference, stored) == []
         assert_one_loss(stored)
         assert f"study folder  {url}/url" in driver.output
         files = [path for place in (stored.path, workplace.folder) for path in place.rglob("*") if path.is_file()]

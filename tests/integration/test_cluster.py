@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import ray
 
@@ -58,17 +61,51 @@ def run(workplace: Path, environment: dict[str, str], *arguments: str, expect: i
     return done.stdout + done.stderr
 
 
-def test_trials_run_on_the_nodes_of_a_cluster_and_leave_it_running(workplace: Path, cluster: RayCluster) -> None:
-    output = run(workplace, cluster.environment, "--address", cluster.address)
-    assert "2 CPU cores on 2 nodes" in output
-    study = analysis.load_study(workplace / "results/small")
-    assert list(study.trials["status"]) == ["completed"] * 4
-    assert study.info.environment["num_cpus"] == 2
-    again = run(workplace, cluster.environment, "--address", cluster.address, "--name", "again")
-    assert "report " in again
-    first, second = (analysis.load_study(workplace / "results" / name).epochs for name in ("small", "again"))
-    columns = ["trial_id", "epoch", "train_loss", "test_accuracy"]
-    assert first[columns].equals(second[columns])
+def test_studies_run_side_by_side_and_no_two_trials_share_an_exclusive_gpu(
+    workplace: Path, cluster: RayCluster
+) -> None:
+    """Logical GPUs: two on one node, for a study of one GPU a trial and one that packs four trials on one."""
+    node = cluster.add_node(num_cpus=8, num_gpus=2)
+    shared = ("--address", cluster.address, "--set", "precision=fp32", "--epochs", "8", "--set", "train_limit=640")
+    with ThreadPoolExecutor() as both:
+        whole = both.submit(
+            run,
+            workplace,
+            cluster.environment,
+            *shared,
+            "--name",
+            "whole",
+            "--gpus-per-trial",
+            "1",
+            "--max-concurrent",
+            "1",
+        )
+        parts = both.submit(run, workplace, cluster.environment, *shared, "--name", "parts", "--gpus-per-trial", "0.25")
+        assert "10 CPU cores on 3 nodes" in whole.result()
+        assert "report " in parts.result()
+    node.kill()
+    found = {name: analysis.load_study(workplace / "results" / name) for name in ("whole", "parts")}
+    assert all(list(study.trials["status"]) == ["completed"] * 4 for study in found.values())
+    assert found["whole"].trials["timing_exclusive"].all()
+    assert not found["parts"].trials["timing_exclusive"].any()
+    trials = pd.concat([study.trials.assign(study=name) for name, study in found.items()], ignore_index=True)
+    assert set(trials["gpu_ids"]) <= {"0", "1"}, "a trial sees the one device that it was given"
+    packed = 0
+    for (_, one), (_, two) in itertools.combinations(trials.iterrows(), 2):
+        together = max(one["started_at"], two["started_at"]) < min(one["ended_at"], two["ended_at"])
+        if together and one["gpu_ids"] == two["gpu_ids"]:
+            assert (one["study"], two["study"]) == ("parts", "parts")
+            packed += 1
+    assert packed >= 3, "four trials of a quarter share a device"
+
+
+def test_nothing_of_a_cluster_is_stopped(workplace: Path, cluster: RayCluster) -> None:
+    study = analysis.load_study(workplace / "results/parts")
+    assert study.info.environment["num_cpus"] == 10
+    again = run(workplace, cluster.environment, "--address", cluster.address, "--name", "parts", "--gpus-per-trial",
+                "0", "--set", "precision=fp32", "--epochs", "8", "--set", "train_limit=640")  # fmt: skip
+    assert "nothing to run: 4 of 4 trials are done" in again
+    assert "2 CPU cores on 2 nodes" in again
 
 
 @pytest.mark.parametrize(

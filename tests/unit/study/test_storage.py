@@ -7,14 +7,20 @@ import os
 import threading
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
+from analysis.study_folder import StudyFolderError
 from study import remote_lock, study_place
 from study.lock import StudyLockedError, watch_driver
 from study.remote_folder import RemoteFolder, StorageError
 from study.remote_lock import RemoteLock, claim_name, read_claim
 from study.storage import SharedStorage, UrlStorage
 from study.study_place import UrlPlace, find_place
+from tests.images import make_image_data
+from trainable.config import TrialConfig, trial_id
+from trainable.trial import Placement, run_trial
+from trainable.trial_state import read_state
 
 
 @pytest.fixture
@@ -221,3 +227,38 @@ def write(folder: Path, files: dict[str, str]) -> None:
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content)
+
+
+def test_damaged_trials_at_a_url_are_repaired_from_their_checkpoints_there(
+    remote: RemoteFolder, stored: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    data = make_image_data()
+    configs = [TrialConfig(dataset="synthetic", width=2, epochs=1, batch_size=32, seed=seed) for seed in range(3)]
+    ids = [trial_id(config, data.fingerprint) for config in configs]
+    for config, trial in zip(configs, ids, strict=True):
+        run_trial(config, data, stored / "trials" / trial, Placement(num_threads=1))
+    whole = {trial: pq.read_table(stored / "trials" / trial / "epochs.parquet") for trial in ids}
+    (stored / "trials" / ids[0] / "trial.json").write_text("{")
+    (stored / "trials" / ids[1] / "epochs.parquet").write_bytes(b"PAR1")
+    untouched = (stored / "trials" / ids[2] / "trial.json").stat().st_mtime_ns
+    place = find_place(remote.url.rpartition("/")[0], "paper")
+    with place.open():
+        said = place.repair()
+        assert len(said) == 1
+        assert "rebuilt from epoch-00001" in said[0]
+        assert not list(place.folder.path.rglob("*.ckpt"))
+    for trial in ids:
+        state = read_state(stored / "trials" / trial)
+        assert state is not None
+        assert state.status == "completed"
+        assert pq.read_table(stored / "trials" / trial / "epochs.parquet").equals(whole[trial])
+        assert list((stored / "trials" / trial).glob("*.ckpt"))
+    assert (stored / "trials" / ids[2] / "trial.json").stat().st_mtime_ns == untouched
+
+
+@pytest.mark.parametrize("url", ["s3://key:secret@bucket/x", "s3://bucket/x?secret_key=s", "s3://bucket/#s"])
+def test_a_url_that_would_write_a_secret_into_the_study_is_refused(url: str) -> None:
+    with pytest.raises(StudyFolderError, match="give a plain URL") as refused:
+        find_place(url, "paper")
+    assert "secret@" not in str(refused.value)

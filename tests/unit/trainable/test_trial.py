@@ -15,7 +15,7 @@ from tests.images import make_image_data
 from trainable.checkpoint import list_checkpoints
 from trainable.config import TrialConfig, trial_id
 from trainable.training import EpochResult
-from trainable.trial import Placement, run_trial
+from trainable.trial import Placement, TrialSupersededError, run_trial
 from trainable.trial_state import TrialState, TrialStateError, read_state, write_state
 
 CONFIG = TrialConfig(
@@ -145,3 +145,49 @@ def test_state_survives_the_disk(tmp_path: Path) -> None:
     assert read_state(tmp_path) == state
     assert state.trial_id == trial_id(CONFIG, "d")
     assert state.to_row()["failures"] == 2
+
+
+def test_whoever_keeps_copies_hears_of_every_save(tmp_path: Path) -> None:
+    saved: list[tuple[str, int, int]] = []
+
+    def note() -> None:
+        state = read_state(tmp_path)
+        assert state is not None
+        saved.append((state.status, state.epochs_completed, len(list_checkpoints(tmp_path))))
+
+    run_trial(CONFIG, DATA, tmp_path, HERE, on_saved=note)
+    assert saved[0] == ("running", 0, 0)
+    assert saved[-2:] == [("running", 3, 1), ("completed", 3, 1)]
+
+
+def test_an_attempt_that_was_given_up_for_lost_writes_nothing_more(tmp_path: Path) -> None:
+    """Its node comes back while the trial runs elsewhere: the later attempt is the one that counts."""
+
+    def take_over(result: EpochResult) -> None:
+        state = read_state(tmp_path)
+        assert state is not None
+        write_state(tmp_path, replace(state, attempts=2, hostname="elsewhere"))
+
+    with pytest.raises(TrialSupersededError, match="attempt 2 has taken over from attempt 1"):
+        run_trial(replace(CONFIG, epochs=1), DATA, tmp_path, HERE, on_epoch=take_over)
+    assert list_checkpoints(tmp_path) == []
+    state = read_state(tmp_path)
+    assert state is not None
+    assert (state.attempts, state.hostname, state.status) == (2, "elsewhere", "running")
+
+
+@pytest.mark.parametrize(
+    ("second", "timed"),
+    [(HERE, True), (Placement(num_threads=2), False), (Placement(num_threads=1, gpu_share=0.5), False)],
+)
+def test_times_of_a_trial_that_changed_its_hardware_are_no_results(
+    tmp_path: Path, second: Placement, timed: bool
+) -> None:
+    stop = threading.Event()
+    run_trial(CONFIG, DATA, tmp_path, HERE, stop=stop, on_epoch=lambda result: stop.set())
+    assert run_trial(CONFIG, DATA, tmp_path, second).timing_exclusive is timed
+
+
+def test_a_trial_that_had_trained_nothing_elsewhere_is_timed(tmp_path: Path) -> None:
+    write_state(tmp_path, TrialState(CONFIG, DATA.fingerprint, attempts=1, hardware="another", num_threads=8))
+    assert run_trial(CONFIG, DATA, tmp_path, HERE).timing_exclusive

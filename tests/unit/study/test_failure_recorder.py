@@ -1,0 +1,72 @@
+"""What counts as a failure of a trial: its own errors do, the loss of its node does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from analysis.study_folder import StudyFolder
+from study.callbacks import FailureRecorder, HangWatch
+from study.ledger import load_state
+from study.study_place import FolderPlace
+from trainable.config import TrialConfig
+from trainable.trial_state import TrialState, write_state
+
+STATE = TrialState(TrialConfig(), "data", status="running", attempts=1)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> FolderPlace:
+    place = FolderPlace(StudyFolder(tmp_path))
+    write_state(place.folder.trial(STATE.trial_id), STATE)
+    return place
+
+
+def fail(place: FolderPlace, max_failures: int, outcomes: list[str | None]) -> tuple[Any, TrialState]:
+    """Attempts that end one after the other, each by the loss of the named node or by itself; Tune's trial, our state."""
+    answers = iter(outcomes)
+    recorder = FailureRecorder(place, HangWatch(None), max_failures, lambda trial: next(answers))
+    trial: Any = SimpleNamespace(config={"trial": {"trial_id": STATE.trial_id}}, max_failures=-1, error_file=None)
+    for _ in outcomes:
+        recorder.on_trial_recover(0, [trial], trial)
+    state = load_state(place.folder, STATE.trial_id)
+    assert state is not None
+    return trial, state
+
+
+@pytest.mark.parametrize("max_failures", [0, 2])
+def test_lost_nodes_are_noted_and_not_counted(place: FolderPlace, max_failures: int) -> None:
+    trial, state = fail(place, max_failures, ["node a", "node b", "node a"])
+    assert (state.status, state.failures) == ("pending", ())
+    assert [note.partition(" was lost")[0] for note in state.notes] == ["node a", "node b", "node a"]
+    assert trial.max_failures == -1, "Tune goes on"
+
+
+def test_a_trial_is_given_up_after_its_own_failures(place: FolderPlace) -> None:
+    trial, state = fail(place, 1, [None, "node a"])
+    assert (state.status, len(state.failures), trial.max_failures) == ("pending", 1, -1)
+    trial, state = fail(place, 1, ["node a", None, "node b", None])
+    assert (state.status, trial.max_failures) == ("failed", 0)
+
+
+def test_a_trial_that_ends_node_after_node_is_given_up_too(place: FolderPlace) -> None:
+    _, state = fail(place, 0, ["node"] * 20 + [None])
+    assert (state.status, len(state.notes)) == ("failed", 20)
+    recorder = FailureRecorder(place, HangWatch(None), 0, lambda trial: "node")
+    trial: Any = SimpleNamespace(config={"trial": {"trial_id": STATE.trial_id}}, max_failures=-1, error_file=None)
+    for _ in range(21):
+        recorder.on_trial_recover(0, [trial], trial)
+    assert trial.max_failures == 0
+
+
+def test_what_tune_ends_by_itself_has_failed(place: FolderPlace) -> None:
+    trial, _ = fail(place, 5, [])
+    recorder = FailureRecorder(place, HangWatch(None), 5, lambda trial: None)
+    recorder.on_trial_error(0, [trial], trial)
+    recorder.on_trial_error(0, [trial], trial)
+    state = load_state(place.folder, STATE.trial_id)
+    assert state is not None
+    assert (state.status, len(state.failures)) == ("failed", 1)
