@@ -53,14 +53,16 @@ class RemoteLock:
         self._heartbeat = threading.Thread(target=self._beat, name="study-lock", daemon=True)
 
     def __enter__(self) -> RemoteLock:
+        holder: dict[str, Any] = {}
         for _ in range(_TRIES):
             if (other := self._try()) is None:
                 self._heartbeat.start()
                 return self
+            holder = other
             time.sleep(random.uniform(0.2, 1.0) * _PAUSE_S)  # two that start together may both have withdrawn
         raise StudyLockedError(
-            f"{self._remote.url}: another driver works on this study (host {other.get('host', 'unknown')}, process "
-            f"{other.get('pid', 'unknown')}, since {other.get('started_at', 'unknown')}); wait for it or stop it"
+            f"{self._remote.url}: another driver works on this study (host {holder.get('host', 'unknown')}, process "
+            f"{holder.get('pid', 'unknown')}, since {holder.get('started_at', 'unknown')}); wait for it or stop it"
         )
 
     def _try(self) -> dict[str, Any] | None:

@@ -7,14 +7,17 @@ tasks ask for the data set there, at once and once more; one transfer per node i
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tests.ray_cluster import RayCluster
+from trainable.image_data import ImageArray
 
 NAMESPACE, INSIDE, OUTSIDE = "rc-data", "10.201.7.2", "10.201.7.1"
 CABLE = "rc-data0"
@@ -25,10 +28,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.cluster_data")
     parser.add_argument("--trials", type=int, default=4, help="tasks that ask for the data at once")
     options = parser.parse_args()
+    from ray._private.services import get_node_ip_address
+
     _lay_cable()
     try:
         with RayCluster(num_cpus=1, object_store_bytes=600_000_000) as cluster:
-            address = cluster.nodes[0].log.read_text().partition("Local node IP: ")[2].split()[0]
+            address = get_node_ip_address()
             port = cluster.address.rpartition(":")[2]
             cluster.add_node(
                 num_cpus=options.trials, wrapper=("ip", "netns", "exec", NAMESPACE), address=f"{address}:{port}"
@@ -41,16 +46,14 @@ def main() -> None:
 
 def _measure(address: str, num_trials: int) -> None:
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     far = next(node["NodeID"] for node in ray.nodes() if node["NodeManagerAddress"] == INSIDE)  # type: ignore[no-untyped-call]
-    place = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(far, soft=False)
+    place = NodeAffinitySchedulingStrategy(far, soft=False)
     images = np.random.default_rng(0).integers(0, 256, (60_000, 32, 32, 3), dtype=np.uint8)  # as large as CIFAR-10
 
-    @ray.remote(num_cpus=1, scheduling_strategy=place)
-    def use(data: np.ndarray) -> tuple[str, int]:
-        return ray.util.get_node_ip_address(), int(data[-1, -1, -1, -1])
-
+    use: Any = ray.remote(_use).options(num_cpus=1, scheduling_strategy=place)  # type: ignore[arg-type]
     ray.get([use.remote(images[:1]) for _ in range(num_trials)])  # the workers are up
     started = time.perf_counter()
     reference = ray.put(images)
@@ -65,6 +68,13 @@ def _measure(address: str, num_trials: int) -> None:
             f"{label}: {num_trials} tasks on the far node, {(_passed_bytes() - before) / 1e6:.1f} MB, {seconds:.2f} s"
         )
     ray.shutdown()
+
+
+def _use(data: ImageArray) -> tuple[str, int]:
+    """What a trial does with the images first: look at them, on its node."""
+    import ray
+
+    return str(ray.util.get_node_ip_address()), int(data[-1, -1, -1, -1])  # type: ignore[no-untyped-call]
 
 
 def _lay_cable() -> None:

@@ -66,7 +66,7 @@ def test_studies_run_side_by_side_and_no_two_trials_share_an_exclusive_gpu(
 ) -> None:
     """Logical GPUs: two on one node, for a study of one GPU a trial and one that packs four trials on one."""
     node = cluster.add_node(num_cpus=8, num_gpus=2)
-    shared = ("--address", cluster.address, "--set", "precision=fp32", "--epochs", "8", "--set", "train_limit=640")
+    shared = ("--address", cluster.address, "--set", "precision=fp32", "--epochs", "5", "--set", "train_limit=320")
     with ThreadPoolExecutor() as both:
         whole = both.submit(
             run,
@@ -103,7 +103,7 @@ def test_nothing_of_a_cluster_is_stopped(workplace: Path, cluster: RayCluster) -
     study = analysis.load_study(workplace / "results/parts")
     assert study.info.environment["num_cpus"] == 10
     again = run(workplace, cluster.environment, "--address", cluster.address, "--name", "parts", "--gpus-per-trial",
-                "0", "--set", "precision=fp32", "--epochs", "8", "--set", "train_limit=640")  # fmt: skip
+                "0", "--set", "precision=fp32", "--epochs", "5", "--set", "train_limit=320")  # fmt: skip
     assert "nothing to run: 4 of 4 trials are done" in again
     assert "2 CPU cores on 2 nodes" in again
 
