@@ -14,7 +14,7 @@ from ray._private import state
 
 from study.cluster import list_nodes
 
-_DECIDED_WITHIN_S = 60.0
+_DECIDED_WITHIN_S = 60.0  # by default Ray misses a node after 15 s
 _STILL_ALIVE_AFTER_S = 3.0  # a machine that shuts down ends its workers a moment before its raylet
 _PAUSE_S = 0.2
 
@@ -32,15 +32,14 @@ def find_lost_node(trial: Any) -> str | None:
         return None
     if error.preempted:
         return "a preempted node"
-    deadline, died_at = time.monotonic() + _DECIDED_WITHIN_S, None
+    # That the worker died, its raylet has told. A connection that broke tells nothing yet, nor does the actor's state, which Tune
+    # has changed by giving the actor up.
+    told = isinstance(error, ray.exceptions.ActorDiedError)
+    deadline = time.monotonic() + (_STILL_ALIVE_AFTER_S if told else _DECIDED_WITHIN_S)
     while time.monotonic() < deadline:
-        actor = state.actors(error.actor_id)
-        node = actor.get("Address", {}).get("NodeID")
+        address = state.actors(error.actor_id).get("Address", {})
+        node = address.get("NodeID")
         if node and node not in {alive["NodeID"] for alive in list_nodes()}:
-            return f"node {actor['Address']['IPAddress']} ({node[:8]})"
-        if actor.get("State") == "DEAD":
-            died_at = died_at or time.monotonic()
-            if time.monotonic() - died_at > _STILL_ALIVE_AFTER_S:
-                return None
+            return f"node {address['IPAddress']} ({node[:8]})"
         time.sleep(_PAUSE_S)
     return None
