@@ -89,7 +89,7 @@ class Driver:
 
     def workers(self) -> list[psutil.Process]:
         """The processes in which its trials run; Ray names the one of a Tune function so."""
-        return [process for process in self.descendants() if "ray::ImplicitFunc" in " ".join(_command_line(process))]
+        return [process for process in self.descendants() if "ray::ImplicitFunc" in " ".join(command_line(process))]
 
     def worker_of(self, trial: str) -> psutil.Process:
         """The process that runs this trial now: Tune lets it work in a folder of the trial's name."""
@@ -102,7 +102,7 @@ class Driver:
         deadline = time.monotonic() + timeout_s
         while (alive := self.descendants()) and time.monotonic() < deadline:
             time.sleep(0.1)
-        return [" ".join(_command_line(process))[:80] for process in alive]
+        return [" ".join(command_line(process))[:80] for process in alive]
 
     def __enter__(self) -> Driver:
         return self
@@ -288,7 +288,8 @@ def _lives(process: psutil.Process) -> bool:
         return False
 
 
-def _command_line(process: psutil.Process) -> list[str]:
+def command_line(process: psutil.Process) -> list[str]:
+    """Its arguments; none where it is gone or a zombie."""
     try:
         return process.cmdline()
     except psutil.Error:

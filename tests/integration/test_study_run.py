@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 import analysis
+from tests.faults import command_line
 from trainable.trial_state import TrialState, read_state
 
 pytestmark = pytest.mark.integration
@@ -169,7 +170,7 @@ def test_a_killed_worker_costs_at_most_what_its_checkpoint_missed(workplace: Pat
     wait_for(process, "epoch 3/12")
     workers = [
         child for child in psutil.Process(process.pid).children(recursive=True)
-        if "ray::ImplicitFunc" in " ".join(child.cmdline())
+        if "ray::ImplicitFunc" in " ".join(command_line(child))
     ]  # fmt: skip
     assert len(workers) == 1, "Ray names the process of a Tune function so"
     workers[0].kill()
