@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pickle
 import time
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -25,8 +26,9 @@ def find_lost_node(trial: Any) -> str | None:
     Waits until Ray knows what became of the worker and of its node, at most a minute.
     """
     try:
-        error = trial.get_pickled_error()
-    except (OSError, EOFError, pickle.UnpicklingError):
+        # Not trial.get_pickled_error(): that one looks in the study's storage, where Tune copies the error only later.
+        error = pickle.loads(Path(trial.pickled_error_file).read_bytes())  # written by this process a moment ago
+    except (OSError, TypeError, EOFError, pickle.UnpicklingError):
         return None
     if not isinstance(error, ray.exceptions.RayActorError) or error.actor_id is None:
         return None
