@@ -193,7 +193,7 @@ def _published_entry(entry: Any, cells: Sequence[dict[str, Any]]) -> dict[str, A
             continue
         if name not in METRICS:
             raise ValueError(f"[[published]] {name!r} is not a cell metric; metrics are {', '.join(METRICS)}")
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e300:
             raise ValueError(f"[[published]] {name} is not a number")
     if not any(all(cell.get(f) == v for f, v in entry["cell"].items()) for cell in cells):
         raise ValueError(f"[[published]] no cell of the grid has {entry['cell']}")

@@ -60,11 +60,23 @@ def probe_node(storage: Storage, driver_token: str, file_name: str) -> Answer:
     """Runs on a node: see that the study is the driver's, and leave a file with the host's name there."""
     try:
         storage.write(file_name, socket.gethostname().encode())  # first, because its error says most
-        require_study(storage, driver_token)
-        problem = None
     except OSError as error:
-        problem = f"node {socket.gethostname()}: {error}"
+        problem: str | None = (
+            f"{error.strerror or error} at {storage}: --results must be on storage that all nodes can read and write"
+        )
+    else:
+        problem = _find_problem(storage, driver_token)
+    if problem is not None:
+        problem = f"node {socket.gethostname()}: {problem}"
     return Answer(socket.gethostname(), versions(), problem)
+
+
+def _find_problem(storage: Storage, driver_token: str) -> str | None:
+    try:
+        require_study(storage, driver_token)
+    except OSError as error:
+        return str(error)
+    return None
 
 
 def versions() -> str:

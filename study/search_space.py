@@ -152,7 +152,7 @@ def _range(where: str, name: str, value: dict[str, Any]) -> Range:
     low, high, log, step = value["low"], value["high"], value.get("log", False), value.get("step")
     whole = str(FIELDS[name].type).startswith("int")
     numbers = [low, high, *([] if step is None else [step])]
-    if any(isinstance(n, bool) or not isinstance(n, (int, float)) or not math.isfinite(n) for n in numbers):
+    if any(isinstance(n, bool) or not isinstance(n, (int, float)) or not abs(n) < 1e300 for n in numbers):
         raise ValueError(f"{where}: low, high and step are numbers")
     if not isinstance(log, bool):
         raise ValueError(f"{where}: log is true or false")

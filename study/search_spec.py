@@ -19,7 +19,6 @@ Every error is a ValueError of one line. Imports neither torch nor Ray nor Optun
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -194,7 +193,7 @@ def _whole(key: str, value: Any, low: int, high: int) -> int | None:
 def _positive(key: str, value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (math.isfinite(value) and value > 0):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e300:
         raise ValueError(f"[search] {key} {value!r} is not a number above 0")
     return float(value)
 
