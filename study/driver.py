@@ -171,7 +171,7 @@ def _build_searcher(
 
 @contextmanager
 def _share(
-    lock: StudyLock, machine: Machine, resources: TrialResources, options: RunOptions
+    lock: StudyLock | RemoteLock, machine: Machine, resources: TrialResources, options: RunOptions
 ) -> Iterator[FairShare | None]:
     """The study's share of a cluster, where others may run too; None on a Ray of our own."""
     if not machine.is_cluster:

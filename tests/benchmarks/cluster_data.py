@@ -33,7 +33,7 @@ def main() -> None:
     _lay_cable()
     try:
         with RayCluster(num_cpus=1, object_store_bytes=600_000_000) as cluster:
-            address = get_node_ip_address()
+            address = get_node_ip_address()  # type: ignore[no-untyped-call]
             port = cluster.address.rpartition(":")[2]
             cluster.add_node(
                 num_cpus=options.trials, wrapper=("ip", "netns", "exec", NAMESPACE), address=f"{address}:{port}"
@@ -53,7 +53,7 @@ def _measure(address: str, num_trials: int) -> None:
     place = NodeAffinitySchedulingStrategy(far, soft=False)
     images = np.random.default_rng(0).integers(0, 256, (60_000, 32, 32, 3), dtype=np.uint8)  # as large as CIFAR-10
 
-    use: Any = ray.remote(_use).options(num_cpus=1, scheduling_strategy=place)  # type: ignore[arg-type]
+    use: Any = ray.remote(_use).options(num_cpus=1, scheduling_strategy=place)
     ray.get([use.remote(images[:1]) for _ in range(num_trials)])  # the workers are up
     started = time.perf_counter()
     reference = ray.put(images)
