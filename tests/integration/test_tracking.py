@@ -41,6 +41,7 @@ STEP_SERIES = {
     "train/learning_rate": ("learning_rate", 1), "train/avg_gradient_norm": ("gradient_mean_abs", 1),
     "train/max_gradient_norm": ("gradient_max_abs", 1),
 }  # fmt: skip
+VALIDATED = ("val/loss", "val/acc")  # have an axis in every run, and values where images are held out
 EPOCH_SERIES = {
     "train/epoch_loss": ("train_loss", 1), "train/epoch_acc": ("train_accuracy", 100), "test/loss": ("test_loss", 1),
     "test/acc": ("test_accuracy", 100),
@@ -135,7 +136,7 @@ def check_offline_trials(runs: dict[str, WrittenRun], folder: StudyFolder) -> No
             "final/final_train_acc": 100 * own["train_accuracy"].iloc[-1],
             "final/final_test_acc": 100 * own["test_accuracy"].iloc[-1],
         })  # fmt: skip
-        assert run.axes == dict.fromkeys(STEP_SERIES, "step") | dict.fromkeys(EPOCH_SERIES, "epoch")
+        assert run.axes == dict.fromkeys(STEP_SERIES, "step") | dict.fromkeys((*EPOCH_SERIES, *VALIDATED), "epoch")
         assert (run.exit_code, run.config["status"]) == (0, "completed")
         assert run.config["mflops"] == pytest.approx(run.config["total_flops"] / 1e6)
 
