@@ -30,8 +30,7 @@ def model_tables(folder: StudyFolder, widths: Iterable[int]) -> Iterator[None]:
 
     A process of its own does it: torch takes seconds to import, in which Ray starts, and 600 MB, which the driver does without.
     """
-    known = folder.read_records("model", ["width"]).column("width").to_pylist()
-    missing = sorted(set(widths) - set(known))
+    missing = _missing_widths(folder, widths)
     if not missing:
         yield
         return
@@ -50,13 +49,21 @@ def model_tables(folder: StudyFolder, widths: Iterable[int]) -> Iterator[None]:
 
 
 def write_model_tables(folder: StudyFolder, widths: Iterable[int]) -> None:
-    """Add the layer tables of models of these widths to model.parquet."""
+    """Add the layer tables of models that the study does not know yet to model.parquet."""
     import pyarrow as pa
 
     from trainable.instruments.flops import model_table
 
-    tables = [model_table(width) for width in widths]
-    folder.write_records("model", pa.concat_tables([*tables, folder.read_records("model")]))
+    tables = {width: model_table(width) for width in _missing_widths(folder, widths)}
+    # Asked again: the counting process of a driver that was killed may have written some of them meanwhile.
+    added = [tables[width] for width in _missing_widths(folder, tables)]
+    if added:
+        folder.write_records("model", pa.concat_tables([*added, folder.read_records("model")]))
+
+
+def _missing_widths(folder: StudyFolder, widths: Iterable[int]) -> list[int]:
+    """Those of `widths` whose layers model.parquet does not hold."""
+    return sorted(set(widths) - set(folder.read_records("model", ["width"]).column("width").to_pylist()))
 
 
 def write_samples(folder: StudyFolder, data: ImageData) -> None:

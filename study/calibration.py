@@ -72,7 +72,7 @@ def calibrate(
     with ProcessPoolExecutor(places, context, initializer=_join, initargs=(context.Barrier(places),)) as pool:
         try:
             return {
-                key: _slowest(
+                key: _combine(
                     pool.map(_measure, *zip(*[_task(config, data, resources, reference_rate)] * places, strict=True),
                              timeout=_TIME_LIMIT_S)
                 )
@@ -145,7 +145,7 @@ def _measure(config: TrialConfig, data: ImageData, num_threads: int) -> Speed:
     )
 
 
-def _slowest(speeds: Iterable[Speed]) -> Speed:
+def _combine(speeds: Iterable[Speed]) -> Speed:
     """Of the places that trained at the same time: mean times, highest memory."""
     found = [asdict(speed) for speed in speeds]
     means = {f.name: statistics.fmean(values[f.name] for values in found) for f in fields(Speed)}

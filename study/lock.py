@@ -33,7 +33,13 @@ _log = logging.getLogger(__name__)
 
 
 class StudyLockedError(Exception):
-    """Another driver works on the study folder; the message names its host, process id and start."""
+    """Another driver works on the study; the message names its host, process id and start, from what its lock says."""
+
+    def __init__(self, study: object, holder: dict[str, Any]) -> None:
+        host, pid, since = (holder.get(key, "unknown") for key in ("host", "pid", "started_at"))
+        super().__init__(
+            f"{study}: another driver works on this study (host {host}, process {pid}, since {since}); wait for it or stop it"
+        )
 
 
 class StudyLock:
@@ -100,10 +106,7 @@ class StudyLock:
         digest = hashlib.sha256(repr(holder.get("token")).encode()).hexdigest()[:16]
         claim = self._path.with_name(f".{LOCK_FILE}.{digest}.claim")
         if not _is_stale(holder, self._path) or not _create_exclusively(claim):
-            raise StudyLockedError(
-                f"{self._path.parent}: another driver works on this study (host {holder.get('host', 'unknown')}, process "
-                f"{holder.get('pid', 'unknown')}, since {holder.get('started_at', 'unknown')}); wait for it or stop it"
-            )
+            raise StudyLockedError(self._path.parent, holder)
         if read_lock(self._path).get("token") != holder.get("token"):
             claim.unlink(missing_ok=True)
             return False
@@ -141,11 +144,6 @@ def describe_driver() -> dict[str, Any]:
         "token": secrets.token_hex(8),
         "stopping": False,
     }
-
-
-def watch_lock(study_folder: Path, token: str, stop: threading.Event, interval_s: float = 0.5) -> Callable[[], None]:
-    """`watch_driver` of the lock in a study folder."""
-    return watch_driver(lambda: read_lock(study_folder / LOCK_FILE), token, stop, interval_s)
 
 
 def watch_driver(

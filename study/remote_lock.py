@@ -60,10 +60,7 @@ class RemoteLock:
                 return self
             holder = other
             time.sleep(random.uniform(0.2, 1.0) * _PAUSE_S)  # two that start together may both have withdrawn
-        raise StudyLockedError(
-            f"{self._remote.url}: another driver works on this study (host {holder.get('host', 'unknown')}, process "
-            f"{holder.get('pid', 'unknown')}, since {holder.get('started_at', 'unknown')}); wait for it or stop it"
-        )
+        raise StudyLockedError(self._remote.url, holder)
 
     def _try(self) -> dict[str, Any] | None:
         """Claim the study; where another driver claims it too, withdraw and return its claim."""

@@ -17,7 +17,7 @@ from analysis.result_table import Column, ColumnKind, ResultTable
 from study.artifacts import model_tables, write_samples
 from study.driver import RunOptions, run_trials
 from study.lock import StudyLock
-from study.plan import estimate_search, format_duration
+from study.plan import describe_basis, estimate_search, format_duration
 from study.progress import Progress
 from study.remote_lock import RemoteLock
 from study.resources import Machine, ResourceError, TrialResources
@@ -85,9 +85,7 @@ def describe_start(journal: SearchJournal, spec: StudySpec, resources: TrialReso
     if cost.cpu_time_s is None or journal.spec.trials is None:
         return said
     left_s = cost.cpu_time_s * share * journal.num_to_run / journal.spec.trials
-    return (
-        f"{said}; this will take about {format_duration(left_s)}, judged by the speed of the reference machine's cores"
-    )
+    return f"{said}; this will take about {format_duration(left_s)}, {describe_basis(cost)}"
 
 
 def describe_end(journal: SearchJournal, width: int) -> str:

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.faults import command_line
+
 RAY = Path(sys.executable).with_name("ray")
 _START_TIMEOUT_S = 90.0
 
@@ -54,11 +56,11 @@ class RayNode:
 
     def workers(self) -> list[psutil.Process]:
         """The processes of the node in which trials run now."""
-        return [process for process in self.processes() if "ray::ImplicitFunc" in _command_line(process)]
+        return [process for process in self.processes() if "ray::ImplicitFunc" in " ".join(command_line(process))]
 
     def kill(self) -> None:
         """SIGKILL to the raylet first, then to everything else of the node: it is gone from one moment to the next."""
-        found = sorted(self.processes(), key=lambda process: "raylet/raylet" not in _command_line(process))
+        found = sorted(self.processes(), key=lambda process: "raylet/raylet" not in " ".join(command_line(process)))
         self.process.kill()
         for process in found:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -124,9 +126,3 @@ class RayCluster:
         for node in reversed(self.nodes):
             node.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _command_line(process: psutil.Process) -> str:
-    with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-        return " ".join(process.cmdline())
-    return ""

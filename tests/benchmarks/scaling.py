@@ -194,16 +194,21 @@ def write_records(folder: Path) -> str:
     return str(study.path)
 
 
+def _measure_middle(observer: Observer, num_reports: int) -> tuple[int, float, float]:
+    """(reports, seconds, CPU seconds) between the first and the last tenth of all reports."""
+    busy = [s for s in observer.samples if 0.1 < s.reports / num_reports < 0.9]
+    first, last = busy[0], busy[-1]
+    return last.reports - first.reports, last.at_s - first.at_s, last.cpu_s - first.cpu_s
+
+
 def measure_rate(places: int, reports: int) -> None:
     """Reports/s at saturation."""
     with tempfile.TemporaryDirectory() as name:
         observer, _ = run(places, places, Pace(reports, 0.0, None), Path(name))
-        busy = [s for s in observer.samples if 0.1 < s.reports / (places * reports) < 0.9]
-        first, last = busy[0], busy[-1]
-        count, took_s = last.reports - first.reports, last.at_s - first.at_s
+        count, took_s, cpu_s = _measure_middle(observer, places * reports)
         print("| trials at once | reports | reports/s | driver's CPU time of a report, ms | driver's cores busy |")
-        print(f"| {places} | {count:,} | {count / took_s:.0f} | {1000 * (last.cpu_s - first.cpu_s) / count:.2f} | "
-              f"{(last.cpu_s - first.cpu_s) / took_s:.2f} |")  # fmt: skip
+        print(f"| {places} | {count:,} | {count / took_s:.0f} | {1000 * cpu_s / count:.2f} | "
+              f"{cpu_s / took_s:.2f} |")  # fmt: skip
 
 
 def measure_paced(places: int, rate: float, duration_s: float) -> None:
@@ -211,11 +216,9 @@ def measure_paced(places: int, rate: float, duration_s: float) -> None:
     reports = round(rate * duration_s / places)
     with tempfile.TemporaryDirectory() as name:
         observer, _ = run(places, places, Pace(reports, places / rate, None), Path(name))
-        busy = [s for s in observer.samples if 0.1 < s.reports / (places * reports) < 0.9]
-        first, last = busy[0], busy[-1]
-        count, took_s = last.reports - first.reports, last.at_s - first.at_s
+        count, took_s, cpu_s = _measure_middle(observer, places * reports)
         print("| trials at once | asked, reports/s | taken, reports/s | driver's cores busy | driver's memory, MiB |")
-        print(f"| {places} | {rate:.0f} | {count / took_s:.1f} | {(last.cpu_s - first.cpu_s) / took_s:.2f} | "
+        print(f"| {places} | {rate:.0f} | {count / took_s:.1f} | {cpu_s / took_s:.2f} | "
               f"{max(s.rss_mib for s in observer.samples):.0f} |")  # fmt: skip
 
 

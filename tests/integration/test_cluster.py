@@ -14,6 +14,7 @@ import pytest
 import ray
 
 import analysis
+from tests.faults import wait_until
 from tests.ray_cluster import RayCluster
 
 pytestmark = pytest.mark.integration
@@ -61,23 +62,34 @@ def run(workplace: Path, environment: dict[str, str], *arguments: str, expect: i
     return done.stdout + done.stderr
 
 
-def test_studies_run_side_by_side_and_no_two_trials_share_an_exclusive_gpu(
-    workplace: Path, cluster: RayCluster
-) -> None:
-    """Logical GPUs: two on one node, for a study of one GPU a trial and one that packs four trials on one."""
+SMALL_ON_CPU = ("--set", "precision=fp32", "--epochs", "5", "--set", "train_limit=320")
+
+
+@pytest.fixture(scope="module")
+def side_by_side(workplace: Path, cluster: RayCluster) -> dict[str, str]:
+    """What two studies said that ran at the same time on a node with two logical GPUs, which is gone now.
+
+    One gives each trial a GPU, the other packs four trials on one.
+    """
     node = cluster.add_node(num_cpus=8, num_gpus=2)
-    shared = ("--address", cluster.address, "--set", "precision=fp32", "--epochs", "5", "--set", "train_limit=320")
+    shared = ("--address", cluster.address, *SMALL_ON_CPU)
     exclusive = ("--name", "whole", "--gpus-per-trial", "1", "--max-concurrent", "1")
     packed_four = ("--name", "parts", "--gpus-per-trial", "0.25")
     try:
         with ThreadPoolExecutor() as both:
             whole = both.submit(run, workplace, cluster.environment, *shared, *exclusive)
             parts = both.submit(run, workplace, cluster.environment, *shared, *packed_four)
-            assert "1 GPU a trial on 3 nodes" in whole.result()
-            assert "0.25 GPU a trial on 3 nodes" in parts.result()
+            return {"whole": whole.result(), "parts": parts.result()}
     finally:
         node.kill()
-    found = {name: analysis.load_study(workplace / "results" / name) for name in ("whole", "parts")}
+
+
+def test_studies_run_side_by_side_and_no_two_trials_share_an_exclusive_gpu(
+    workplace: Path, side_by_side: dict[str, str]
+) -> None:
+    assert "1 GPU a trial on 3 nodes" in side_by_side["whole"]
+    assert "0.25 GPU a trial on 3 nodes" in side_by_side["parts"]
+    found = {name: analysis.load_study(workplace / "results" / name) for name in side_by_side}
     assert all(list(study.trials["status"]) == ["completed"] * 4 for study in found.values())
     assert found["whole"].trials["timing_exclusive"].all()
     assert not found["parts"].trials["timing_exclusive"].any()
@@ -92,13 +104,15 @@ def test_studies_run_side_by_side_and_no_two_trials_share_an_exclusive_gpu(
     assert packed >= 3, "four trials of a quarter share a device"
 
 
-def test_nothing_of_a_cluster_is_stopped(workplace: Path, cluster: RayCluster) -> None:
+def test_nothing_of_a_cluster_is_stopped(workplace: Path, cluster: RayCluster, side_by_side: dict[str, str]) -> None:
     study = analysis.load_study(workplace / "results/parts")
     assert study.info.environment["num_cpus"] == 10
-    again = run(workplace, cluster.environment, "--address", cluster.address, "--name", "parts", "--gpus-per-trial",
-                "0", "--set", "precision=fp32", "--epochs", "5", "--set", "train_limit=320")  # fmt: skip
-    assert "nothing to run: 4 of 4 trials are done" in again
-    assert "2 CPU cores on 2 nodes" in again
+    again = ("--address", cluster.address, "--name", "parts", "--gpus-per-trial", "0", *SMALL_ON_CPU)
+    two_nodes = "2 CPU cores on 2 nodes"  # Ray needs seconds to miss the node that was killed
+    wait_until(lambda: two_nodes in run(workplace, cluster.environment, *again, "--plan"))
+    said = run(workplace, cluster.environment, *again)
+    assert "nothing to run: 4 of 4 trials are done" in said
+    assert two_nodes in said
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from study.tracking.mirror import Mirror
 from study.tracking.rows import PICTURES
 from study.tracking.run_writer import RunWriter
 from study.tracking.trial_run import TrialRun
+from tests.faults import command_line, wait_until
 from tests.trained_study import train_study
 from tests.wandb_files import WrittenRun, read_offline_runs
 from tests.wandb_server import KEY, WandbServer
@@ -243,13 +243,6 @@ def test_what_a_server_has_is_not_sent_again_and_what_it_lacks_is(trained: Study
             assert run.history == complete[state.trial_id]
 
 
-def wait_until(condition: Callable[[], bool], limit_s: float = 60) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @pytest.mark.parametrize("trouble", ["wrong key", "no key", "nobody there"])
 def test_trouble_with_wandb_is_one_warning_and_never_an_error(
     trained: StudyFolder, server: WandbServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
@@ -361,7 +354,7 @@ def test_a_study_that_was_interrupted_has_whole_runs_and_no_key_in_any_file(
         driver = psutil.Process(process.pid)
         wait_until(lambda: any("wandb-core" in child.name() for child in driver.children(recursive=True)))
         children = driver.children(recursive=True)
-        assert sum("study.tracking.writer" in child.cmdline() for child in children) == 1
+        assert sum("study.tracking.writer" in command_line(child) for child in children) == 1
         assert sum("wandb-core" in child.name() for child in children) == 1
         process.send_signal(signal.SIGINT)
         seen += process.communicate(timeout=120)[0]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from study import lock as lock_module
-from study.lock import LOCK_FILE, StudyLock, StudyLockedError, watch_lock
+from study.lock import LOCK_FILE, StudyLock, StudyLockedError, read_lock, watch_driver
 
 HOLD = "import sys, time; from pathlib import Path; from study.lock import StudyLock\n" \
        "with StudyLock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"  # fmt: skip
@@ -89,7 +89,7 @@ def test_trials_are_told_when_their_driver_ends(tmp_path: Path, ending: str) -> 
     folder = tmp_path / "study"
     stop = threading.Event()
     with StudyLock(folder) as lock:
-        end_watch = watch_lock(folder, lock.token, stop, interval_s=0.01)
+        end_watch = watch_driver(lambda: read_lock(folder / LOCK_FILE), lock.token, stop, interval_s=0.01)
         assert not stop.wait(0.2), "a living driver does not stop its trials"
         if ending == "stopping":
             lock.stop_trials()
@@ -178,7 +178,8 @@ def test_the_same_process_id_elsewhere_says_nothing(tmp_path: Path) -> None:
 def test_trials_end_when_the_process_of_their_driver_is_gone(tmp_path: Path) -> None:
     process = hold_in_another_process(tmp_path)
     stop = threading.Event()
-    end_watch = watch_lock(tmp_path, json.loads((tmp_path / LOCK_FILE).read_text())["token"], stop, interval_s=0.01)
+    token = json.loads((tmp_path / LOCK_FILE).read_text())["token"]
+    end_watch = watch_driver(lambda: read_lock(tmp_path / LOCK_FILE), token, stop, interval_s=0.01)
     assert not stop.wait(0.2)
     process.kill()
     process.wait()
