@@ -62,7 +62,13 @@ def _run(config: TrialConfig, options: argparse.Namespace) -> int:
           f"lr {config.learning_rate:g}  seed {config.seed}  {config.precision} on {options.device}")  # fmt: skip
     if options.out is not None:
         folder = options.out.absolute() / trial_id(config, data.fingerprint)
-        placement = Placement(device=options.device, num_threads=options.threads)
+        on_gpu = torch.device(options.device).type == "cuda"
+        placement = Placement(
+            device=options.device,
+            num_threads=options.threads,
+            gpu_share=1.0 if on_gpu else 0.0,
+            gpu_ids=os.environ.get("CUDA_VISIBLE_DEVICES") if on_gpu else None,
+        )
         state = run_trial(config, data, folder, placement, on_epoch=_print_epoch)
         print(f"{state.status}{': ' + state.reason if state.reason else ''}  {folder}")
         return 1 if state.status == "diverged" else 0
@@ -87,6 +93,8 @@ def _check_device(name: str) -> None:
         raise ValueError(f"--device {name}: only cpu and cuda are supported")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"--device {name}: torch sees no CUDA device here")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"--device {name}: the last that torch sees here is cuda:{torch.cuda.device_count() - 1}")
 
 
 def _print_epoch(result: EpochResult) -> None:

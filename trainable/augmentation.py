@@ -111,12 +111,20 @@ class TrainingBatches:
         self.device = device
         self._config = config
         self._images, self._labels = _to_device(split.images, device), _to_device(split.labels, device)
+        _normalisation(self._images.device)  # copied there now, not at the first step
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Normalised images (B, 3, 32, 32) and labels (B,) of each step; augmented ahead of the steps, many at once."""
-        size, num_images = self._config.batch_size, len(self._labels)
+        """Normalised images (B, 3, 32, 32) and labels (B,) of each step; augmented ahead of the steps, many at once.
+
+        All draws are made and copied to the device by this call, so that no step waits for a copy.
+        """
+        num_images = len(self._labels)
         order = draw_order(num_images, self._config, epoch).to(self.device)
         draws = draw_augmentation(num_images, self._config, epoch).to(self.device)
+        return self._batches(order, draws)
+
+    def _batches(self, order: Tensor, draws: AugmentationDraws) -> Iterator[tuple[Tensor, Tensor]]:
+        size = self._config.batch_size
         chunk = max(1, _CHUNK_IMAGES.get(self.device.type, _CHUNK_IMAGES_ELSEWHERE) // size) * size
         for start in range(0, self.num_batches * size, chunk):
             stop = min(start + chunk, self.num_batches * size)

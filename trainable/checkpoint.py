@@ -34,7 +34,10 @@ _NAME = re.compile(r"epoch-(\d{5,})\.([0-9a-f]{16})\.ckpt")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state of a trial after `epoch` finished epochs; tensors are on the CPU and belong to the checkpoint alone."""
+    """The state of a trial after `epoch` finished epochs.
+
+    Its tensors belong to it alone; they are on the device that trained them, or on the CPU where they were read from a file.
+    """
 
     config: TrialConfig
     data_fingerprint: str

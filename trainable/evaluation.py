@@ -1,8 +1,10 @@
-"""Loss and accuracy of a model on a set of images. Knows nothing of training."""
+"""Loss and accuracy of a model on a set of images, and the precision it computes them in. Knows nothing of training."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -36,3 +38,20 @@ def evaluate(
 def autocast(config: TrialConfig, device: torch.device) -> torch.autocast:
     """bf16 autocast where the configuration asks for it; fp32 weights and optimizer either way."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16")
+
+
+@contextmanager
+def full_fp32() -> Iterator[None]:
+    """Within it CUDA computes fp32 in fp32: torch's default for convolutions is TF32, which keeps 10 of its 23 bits.
+
+    The settings belong to the process, so they are put back; on the CPU they do nothing. Untested on a device.
+    """
+    kinds = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
+    before = [kind.fp32_precision for kind in kinds]
+    try:
+        for kind in kinds:
+            kind.fp32_precision = "ieee"
+        yield
+    finally:
+        for kind, precision in zip(kinds, before, strict=True):
+            kind.fp32_precision = precision

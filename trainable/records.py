@@ -54,7 +54,12 @@ EPOCH_COLUMNS = (
         "instrument_time_s", pa.float64(), "s", "host time spent in instruments, part of train_time_s where in the loop"
     ),
     Column("images_per_s", pa.float64(), "images/s", "training images over train_time_s"),
-    Column("peak_memory_bytes", pa.int64(), "bytes", "peak device memory of the trial; resident memory on the CPU"),
+    Column(
+        "peak_memory_bytes",
+        pa.int64(),
+        "bytes",
+        "most allocated on the GPU while the epoch trained; on the CPU peak resident memory since the trial began or went on",
+    ),
     Column(
         "noise_scale", pa.float64(), "images", "gradient noise scale tr(S)/|G|^2 (McCandlish 2018); null if undefined"
     ),

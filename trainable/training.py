@@ -9,7 +9,6 @@ Knows no Ray, no files and no terminal.
 from __future__ import annotations
 
 import math
-import resource
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,9 +24,10 @@ from trainable.augmentation import EvaluationBatches, TrainingBatches, draw_orde
 from trainable.checkpoint import Checkpoint
 from trainable.config import TrialConfig, trial_id
 from trainable.data import ImageData, Split, split_data
-from trainable.evaluation import autocast, evaluate
+from trainable.evaluation import autocast, evaluate, full_fp32
 from trainable.instruments.noise_scale import MICROBATCH_SIZE, NUM_MICROBATCHES, measure_noise_scale
 from trainable.instruments.probe import LayerMeasurements, LayerProbe, is_due
+from trainable.memory import peak_memory_bytes, reset_peak_memory
 from trainable.model import build_model
 from trainable.records import TrialRecords, build_table
 
@@ -82,6 +82,7 @@ def train(
     checkpoint do not fit together.
     """
     target = torch.device(device)
+    reset_peak_memory(target)
     splits = split_data(data, config)
     batches = TrainingBatches(splits.train, config, target)
     test = EvaluationBatches(splits.test, target, _EVALUATION_BATCH[target.type])
@@ -97,18 +98,22 @@ def train(
 
     for epoch in range(1 if resume is None else resume.epoch + 1, config.epochs + 1):
         set_learning_rate(optimizer, scheduled_learning_rate(config, epoch - 1))
-        started = time.perf_counter()
-        totals = _train_epoch(model, optimizer, batches, probe, config, name, epoch, stop)
-        if totals is None:
-            return
-        trained = time.perf_counter()
-        noise = _epoch_noise_scale(model, splits.train, config, epoch, target)
-        measured = time.perf_counter()
-        test_scores = evaluate(model, test, config, stop) if test.num_images else (None, None)
-        validation_scores = evaluate(model, validation, config, stop) if validation.num_images else (None, None)
-        if test_scores is None or validation_scores is None:
-            return
-        evaluated = time.perf_counter()
+        if target.type == "cuda":  # the last evaluation, in larger batches, took more than training does
+            reset_peak_memory(target)
+        with full_fp32():
+            started = time.perf_counter()
+            totals = _train_epoch(model, optimizer, batches, probe, config, name, epoch, stop)
+            if totals is None:
+                return
+            trained = time.perf_counter()
+            noise = _epoch_noise_scale(model, splits.train, config, epoch, target)
+            memory_bytes = peak_memory_bytes(target)
+            measured = time.perf_counter()
+            test_scores = evaluate(model, test, config, stop) if test.num_images else (None, None)
+            validation_scores = evaluate(model, validation, config, stop) if validation.num_images else (None, None)
+            if test_scores is None or validation_scores is None:
+                return
+            evaluated = time.perf_counter()
 
         images = batches.num_batches * config.batch_size
         metrics: dict[str, Any] = {
@@ -126,7 +131,7 @@ def train(
             "eval_time_s": evaluated - measured,
             "instrument_time_s": totals.instrument_time_s + measured - trained,
             "images_per_s": images / (trained - started),
-            "peak_memory_bytes": peak_memory_bytes(target),
+            "peak_memory_bytes": memory_bytes,
             **noise,
         }
         steps = _step_records(config, name, epoch, totals, batches.num_batches)
@@ -195,13 +200,6 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
     """Use `learning_rate` for every parameter from the next step on."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """Peak memory allocated on a CUDA device since the process's peak was reset; on the CPU the process's peak memory."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _num_measurements(config: TrialConfig, batches: TrainingBatches) -> int:

@@ -108,6 +108,7 @@ def _started(
 ) -> TrialState:
     device = torch.device(placement.device)
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+    code = code_fingerprint()
     elsewhere = checkpoint is not None and (before.hardware, before.num_threads, before.gpu_share) != (
         hardware, placement.num_threads, placement.gpu_share
     )  # fmt: skip
@@ -115,10 +116,10 @@ def _started(
         before,
         status="running",
         reason=None,
-        code_fingerprint=code_fingerprint(),
+        code_fingerprint=code,
         epochs_completed=checkpoint.epoch if checkpoint else 0,
         attempts=before.attempts + 1,
-        notes=tuple(dict.fromkeys((*before.notes, *problems))),
+        notes=tuple(dict.fromkeys((*before.notes, *problems, *_changes_of_software(before, checkpoint, code)))),
         hardware=hardware,
         hostname=socket.gethostname(),
         num_threads=placement.num_threads,
@@ -129,6 +130,17 @@ def _started(
         started_at=before.started_at or utc_now(),
         ended_at=None,
     )
+
+
+def _changes_of_software(before: TrialState, checkpoint: Checkpoint | None, code: str) -> list[str]:
+    """A note where the epochs of `checkpoint` were trained by other code or another torch than those to come."""
+    earlier, now = (before.code_fingerprint, before.torch_version), (code, torch.__version__)
+    if checkpoint is None or None in earlier or earlier == now:
+        return []
+    return [
+        f"attempt {before.attempts + 1} went on after epoch {checkpoint.epoch} with code {now[0]} and torch {now[1]}; "
+        f"until then it was code {earlier[0]} and torch {earlier[1]}"
+    ]
 
 
 class TrialSupersededError(Exception):
@@ -214,7 +226,7 @@ class _CheckpointWriter:
         try:
             if kind is not None:  # the trial failed: what it had finished is still worth keeping
                 self.finish()
-        except (OSError, TrialSupersededError):
+        except (OSError, RuntimeError, TrialSupersededError):  # RuntimeError: of torch, where a CUDA device has failed
             pass  # the failure that is already on its way says more than a second one
         finally:
             self._closed.set()

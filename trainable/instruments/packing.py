@@ -18,25 +18,38 @@ ROW_LENGTH = 512  # longer rows waste more padding, shorter ones reduce more slo
 
 
 class PackedTensors:
-    """Room for float32 tensors of the shapes and strides of `like`; results hold one value per tensor, in order."""
+    """Room for float32 tensors of the shapes and strides of `like`; results hold one value per tensor, in order.
+
+    The room is there from the construction on, except between `release` and `allocate`.
+    """
 
     def __init__(self, like: Sequence[Tensor], device: torch.device) -> None:
         sizes = [tensor.numel() for tensor in like]
         num_rows = [-(-size // ROW_LENGTH) for size in sizes]
         starts = [ROW_LENGTH * row for row in accumulate(num_rows, initial=0)]
-        self.rows = torch.zeros(sum(num_rows), ROW_LENGTH, device=device)
-        flat = self.rows.view(-1)
+        self._device, self._num_rows = device, sum(num_rows)
         # As strided as the originals (channels_last, say): copying then runs along memory on both sides.
-        self.views = [
-            flat.as_strided(tensor.size(), tensor.stride(), start)
-            for tensor, start in zip(like, starts[:-1], strict=True)
+        self._layout = [
+            (tensor.size(), tensor.stride(), start) for tensor, start in zip(like, starts[:-1], strict=True)
         ]
+        self.allocate()
         self._row_counts = torch.tensor(num_rows, device=device)
         self._tensor_of_row = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(num_rows)).to(device)
         self._padding = torch.cat(
             [torch.arange(start + size, end) for start, size, end in zip(starts, sizes, starts[1:], strict=False)]
         ).to(device)
         self._sizes = torch.tensor(sizes, dtype=torch.float64, device=device)
+
+    def allocate(self) -> None:
+        """Make room, filled with zeros."""
+        self.rows = torch.zeros(self._num_rows, ROW_LENGTH, device=self._device)
+        flat = self.rows.view(-1)
+        self.views = [flat.as_strided(size, stride, start) for size, stride, start in self._layout]
+
+    def release(self) -> None:
+        """Give the room back, with what is held."""
+        self.rows = torch.empty(0, ROW_LENGTH, device=self._device)
+        self.views = []
 
     def load(self, tensors: list[Tensor]) -> None:
         """Copy `tensors` in."""

@@ -46,8 +46,8 @@ class LayerProbe:
     """Measures gradients, weights and updates of `model` at up to `measurements_per_epoch` steps between two drains.
 
     `initial` are the weights that displacement is measured from, in the order of `model.parameters()`. The probe holds
-    two copies of the weights (theirs and a working one) and 7.4 kB for each measurement; none of it where nothing is
-    to be measured.
+    a copy of them and 7.4 kB for each measurement; none of it where nothing is to be measured. Another copy of the weights is
+    there around a measured optimizer step only, when the activations of the step, which take more, are gone.
     """
 
     def __init__(self, model: nn.Module, initial: Sequence[Tensor], measurements_per_epoch: int) -> None:
@@ -61,6 +61,7 @@ class LayerProbe:
         self._initial = PackedTensors(like, device)
         self._initial.load(list(initial))
         self._work = PackedTensors(like, device)
+        self._work.release()
         self._measured = torch.zeros(
             measurements_per_epoch, _NUM_SUMS, len(self._names), dtype=torch.float64, device=device
         )
@@ -68,7 +69,7 @@ class LayerProbe:
 
     @property
     def buffer_bytes(self) -> int:
-        """Device memory that the probe holds from its construction on; a measurement takes next to nothing besides."""
+        """Device memory that the probe holds now: between measured steps the initial weights and the measurements."""
         held = (self._initial.rows, self._work.rows, self._measured)
         return sum(buffer.nbytes for buffer in held if not buffer.is_meta)
 
@@ -77,6 +78,7 @@ class LayerProbe:
         """Measure the gradients and remember the weights."""
         if self._count == len(self._measured):
             raise RuntimeError(f"more than {self._count} measurements in an epoch: drain the probe after every epoch")
+        self._work.allocate()
         self._measured[self._count, :_UPDATES_AT] = gradients.measure_gradients(self._work, self._gradients())
         self._work.load(self._weights())
 
@@ -86,6 +88,7 @@ class LayerProbe:
         measured = self._measured[self._count]
         measured[_UPDATES_AT:_WEIGHTS_AT] = updates.measure_updates(self._work, self._weights())
         measured[_WEIGHTS_AT:] = weights.measure_weights(self._work, self._weights(), self._initial)
+        self._work.release()
         self._count += 1
 
     def drain(self, trial_id: str, epoch: int, steps: Sequence[int]) -> LayerMeasurements:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -128,6 +129,26 @@ def test_every_image_is_seen_once_in_an_order_of_its_own_each_epoch(split: Split
         orders.append(order.tolist())
     assert orders[0] != orders[1]
     assert list(range(100)) not in orders
+
+
+def test_all_draws_are_made_before_the_first_step(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copied to a device by the call, not between the steps, which would wait for them."""
+    drawn: list[str] = []
+
+    def watched_draw_order(*arguments: Any) -> Tensor:
+        drawn.append("order")
+        return draw_order(*arguments)
+
+    def watched_draw_augmentation(*arguments: Any) -> AugmentationDraws:
+        drawn.append("augmentation")
+        return draw_augmentation(*arguments)
+
+    monkeypatch.setattr(augmentation, "draw_order", watched_draw_order)
+    monkeypatch.setattr(augmentation, "draw_augmentation", watched_draw_augmentation)
+    batches = TrainingBatches(split, TrialConfig(batch_size=32), CPU).epoch(1)
+    assert drawn == ["order", "augmentation"]
+    assert len(list(batches)) == 3
+    assert len(drawn) == 2
 
 
 def test_certain_flip_mirrors_every_image(images: np.ndarray) -> None:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.images import make_image_data
+from trainable import trial
 from trainable.checkpoint import list_checkpoints
 from trainable.config import TrialConfig, trial_id
 from trainable.training import EpochResult
@@ -90,6 +91,20 @@ def test_a_failing_trial_saves_what_it_had_and_raises(tmp_path: Path) -> None:
     assert (state.status, state.attempts) == ("completed", 2)
 
 
+def test_the_first_failure_is_raised_where_saving_fails_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a CUDA error every later use of the device fails as well, with an error that says less."""
+
+    def fail(result: EpochResult) -> None:
+        raise ValueError("planted")
+
+    def fail_again(*_: object) -> None:
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(trial, "write_checkpoint", fail_again)
+    with pytest.raises(ValueError, match="planted"):
+        run_trial(CONFIG, DATA, tmp_path, HERE, on_epoch=fail)
+
+
 def test_a_diverged_trial_is_an_outcome_with_records(tmp_path: Path) -> None:
     config = replace(CONFIG, learning_rate=1000.0, weight_decay=10.0, epochs=5)
     state = run_trial(config, DATA, tmp_path, HERE)
@@ -116,6 +131,28 @@ def test_a_damaged_checkpoint_is_noted(tmp_path: Path) -> None:
     state = run_trial(CONFIG, DATA, tmp_path, HERE)
     assert state.status == "completed"
     assert newest.name in state.notes[0]
+
+
+def test_epochs_that_other_code_or_another_torch_trained_are_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train_one_epoch() -> TrialState:
+        stop = threading.Event()
+        return run_trial(CONFIG, DATA, tmp_path, HERE, stop=stop, on_epoch=lambda result: stop.set())
+
+    monkeypatch.setattr(trial, "code_fingerprint", lambda: "old")
+    first = train_one_epoch()
+    monkeypatch.setattr(trial, "code_fingerprint", lambda: "new")
+    second = train_one_epoch()
+    assert first.notes == ()
+    assert (second.code_fingerprint, second.epochs_completed) == ("new", 2)
+    note = f"attempt 2 went on after epoch 1 with code new and torch {first.torch_version}; until then it was code old and "
+    assert [text.startswith(note) for text in second.notes] == [True]
+    write_state(tmp_path, replace(second, torch_version="1.0"))
+    third = run_trial(CONFIG, DATA, tmp_path, HERE)
+    assert third.notes[0] == second.notes[0]
+    assert third.notes[1].endswith("until then it was code new and torch 1.0")
+    assert run_trial(CONFIG, DATA, tmp_path, HERE).notes == third.notes
 
 
 @pytest.mark.parametrize(
