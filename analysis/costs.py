@@ -55,8 +55,15 @@ def measure_costs(study: Study) -> pd.DataFrame:
 def find_flips(study: Study) -> pd.DataFrame:
     """Pairs of cells of which one reaches an accuracy cheaper on one axis and the other on another.
 
-    `supported` says that the 95 % t interval of the difference, paired by seed, excludes 0 on both axes.
+    `supported` says that the 95 % t interval of the difference, paired by seed, excludes 0 on both axes; the interval of
+    differences that are all the same is their value.
     """
+    compared = compare_axes(study)
+    return compared[compared["flips"]].drop(columns="flips").reset_index(drop=True)
+
+
+def compare_axes(study: Study) -> pd.DataFrame:
+    """One row per accuracy, pair of cells that both reach it and two axes: which cell is cheaper on each; see `find_flips`."""
     trials = measure_trial_costs(study)
     rows = []
     for accuracy, at_accuracy in trials.groupby("accuracy"):
@@ -71,12 +78,22 @@ def find_flips(study: Study) -> pd.DataFrame:
             means[axis] = tests[axis].mean
         for number, (a, b) in enumerate(pairs):
             for one, other in itertools.combinations(AXES, 2):
-                if means[one][number] * means[other][number] < 0:
-                    cheaper = (a, b) if means[one][number] < 0 else (b, a)
-                    both = all(tests[axis].low[number] * tests[axis].high[number] > 0 for axis in (one, other))
-                    rows.append((accuracy, one, cheaper[0], other, cheaper[1], int(tests[one].num_seeds[number]), both))
-    names = ("accuracy", "axis_a", "cell_a", "axis_b", "cell_b", "seeds", "supported")
-    return pd.DataFrame(rows, columns=list(names))
+                product = means[one][number] * means[other][number]
+                if np.isnan(product):
+                    continue
+                cheaper = (a, b) if means[one][number] < 0 else (b, a)
+                both = all(_excludes_zero(tests[axis], number) for axis in (one, other))
+                seeds = int(tests[one].num_seeds[number])
+                rows.append((accuracy, one, cheaper[0], other, cheaper[1], seeds, both, product < 0))
+    names = ("accuracy", "axis_a", "cell_a", "axis_b", "cell_b", "seeds", "supported", "flips")
+    return pd.DataFrame(rows, columns=list(names)).astype({"flips": bool})
+
+
+def _excludes_zero(tests: statistics.PairedTests, number: int) -> bool:
+    """Whether the interval of a comparison excludes 0; of several seeds without spread it is their common difference."""
+    if tests.num_seeds[number] > 1 and np.isnan(tests.low[number]):
+        return bool(tests.mean[number] != 0)
+    return bool(tests.low[number] * tests.high[number] > 0)
 
 
 def build_costs(study: Study) -> ResultTable:
@@ -98,7 +115,7 @@ def build_costs(study: Study) -> ResultTable:
 
 def build_cost_flips(study: Study) -> ResultTable:
     """The table `cost_flips`."""
-    frame = find_flips(study)
+    frame, compared = find_flips(study), compare_axes(study)
     labels = {cell.cell_id: cell.label for cell in study.info.cells}
     for side in "ab":
         frame[f"label_{side}"] = frame[f"cell_{side}"].map(labels).astype("object")
@@ -110,8 +127,14 @@ def build_cost_flips(study: Study) -> ResultTable:
     )  # fmt: skip
     notes = (
         "Pairs of cells whose order changes with the axis that cost is measured on. Supported: the 95 % t interval of the "
-        "difference, paired by seed, excludes 0 on both axes.",
-        *(("No conclusion flips with the axis.",) if frame.empty else ()),
+        "difference, paired by seed, excludes 0 on both axes; where it is the same for all of several seeds, that it is not 0. "
+        "Intervals are not corrected for the number of comparisons: of many, a few exclude 0 by chance.",
+        *(("No conclusion flips with the axis.",) if frame.empty and len(compared) else ()),
+        *(
+            ("Nothing to compare: no two cells reach the same accuracy with seeds in common.",)
+            if compared.empty
+            else ()
+        ),
     )
     return ResultTable("", "Conclusions that flip with the axis of cost", frame, columns, notes)
 

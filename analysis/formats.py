@@ -19,6 +19,7 @@ from analysis.study_folder import StudyFolder
 from trainable.files import write_atomically
 
 MISSING = "-"
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 _PERCENT = ("accuracy", "points", "percent")
 # Decimals where the spread is unknown (one seed), and the most that any spread can buy.
 _DECIMALS = {"accuracy": (2, 4), "points": (2, 4), "percent": (2, 4), "loss": (4, 6), "seconds": (None, 3)}
@@ -88,8 +89,14 @@ def format_rows(table: ResultTable) -> tuple[list[str], list[list[str]]]:
 
 
 def to_csv(table: ResultTable) -> str:
-    """Every column of the frame with its raw numbers; missing values are empty."""
-    return str(table.frame.to_csv(index=False, lineterminator="\n"))
+    """Every column of the frame with its raw numbers; missing values are empty.
+
+    A text that a spreadsheet would run as a formula, because it begins with = + - @ or a control character, has an
+    apostrophe before it: names may come from the study of somebody else. Numbers are as they are.
+    """
+    texts = table.frame.select_dtypes(exclude=["number", "bool"])
+    harmless = table.frame.assign(**{str(name): texts[name].map(_without_formula) for name in texts})
+    return str(harmless.to_csv(index=False, lineterminator="\n"))
 
 
 def to_markdown(table: ResultTable) -> str:
@@ -159,6 +166,10 @@ def write_tables(tables: Mapping[str, ResultTable], folder: StudyFolder) -> None
     for table in tables.values():
         for suffix, text in (("csv", to_csv), ("md", to_markdown), ("tex", to_latex), ("html", to_html)):
             write_atomically(folder.tables / f"{table.name}.{suffix}", text(table).encode())
+
+
+def _without_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value
 
 
 def _rounded(value: float, decimals: int) -> str:

@@ -61,22 +61,18 @@ def _batches(file: pq.ParquetFile, wanted: Sequence[str], chosen: set[str] | Non
     """Batches of the row groups that may hold the chosen trials, by the smallest and largest id in each."""
     columns = list(wanted) if chosen is None else list({"trial_id": None} | dict.fromkeys(wanted))
     position = file.schema_arrow.names.index("trial_id")
-    groups = []
-    for number in range(file.metadata.num_row_groups):
-        column = file.metadata.row_group(number).column(position)
-        bounds = column.statistics if column.is_stats_set else None
-        if (
-            chosen is None
-            or bounds is None
-            or not bounds.has_min_max
-            or any(bounds.min <= trial_id <= bounds.max for trial_id in chosen)
-        ):
-            groups.append(number)
+    ordered = sorted(chosen or ())
+    groups = [
+        number
+        for number in range(file.metadata.num_row_groups)
+        if chosen is None or _may_hold(file.metadata.row_group(number).column(position), ordered)
+    ]
     if groups:
         yield from file.iter_batches(batch_size=_BATCH_ROWS, row_groups=groups, columns=columns)
 
 
 def _may_hold(trial_id_column: pq.ColumnChunkMetaData, ordered: Sequence[str]) -> bool:
+    """Whether one of these trials, in order, lies between the smallest and the largest id of a row group."""
     bounds = trial_id_column.statistics if trial_id_column.is_stats_set else None
     if bounds is None or not bounds.has_min_max:
         return True

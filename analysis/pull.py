@@ -1,7 +1,8 @@
 """Fetch the records and tables of a study from elsewhere: a folder, a pyarrow or fsspec URL, or W&B.
 
 Only what analysis reads is fetched, not Ray's files nor checkpoints. Names are taken from a fixed list, never from the
-source, and everything is checked on arrival, before the folder becomes what was asked for. Knows no torch and no Ray.
+source, and everything is checked on arrival, before the folder becomes what was asked for. Links in a local source are
+refused: they could lead to any file of whoever pulls. Knows no torch and no Ray.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from trainable.records import SCHEMAS
 
 _TABLE_NAME = re.compile(r"[a-z][a-z0-9_]*\.(csv|md|tex|html)")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_LOCAL = ("local", "fsspec+file", "fsspec+local")
 _CHUNK_BYTES = 1 << 20
 _MOST_BYTES = 100 * 2**30
 
@@ -89,6 +91,8 @@ def _fetch(source: str, staged: StudyFolder) -> None:
             raise PullError(f"{source}: no study there, study.json is missing")
         tables = [f"report/tables/{name}" for name in _list_tables(filesystem, f"{root}/report/tables")]
         for name in (*found, *tables):
+            if filesystem.type_name in _LOCAL:
+                _refuse_links(Path(root), name)
             _copy(filesystem, f"{root}/{name}", staged.path / name)
     except (OSError, pa.ArrowException) as error:
         raise PullError(f"{source}: cannot be read ({_first_line(error)})") from error
@@ -133,6 +137,15 @@ def _list_tables(filesystem: Any, folder: str) -> Iterator[str]:
     for info in filesystem.get_file_info(fs.FileSelector(folder)):
         if info.type == fs.FileType.File and _TABLE_NAME.fullmatch(info.base_name):
             yield info.base_name
+
+
+def _refuse_links(root: Path, name: str) -> None:
+    """Neither the file nor a folder between it and the source is a link."""
+    for path in (root / name, *(root / folder for folder in Path(name).parents if folder.name)):
+        if path.is_symlink():
+            raise PullError(
+                f"{path}: is a link, and only files of the study itself are fetched; put the file in its place"
+            )
 
 
 def _copy(filesystem: Any, path: str, target: Path) -> None:

@@ -28,7 +28,7 @@ from analysis.frames import Study
 from analysis.grid_text import write_grid
 from analysis.report_content import build_environment, build_sections, build_verdict
 from analysis.result_table import ResultTable
-from analysis.study_folder import StudyFolder, StudyFolderError
+from analysis.study_folder import StudyFolder, StudyFolderError, check_links
 from analysis.tables import build_tables
 from trainable.config import TrialConfig
 from trainable.files import write_atomically
@@ -50,9 +50,10 @@ def write_report(folder: StudyFolder, *, refresh_s: int | None = None, claims_fi
 
     With `refresh_s` the page says that the study is running and reloads itself every so many seconds. `claims_file` holds
     the published claims to check, the worksheet's where it is None. Errors: StudyFolderError where the folder is missing,
-    damaged, foreign or too new; ClaimsError.
+    damaged, foreign or too new, or where links lead out of it; ClaimsError.
     """
     study = read_checked(folder, claims_file)
+    check_links(StudyFolder(folder.path.resolve()))  # whoever names a link to a study means the study
     tables = build_tables(study)
     write_tables(tables, folder)
     figures = write_figures(study)

@@ -21,7 +21,9 @@ from analysis.figures.files import Picture
 from analysis.figures.plan import StudyFigure
 from analysis.formats import format_rows, format_value, to_csv, to_html
 from analysis.frames import FINISHED, Study
+from analysis.metrics import METRICS
 from analysis.result_table import ResultTable
+from analysis.statistics import MOST_SEEDS
 from analysis.summary import count_outcomes, study_notes
 
 SECTIONS = {
@@ -35,7 +37,7 @@ _TABLE_SECTIONS = {
     "claims": "claims", "trials": "trials", "search_winners": "search", "search_importances": "search",
     "search_trials": "search",
 }  # fmt: skip
-HEADLINE_METRIC = "final_test_accuracy"
+HEADLINE_METRICS = ("final_test_accuracy", "final_val_accuracy")  # the first that the study has
 MAX_ROWS = 500  # of a table on the page; its CSV has all
 MAX_CSV_BYTES = 2_000_000  # embedded; a larger one is only a file
 MAX_SVG_BYTES = 600_000  # a heavier picture is embedded as PNG
@@ -112,8 +114,9 @@ class GlanceRow:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The head of the page."""
+    """The head of the page; `headline` is the title of the metric that the pairs are compared in."""
 
+    headline: str
     pairs: tuple[PairVerdict, ...]
     num_pairs: int
     counts: tuple[tuple[str, int], ...]  # pairs and metrics by verdict
@@ -128,7 +131,8 @@ class Verdict:
 def build_verdict(study: Study, tables: Mapping[str, ResultTable], confounds: Confounds) -> Verdict:
     """The verdict summary, from whichever tables there are."""
     pairs = tables["pairwise"].frame if "pairwise" in tables else pd.DataFrame({"metric": [], "verdict": []})
-    headline = pairs[pairs["metric"] == HEADLINE_METRIC]
+    metric = next((name for name in HEADLINE_METRICS if (pairs["metric"] == name).any()), HEADLINE_METRICS[0])
+    headline = pairs[pairs["metric"] == metric]
     trials = study.trials[study.trials["status"] != FINISHED]
     unfinished = [
         {"cell": str(row.label), "seed": str(row.seed), "status": str(row.status), "reason": str(row.reason or "")}
@@ -138,6 +142,7 @@ def build_verdict(study: Study, tables: Mapping[str, ResultTable], confounds: Co
     if missing:
         unfinished.append({"cell": f"{missing} trials", "seed": "", "status": "missing", "reason": "no record of them"})
     return Verdict(
+        headline=METRICS[metric].title.capitalize(),
         pairs=tuple(_describe_pair(row) for row in headline.head(_MAX_PAIRS).to_dict("records")),
         num_pairs=len(headline),
         counts=_count(pairs["verdict"], ("different", "equivalent", "undecided")),
@@ -167,7 +172,9 @@ def _describe_pair(row: Mapping[Any, Any]) -> PairVerdict:
     if row["reason"]:
         parts.append(str(row["reason"]))
     if pd.notna(row["more_seeds"]):
-        parts.append(f"about {int(row['more_seeds']):,} more would probably settle it")
+        more = int(row["more_seeds"])
+        number = f"{more:,} or more" if more >= MOST_SEEDS else f"about {more:,} more"
+        parts.append(f"{number} would probably settle it")
     return PairVerdict(str(row["label_a"]), str(row["label_b"]), str(row["verdict"]), "; ".join(parts))
 
 

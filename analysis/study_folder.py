@@ -29,6 +29,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from trainable.config import FIELDS
 from trainable.files import write_atomically
 from trainable.records import SCHEMA_VERSION, SCHEMAS
 
@@ -77,6 +78,7 @@ class StudyInfo:
         return json.dumps(asdict(self), indent=1, sort_keys=False, allow_nan=False) + "\n"
 
 
+_CELL_FIELDS = set(FIELDS) - {"seed"}
 _EXPECTED: dict[str, type | tuple[type, ...]] = {
     "name": str, "title": str, "created_at": str, "cells": list, "seeds": list, "factors": list, "reductions": list,
     "equivalence_margin": (int, float), "data": dict, "code": dict, "environment": dict, "resources": dict,
@@ -187,6 +189,26 @@ class StudyFolder:
         return images, names
 
 
+def check_links(folder: StudyFolder) -> None:
+    """Refuse a study folder in which a place to be written is a link: it could lead anywhere. Errors: StudyFolderError."""
+    trials = folder.trials.iterdir() if folder.trials.is_dir() else ()
+    for path in (
+        folder.path,
+        folder.trials,
+        folder.ray,
+        folder.report,
+        folder.tables,
+        folder.figures,
+        folder.path / "wandb",
+        folder.search_journal,
+        *trials,
+    ):
+        if path.is_symlink():
+            raise StudyFolderError(
+                f"{path}: is a link, and a study is written in its own folder only; name the real place, or remove the link"
+            )
+
+
 def check_schema(path: Path, kind: str) -> None:
     """Raise StudyFolderError unless the Parquet file has the columns of `kind`, in this schema version."""
     try:
@@ -246,6 +268,8 @@ def parse_study(content: Any, path: Path) -> StudyInfo:
         if not all(isinstance(item, kind) and not isinstance(item, bool) for item in content[name]):
             raise StudyFolderError(f"{path}: field {name!r} holds something else than {kind.__name__}")
         values[name] = tuple(content[name])
+    if unknown := set(values["factors"]) - _CELL_FIELDS:
+        raise StudyFolderError(f"{path}: factor {sorted(unknown)[0]!r} is no field of a cell's configuration")
     return StudyInfo(**values)
 
 
@@ -257,6 +281,8 @@ def _parse_cell(content: Any, path: Path) -> Cell:
         raise StudyFolderError(f"{path}: field 'cells' holds something else than a cell")
     if not isinstance(published, dict) or not all(_is_number(value) for value in published.values()):
         raise StudyFolderError(f"{path}: cell {content['cell_id']!r} has a published value that is no number")
+    if missing := _CELL_FIELDS - set(config):
+        raise StudyFolderError(f"{path}: cell {content['cell_id']!r} has a configuration without {sorted(missing)[0]}")
     return Cell(**content)
 
 

@@ -134,7 +134,8 @@ def _trial_metrics(epochs: pd.DataFrame) -> pd.DataFrame:
     metrics["final_val_accuracy"] = last["val_accuracy"]
     final = epochs["trial_id"].map(last["test_accuracy"]).astype("float64")
     far = epochs[(epochs["test_accuracy"] - final).abs() > CONVERGED_WITHIN]
-    metrics["convergence_epoch"] = (far.groupby("trial_id")["epoch"].max() + 1).reindex(metrics.index).fillna(1.0)
+    settled = (far.groupby("trial_id")["epoch"].max() + 1).reindex(metrics.index).fillna(1.0)
+    metrics["convergence_epoch"] = settled.where(last["test_accuracy"].notna())
     metrics["steps_per_epoch"] = last["step"] / last["epoch"]
     metrics["train_time_s"] = grouped["train_time_s"].sum(min_count=1)
     return metrics

@@ -94,7 +94,8 @@ def write_synthetic_study(
 
     `cells` defaults to the two published experiments with `epochs` epochs (given cells keep their own); the truth of
     cell i is `truths[i % len(truths)]`. `outcomes` maps (cell index, seed) to a status other than completed, or to
-    `missing` for a trial without any record. `data` and `info` replace fields of StudyInfo.data and of StudyInfo.
+    `missing` for a trial without any record; `pending` has no epochs yet, `interrupted` is pending with a third of them.
+    `data` and `info` replace fields of StudyInfo.data and of StudyInfo.
     """
     study_folder = StudyFolder(folder)
     cells = list(cells) if cells is not None else paper_cells(epochs=epochs, dataset="synthetic")
@@ -157,7 +158,8 @@ class _Trial:
     """One trial: its configuration, its status and its records as tables."""
 
     def __init__(self, cell: Cell, seed: int, status: str, truth: Truth, study: StudyInfo, index: int) -> None:
-        self.cell, self.seed, self.status, self.truth = cell, seed, status, truth
+        self.cell, self.seed, self.truth = cell, seed, truth
+        self.status = "pending" if status == "interrupted" else status
         self.config = TrialConfig.from_dict({**cell.config, "seed": seed})
         self.study = study
         self.id = trial_id(self.config, study.data["fingerprint"])

@@ -157,6 +157,8 @@ def _parse_query(content: Any) -> Query:
     kind = one_of(tuple(QUERY_KINDS))(content["kind"], "query.kind")
     checks, optional = QUERY_KINDS[kind]
     check_keys(content, required=("kind", *(c for c in checks if c not in optional)), allowed=("kind", *checks))
+    if {"cell", "cells"} <= set(content):
+        raise ValueError("query has both cell and cells")
     fields = {name: checks[name](value, name) for name, value in content.items() if name != "kind"}
     return Query(kind, fields)
 

@@ -81,6 +81,13 @@ def check_selector(value: Any, name: str) -> dict[str, Any]:
     return {field: getattr(config, field) for field in value}
 
 
+def check_selectors(value: Any, name: str) -> tuple[dict[str, Any], ...]:
+    """A list of what `check_selector` takes, for several cells."""
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"{name} is not a list of tables")
+    return tuple(check_selector(item, name) for item in value)
+
+
 def check_needs(value: Any, name: str) -> dict[str, Any]:
     """What a study must be like: fields of a configuration, and the settings of NEEDS."""
     if not isinstance(value, dict) or not value:
@@ -125,13 +132,25 @@ _ROWS: _Checks = {
     "column": one_of(_columns("layers")), "statistic": one_of(STATISTICS), "groups": some_of(GROUPS),
     "kinds": some_of(LAYER_KINDS), "cell": check_selector,
 }  # fmt: skip
-# Each kind of query: its fields with their checks, and which of them may be left out.
+# Each kind of query: its fields with their checks, and which of them may be left out. Of steps the mean is taken where no
+# statistic is named. A query of layers is about one cell, about `cells`, or about every cell that fits what the claim needs.
 QUERY_KINDS: Mapping[str, tuple[_Checks, tuple[str, ...]]] = {
     "metric": ({"metric": one_of(tuple(METRICS)), "cell": check_selector}, ()),
     "difference": ({"metric": one_of(tuple(METRICS)), "cell": check_selector, "other": check_selector}, ()),
     "epoch": ({"column": one_of(_columns("epochs")), "epoch": check_count, "cell": check_selector}, ()),
-    "steps": ({"column": one_of(_columns("steps")), "epochs": check_epochs, "cell": check_selector}, ()),
-    "layers": ({**_ROWS, "epochs": check_epochs}, ("groups", "kinds", "epochs", "cell")),
+    "steps": (
+        {
+            "column": one_of(_columns("steps")),
+            "statistic": one_of(("mean", "min", "max")),
+            "epochs": check_epochs,
+            "cell": check_selector,
+        },
+        ("statistic",),
+    ),
+    "layers": (
+        {**_ROWS, "epochs": check_epochs, "cells": check_selectors},
+        ("groups", "kinds", "epochs", "cell", "cells"),
+    ),
     "layers_change": ({**_ROWS, "from": check_epochs, "to": check_epochs}, ("groups", "kinds")),
     "layers_order": ({**_ROWS, "epochs": check_epochs}, ("kinds",)),
     "model": ({"quantity": one_of(MODEL_QUANTITIES), "layer": _text, "width": check_count}, ("layer",)),

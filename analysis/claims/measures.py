@@ -1,11 +1,12 @@
 """What a claim's query comes to in a study: one number per completed trial of the cell that it names.
 
-One function per kind of query (fields.QUERY_KINDS). Says what it measured and where; whether that reproduces the
-claim is for verdicts.py.
+One function per kind of query (fields.QUERY_KINDS). An extreme over the layers counts diverged trials, too. Says what it
+measured and where; whether that reproduces the claim is for verdicts.py.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +16,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.claims.claims_file import Claim, Query
-from analysis.frames import Study
+from analysis.frames import FINISHED, Study
 from analysis.metrics import METRICS
 from analysis.result_table import ColumnKind
+from analysis.statistics import mean_interval
 from analysis.study_folder import Cell
 from analysis.summary import summarize_trials
 
@@ -28,17 +30,23 @@ _LAYER_KEYS = ("trial_id", "epoch", "layer", "group", "kind")
 class Measurement:
     """What a query found.
 
-    `values` has one number per seed, on a log10 scale where `is_log`; a quantity of the model has one and `is_exact`. For
-    an extreme over everything `worst` is the value that a bound is held against. `missing` lists cells the study lacks.
+    `values` has one number per seed, on a log10 scale where `is_log`; a quantity of the model has one and `is_exact`. Of an
+    extreme the worst of all `values` is held against a bound. `pairs` has for each pair of groups in a claimed order the
+    ends of the interval of their difference. `obstacle` says why the study cannot test the claim, where that is so.
     """
 
     values: np.ndarray = field(default_factory=lambda: np.empty(0))
     cells: tuple[Cell, ...] = ()
-    missing: tuple[str, ...] = ()
+    obstacle: str = ""
     is_log: bool = False
     is_exact: bool = False
     is_extreme: bool = False
     order: tuple[str, ...] = ()
+    pairs: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
+
+
+class _Unmeasurable(Exception):
+    """The study cannot be asked; the message says why."""
 
 
 class Measurements:
@@ -51,22 +59,20 @@ class Measurements:
 
     def measure(self, claim: Claim) -> Measurement:
         """What the claim's query comes to."""
-        return _MEASURES[claim.query.kind](self, claim)
+        try:
+            return _MEASURES[claim.query.kind](self, claim)
+        except _Unmeasurable as problem:
+            return Measurement(obstacle=str(problem))
 
     def _metric(self, claim: Claim) -> Measurement:
         query = claim.query
-        cell = self._find(query["cell"], claim.needs)
-        if cell is None:
-            return _without(query["cell"])
+        (cell,) = self._find(claim.needs, query["cell"])
         values = self._trials.loc[self._trials["cell_id"] == cell.cell_id, query["metric"]].dropna()
         return Measurement(values.to_numpy(), (cell,))
 
     def _difference(self, claim: Claim) -> Measurement:
         query = claim.query
-        pair = [self._find(query[name], claim.needs) for name in ("cell", "other")]
-        if missing := [query[name] for name, cell in zip(("cell", "other"), pair, strict=True) if cell is None]:
-            return _without(*missing)
-        cells = tuple(cell for cell in pair if cell is not None)
+        cells = self._find(claim.needs, query["cell"], query["other"])
         by_seed = self._trials.pivot(index="seed", columns="cell_id", values=query["metric"])
         values = by_seed.reindex(columns=[cell.cell_id for cell in cells]).to_numpy(dtype=np.float64)
         differences = values[:, 0] - values[:, 1]
@@ -74,39 +80,32 @@ class Measurements:
 
     def _epoch(self, claim: Claim) -> Measurement:
         query = claim.query
-        cell = self._find(query["cell"], claim.needs)
-        if cell is None:
-            return _without(query["cell"])
+        (cell,) = self._find(claim.needs, query["cell"])
         epochs = self._study.epochs
         chosen = epochs["trial_id"].isin(self._ids([cell.cell_id])) & (epochs["epoch"] == query["epoch"])
         return Measurement(epochs.loc[chosen, query["column"]].dropna().to_numpy(), (cell,))
 
     def _steps(self, claim: Claim) -> Measurement:
-        query = claim.query
-        cell = self._find(query["cell"], claim.needs)
-        if cell is None:
-            return _without(query["cell"])
+        query, statistic = claim.query, claim.query["statistic"] or "mean"
+        (cell,) = self._find(claim.needs, query["cell"])
         steps, (first, last) = self._study.steps, query["epochs"]
         chosen = steps["trial_id"].isin(self._ids([cell.cell_id])) & steps["epoch"].between(first, last)
-        values = steps[chosen].groupby("trial_id")[query["column"]].mean().dropna()
-        return Measurement(values.to_numpy(), (cell,))
+        values = steps[chosen].groupby("trial_id")[query["column"]].agg(statistic).dropna()
+        return Measurement(values.to_numpy(), (cell,), is_extreme=statistic != "mean")
 
     def _layer_values(self, claim: Claim) -> Measurement:
         query = claim.query
-        cells = self._some(query["cell"], claim.needs)
-        if not cells:
-            return _without(query["cell"])
-        rows = self._rows(cells, query, query["epochs"])
-        values = _by_trial(rows, query).to_numpy()
-        if query["statistic"] in ("min", "max"):
-            return Measurement(values, cells, is_extreme=True)
-        return _logarithmic(values, cells)
+        cells = self._some(query, claim.needs)
+        if query["statistic"] not in ("min", "max"):
+            return _logarithmic(_by_trial(self._rows(cells, query, query["epochs"]), query).to_numpy(), cells)
+        values = _by_trial(self._rows(cells, query, query["epochs"], (FINISHED, "diverged")), query)
+        unmeasured = [cell.label for cell in cells if not set(self._ids([cell.cell_id])) & set(values.index)]
+        obstacle = f"no completed trial with such measurements of {', '.join(unmeasured)}" if unmeasured else ""
+        return Measurement(values.to_numpy(), cells, is_extreme=True, obstacle=obstacle if len(values) else "")
 
     def _layer_change(self, claim: Claim) -> Measurement:
         query = claim.query
-        cell = self._find(query["cell"], claim.needs)
-        if cell is None:
-            return _without(query["cell"])
+        (cell,) = self._find(claim.needs, query["cell"])
         early, late = (_by_trial(self._rows((cell,), query, query[phase]), query) for phase in ("from", "to"))
         ratios = (late / early).dropna()
         return _logarithmic(ratios.to_numpy(), (cell,))
@@ -114,56 +113,63 @@ class Measurements:
     def _layer_order(self, claim: Claim) -> Measurement:
         """The share of pairs of groups that stand in the claimed order, by the mean over seeds of the group's value."""
         query = claim.query
-        cell = self._find(query["cell"], claim.needs)
-        if cell is None:
-            return _without(query["cell"])
-        found: dict[str, float] = {}
+        (cell,) = self._find(claim.needs, query["cell"])
+        found: dict[str, pd.Series[float]] = {}
         for group in query["groups"]:
             rows = self._rows((cell,), Query(query.kind, {**query.fields, "groups": (group,)}), query["epochs"])
-            values = _by_trial(rows, query).to_numpy()
-            if len(values):
-                found[group] = float(np.mean(values))
-        if len(found) < len(query["groups"]):
+            found[group] = _by_trial(rows, query)
+        by_seed = pd.DataFrame(found).dropna()
+        if by_seed.empty:
             return Measurement(cells=(cell,))
-        claimed = query["groups"]
-        pairs = [(a, b) for number, a in enumerate(claimed) for b in claimed[number + 1 :]]
-        share = sum(found[a] > found[b] for a, b in pairs) / max(len(pairs), 1)
-        order = tuple(sorted(found, key=lambda group: -found[group]))
-        num_seeds = len(self._ids([cell.cell_id]))
-        return Measurement(np.full(num_seeds, share), (cell,), order=order)
+        means, pairs = by_seed.mean(), list(itertools.combinations(query["groups"], 2))
+        share = sum(means[a] > means[b] for a, b in pairs) / max(len(pairs), 1)
+        intervals = [mean_interval((by_seed[a] - by_seed[b]).to_numpy())[1:] for a, b in pairs]
+        order = tuple(sorted(found, key=lambda group: -means[group]))
+        return Measurement(np.full(len(by_seed), share), (cell,), order=order, pairs=np.array(intervals).reshape(-1, 2))
 
     def _model(self, claim: Claim) -> Measurement:
         query, model = claim.query, self._study.model
         layers = model[model["width"] == query["width"]]
         if layers.empty:
-            return _without({"width": query["width"]})
+            raise _Unmeasurable(f"missing cells: the study has no width {query['width']}")
         value = model_quantity(layers, query["quantity"], query["layer"])
         if value is None:
-            return Measurement(missing=(f"a layer {query['layer']!r}",))
+            raise _Unmeasurable(f"missing cells: the study has no layer {query['layer']!r}")
         return Measurement(np.array([value]), is_exact=True)
 
-    def _some(self, selector: Mapping[str, Any] | None, needs: Mapping[str, Any]) -> tuple[Cell, ...]:
-        if selector is not None:
-            cell = self._find(selector, needs)
-            return () if cell is None else (cell,)
+    def _some(self, query: Query, needs: Mapping[str, Any]) -> tuple[Cell, ...]:
+        if selectors := query["cells"] or (query["cell"] and [query["cell"]]):
+            return self._find(needs, *selectors)
+        if not self._study.info.cells:
+            raise _Unmeasurable("missing cells: the study has none")
         fitting = tuple(c for c in self._study.info.cells if not unmet_config(c, needs, {}))
         return fitting or self._study.info.cells
 
-    def _find(self, selector: Mapping[str, Any], needs: Mapping[str, Any]) -> Cell | None:
-        """The cell with these fields; of several, the one that differs least from what the claim needs, if it is one."""
+    def _find(self, needs: Mapping[str, Any], *selectors: Mapping[str, Any]) -> tuple[Cell, ...]:
+        """For each selector the cell with these fields; of several, the one that differs least from what the claim needs."""
+        found = [(_words(selector), self._closest(selector, needs)) for selector in selectors]
+        if missing := [words for words, cells in found if not cells]:
+            raise _Unmeasurable(f"missing cells: the study has no {' and no '.join(missing)}")
+        for words, cells in found:
+            if len(cells) > 1:
+                labels = ", ".join(cell.label for cell in cells)
+                raise _Unmeasurable(f"several cells fit {words} equally well: {labels}")
+        return tuple(cells[0] for _, cells in found)
+
+    def _closest(self, selector: Mapping[str, Any], needs: Mapping[str, Any]) -> list[Cell]:
         matching = [c for c in self._study.info.cells if all(_equal(c.config.get(f), v) for f, v in selector.items())]
         distances = [len(unmet_config(cell, needs, selector)) for cell in matching]
-        closest = [c for c, distance in zip(matching, distances, strict=True) if distance == min(distances)]
-        return closest[0] if len(closest) == 1 else None
+        return [c for c, distance in zip(matching, distances, strict=True) if distance == min(distances)]
 
-    def _ids(self, cell_ids: Sequence[str]) -> list[str]:
+    def _ids(self, cell_ids: Sequence[str], statuses: Sequence[str] = (FINISHED,)) -> list[str]:
         trials = self._study.trials
-        completed = trials["trial_id"].isin(self._study.completed_ids)
-        return list(trials.loc[completed & trials["cell_id"].isin(cell_ids), "trial_id"])
+        return list(trials.loc[trials["status"].isin(statuses) & trials["cell_id"].isin(cell_ids), "trial_id"])
 
-    def _rows(self, cells: Sequence[Cell], query: Query, epochs: tuple[int, int] | None) -> pd.DataFrame:
+    def _rows(
+        self, cells: Sequence[Cell], query: Query, epochs: tuple[int, int] | None, statuses: Sequence[str] = (FINISHED,)
+    ) -> pd.DataFrame:
         """The rows of layers that a query is about, its column as `value`."""
-        rows = self._layers_of(tuple(cell.cell_id for cell in cells), query["column"])
+        rows = self._layers_of(tuple(cell.cell_id for cell in cells), query["column"], statuses)
         if epochs is None and not query["groups"] and not query["kinds"]:
             return rows[["trial_id", "layer", query["column"]]].rename(columns={query["column"]: "value"})
         chosen = pd.Series(True, index=rows.index)
@@ -175,10 +181,10 @@ class Measurements:
         columns = ["trial_id", "layer", query["column"]]
         return rows.loc[chosen, columns].rename(columns={query["column"]: "value"})
 
-    def _layers_of(self, cell_ids: tuple[str, ...], column: str) -> pd.DataFrame:
-        """The layer records of one cell, read once with all columns that any claim asks of; of several, only this one."""
-        ids = self._ids(cell_ids)
-        if len(cell_ids) > 1:
+    def _layers_of(self, cell_ids: tuple[str, ...], column: str, statuses: Sequence[str] = (FINISHED,)) -> pd.DataFrame:
+        """The completed layer records of one cell, read once with all columns that claims ask of; of others, this column."""
+        ids = self._ids(cell_ids, statuses)
+        if len(cell_ids) > 1 or len(statuses) > 1:
             recorded = self._study.read_layers(["trial_id"])["trial_id"].astype("category").cat.categories
             everything = set(recorded) <= set(ids)  # not so with trials of a search, or of cells that are gone
             return self._study.read_layers([*_LAYER_KEYS, column], None if everything else ids)
@@ -247,9 +253,8 @@ def _logarithmic(values: np.ndarray, cells: tuple[Cell, ...]) -> Measurement:
     return Measurement(np.log10(values[values > 0]), cells, is_log=True)
 
 
-def _without(*selectors: Mapping[str, Any] | None) -> Measurement:
-    words = [", ".join(f"{name} {value}" for name, value in (selector or {}).items()) for selector in selectors]
-    return Measurement(missing=tuple(words))
+def _words(selector: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in selector.items())
 
 
 def _equal(a: Any, b: Any) -> bool:

@@ -8,16 +8,23 @@ from analysis.frames import Study
 
 
 def list_epoch_values(study: Study, column: str) -> dict[tuple[str, int], float]:
-    """The published values of a column of epochs, by cell and epoch, for cells with the published number of epochs."""
+    """The published values of a column of epochs, by cell and epoch, for cells with the published number of epochs.
+
+    Those of the metrics that are a value of the first or of the last epoch are among them.
+    """
     found = {}
     for claim in study.claims.claims:
         query, value = claim.query, claim.expect.value
-        if query.kind != "epoch" or query["column"] != column or value is None:
+        of_last = query.kind == "metric" and query["metric"] == f"final_{column}"
+        of_first = query.kind == "metric" and query["metric"] == f"epoch1_{column}"
+        of_epoch = query.kind == "epoch" and query["column"] == column
+        if value is None or not (of_epoch or of_first or of_last):
             continue
         for cell in study.info.cells:
             wanted = {**claim.query["cell"], "epochs": claim.needs.get("epochs", cell.config["epochs"])}
             if all(cell.config.get(field) == setting for field, setting in wanted.items()):
-                found[cell.cell_id, query["epoch"]] = value
+                epoch = cell.config["epochs"] if of_last else 1 if of_first else query["epoch"]
+                found[cell.cell_id, epoch] = value
     return found
 
 

@@ -9,11 +9,13 @@ value and tolerance, or range):
     undetermined     the interval is too wide to say; or the study cannot test the claim: cells or seeds are missing, it is
                      reduced, its data are another copy
 
-An order is reproduced if all pairs stand in it, contradicted if half of them or more do not. A claimed direction is
-reproduced only if the whole interval agrees, contradicted if the whole interval disagrees, and not
-reproduced if the interval shows no difference larger than the study's margin. A bound on an extreme ("every layer", "all
-weights") is refuted by a single counterexample. One seed, where the claim allows it, and quantities without spread are
-judged by their value alone: contradicted is then farther from the region than half its width.
+Two groups stand in an order if the 95 % interval of their difference, paired by seed, has it so. A claimed order is
+reproduced if all pairs stand in it, contradicted if half of them or more stand the other way round, not reproduced if some
+do; undetermined if none does, but some cannot be told apart. A claimed direction is reproduced only if the whole interval
+agrees, contradicted if the whole interval disagrees, and not reproduced if the interval shows no difference larger than the
+study's margin. A bound on an extreme ("every layer", "all weights") is refuted by a single counterexample. One seed, where
+the claim allows it, and quantities without spread are judged by their value alone: contradicted is then farther from the
+region than half its width.
 """
 
 from __future__ import annotations
@@ -124,11 +126,10 @@ def _estimate(found: Measurement, claim: Claim) -> tuple[float, float, float]:
 
 def _obstacles(study: Study, claim: Claim, found: Measurement) -> list[str]:
     """Why the study cannot test the claim; empty if it can."""
-    if found.missing:
-        return [f"missing cells: the study has no {' and no '.join(found.missing)}"]
-    if found.is_exact:
-        return []
-    reasons, count = _unmet_needs(study, claim, found), len(found.values)
+    reasons, count = [found.obstacle] if found.obstacle else [], len(found.values)
+    if found.is_exact or not found.cells:
+        return reasons
+    reasons = [*_unmet_needs(study, claim, found), *reasons]
     if count == 0:
         completed = study.trials["trial_id"].isin(study.completed_ids)
         of_cells = study.trials["cell_id"].isin([cell.cell_id for cell in found.cells])
@@ -140,7 +141,7 @@ def _obstacles(study: Study, claim: Claim, found: Measurement) -> list[str]:
 
 def _unmet_needs(study: Study, claim: Claim, found: Measurement) -> list[str]:
     needs, data = claim.needs, study.info.data
-    selectors = [claim.query["cell"] or {}] * len(found.cells)
+    selectors = list(claim.query["cells"] or [claim.query["cell"] or {}] * len(found.cells))
     if claim.query.kind == "difference":
         selectors[1] = claim.query["other"]
     problems = [unmet_config(cell, needs, selector) for cell, selector in zip(found.cells, selectors, strict=True)]
@@ -173,8 +174,7 @@ def _judge(
     if math.isnan(value):
         return "undetermined", "not measured in this study"
     if found.order:
-        share = f"{value:.0%} of the pairs of groups stand in the claimed order"
-        return ("reproduced" if value == 1 else "not reproduced" if value > 0.5 else "contradicted"), share
+        return _judge_order(found.pairs, value)
     expect = claim.expect
     start, end = _region(expect, found.is_log)
     if expect.strict:
@@ -193,6 +193,18 @@ def _judge(
     if (high - low) / 2 > (half if math.isfinite(half) else 0.0) and not (start <= low and high <= end):
         return "undetermined", "the interval is wider than the claimed region: more seeds"
     return ("reproduced" if inside else "not reproduced"), ""
+
+
+def _judge_order(intervals: np.ndarray, share: float) -> tuple[Verdict, str]:
+    """From the intervals of the differences of all pairs of groups, each in the claimed order."""
+    right, wrong = int((intervals[:, 0] > 0).sum()), int((intervals[:, 1] < 0).sum())
+    unclear = len(intervals) - right - wrong
+    reason = f"{share:.0%} of the pairs of groups stand in the claimed order"
+    if unclear:
+        reason += f"; the seeds do not tell {unclear} of {len(intervals)} apart: more seeds"
+    if wrong:
+        return ("contradicted" if 2 * wrong >= len(intervals) else "not reproduced"), reason
+    return ("undetermined" if unclear else "reproduced"), reason
 
 
 def _judge_direction(low: float, high: float, start: float, end: float, margin: float) -> tuple[Verdict, str]:

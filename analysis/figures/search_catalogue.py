@@ -33,8 +33,8 @@ def plan_search_figures(search: Search) -> Iterator[FigurePlan]:
     yield FigurePlan(
         "search_importances", "search", "Importances",
         "fANOVA: the share of a random forest's variance that a quantity explains by itself. Thin lines: 90 % over resampled "
-        "trials; strokes across: what it reaches by chance, with the objective shuffled. Associations among the trials of one "
-        "search, not effects.",
+        "trials, widened to the end of the bar where they miss it; strokes across: what it reaches by chance, with the "
+        "objective shuffled. Associations among the trials of one search, not effects.",
         lambda: search_importances.draw_search_importances(search_importances.build_search_importances(search)),
     )  # fmt: skip
     yield FigurePlan(

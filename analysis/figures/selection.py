@@ -1,7 +1,7 @@
 """Which trials a figure shows, and small steps from records to its data.
 
-A cell is shown by its completed trials; where it has none, by the ones that are still running or were pruned, then by
-diverged ones, and its label says so. Knows nothing of drawing.
+A cell is shown by its completed trials; where it has none, by the ones that are still running, were interrupted (pending,
+with epochs) or pruned, then by diverged ones, and its label says so. Knows nothing of drawing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from analysis.figures.style import NothingToDraw
 from analysis.study_folder import StudyInfo
 
 Records: TypeAlias = pa.Table | pd.DataFrame
-_PREFERENCE = (("completed",), ("running", "pruned"), ("diverged", "failed"))
+_PREFERENCE = (("completed",), ("running", "pending", "pruned"), ("diverged", "failed"))
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,10 @@
 
 Importance is the share of the variance of a random forest's prediction that one quantity explains by itself (fANOVA, Hutter
 et al. 2014, as Optuna computes it). From a few dozen trials that number says little by itself, so it comes with two more: its
-spread over resampled trials, and how large it gets by chance, with the objective shuffled. A rank correlation says in which
-direction. A field searched on a logarithmic scale counts on that scale. Works on frames; knows no files and no figures.
+spread over resampled trials, and how large it gets by chance, with the objective shuffled; all three come from forests of
+the same size. The spread is widened to hold the importance itself, which resampling can miss, as it repeats trials. A rank
+correlation says in which direction. A field searched on a logarithmic scale counts on that scale. Works on frames; knows no
+files and no figures.
 """
 
 from __future__ import annotations
@@ -25,8 +27,7 @@ from analysis.search.dynamics import measure_dynamics
 from analysis.search.history import Search
 
 FEWEST_TRIALS, MOST_TRIALS = 8, 120
-NUM_FORESTS, NUM_TREES = 3, 32
-NUM_RESAMPLES, TREES_OF_RESAMPLE = 24, 8
+NUM_TREES, NUM_RESAMPLES = 16, 24
 MAX_DEPTH = 6  # deeper trees take much longer and change the second digit
 INTERVAL = (5.0, 95.0)  # percentiles over resamples
 _MISSING = "none"
@@ -82,19 +83,19 @@ def _measure(
         return pd.DataFrame(columns=list(COLUMNS))
     space = {str(name): _distribution(encoded[name]) for name in encoded}
     random = np.random.default_rng(0)  # the same records give the same table
-    forests = np.mean([_fanova(encoded, space, values, NUM_TREES, seed) for seed in range(NUM_FORESTS)], axis=0)
+    found = _fanova(encoded, space, values, 0)
     resampled, shuffled = [], []
     for seed in range(NUM_RESAMPLES):
         rows = random.integers(0, len(encoded), len(encoded))
-        resampled.append(_fanova(encoded.iloc[rows], space, values[rows], TREES_OF_RESAMPLE, seed))
-        shuffled.append(_fanova(encoded, space, random.permutation(values), TREES_OF_RESAMPLE, seed))
+        resampled.append(_fanova(encoded.iloc[rows], space, values[rows], seed))
+        shuffled.append(_fanova(encoded, space, random.permutation(values), seed))
     low, high = np.percentile(resampled, INTERVAL, axis=0)
     chance = np.percentile(shuffled, INTERVAL[1], axis=0)
     correlations = [_rank_correlation(encoded[name], values) for name in encoded]
     frame = pd.DataFrame(
         {
-            "kind": kind[0], "target": kind[1], "quantity": list(encoded), "importance": forests, "low": np.minimum(low, forests),
-            "high": np.maximum(high, forests), "chance": chance, "above_chance": forests > chance,
+            "kind": kind[0], "target": kind[1], "quantity": list(encoded), "importance": found, "low": np.minimum(low, found),
+            "high": np.maximum(high, found), "chance": chance, "above_chance": found > chance,
             "rank_correlation": [rho for rho, _ in correlations], "p_value": [p for _, p in correlations],
             "trials": len(encoded),
         }
@@ -123,7 +124,6 @@ def _fanova(
     quantities: pd.DataFrame,
     space: Mapping[str, BaseDistribution],
     values: npt.NDArray[np.float64],
-    trees: int,
     seed: int,
 ) -> npt.NDArray[np.float64]:
     """The importance of every column, in their order; zeros where the values do not vary."""
@@ -134,7 +134,7 @@ def _fanova(
             parameters = {str(name): entry for name, entry in row.items()}
             study.add_trial(optuna.trial.create_trial(params=parameters, distributions=dict(space), value=float(value)))
         try:
-            found = FanovaImportanceEvaluator(n_trees=trees, max_depth=MAX_DEPTH, seed=seed).evaluate(
+            found = FanovaImportanceEvaluator(n_trees=NUM_TREES, max_depth=MAX_DEPTH, seed=seed).evaluate(
                 study, params=names
             )
         except RuntimeError:  # no tree has any variance

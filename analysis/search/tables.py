@@ -49,7 +49,7 @@ def build_search_importances(study: Study) -> ResultTable:
     frame.insert(1, "title", [QUANTITIES.get(name, name.replace("_", " ")) for name in frame["quantity"]])
     columns = (
         Column("kind", "kind"), Column("target", "for"), Column("title", "quantity"),
-        Column("importance", "importance [90 %, trials resampled]", "number", low="low", high="high"),
+        Column("importance", "importance [range over resamples]", "number", low="low", high="high"),
         Column("chance", "reached by chance", "number"), Column("above_chance", "more than chance", "flag"),
         Column("rank_correlation", "rank correlation", "number"), Column("p_value", "p", "p_value"),
         Column("trials", "trials", "count"),
@@ -64,7 +64,8 @@ def build_search_importances(study: Study) -> ResultTable:
             "Twice where trials were pruned: for the final value among completed trials, and for the value after the last epoch "
             "that nearly all trials reached, pruned ones included. What was measured in those same epochs foretells nothing then.",
             "Importance: share of a random forest's variance that the quantity explains by itself (fANOVA, on the scale that "
-            "is searched). Reached by chance: its 95 % point with the objective shuffled; below it, read nothing into the row.",
+            "is searched). In brackets: 90 % over resampled trials, widened where that misses the importance itself. Reached by "
+            "chance: its 95 % point with the objective shuffled; below it, read nothing into the row.",
             "Training dynamics: means over the first fifth of the epochs. Rank correlation: Spearman's, p not corrected.",
             f"Sampler {sampler}: trials of a sampler other than random crowd where the objective is good, which hides what "
             "matters elsewhere.",

@@ -87,6 +87,13 @@ def test_only_claims_about_training_need_the_original_data() -> None:
             assert claim.needs["width"] == 64
 
 
+def test_claims_about_the_published_training_need_its_schedule() -> None:
+    """With a warm-up the learning rates are others, and what was published cannot be tested."""
+    for claim in load_claims().claims:
+        if claim.query["column"] == "learning_rate" or "momentum" in claim.needs:
+            assert (claim.needs["epochs"], claim.needs["warmup_epochs"]) == (25, 0)
+
+
 def _by_id(name: str) -> Claim:
     return next(claim for claim in load_claims().claims if claim.id == name)
 
@@ -112,6 +119,7 @@ def _by_id(name: str) -> Claim:
         ("value = 0.9, tolerance = 0.01", 'direction = "up"', ["expect is none of"]),
         ("value = 0.9, tolerance = 0.01", "order = true", ["layers_order"]),
         ('needs = ["full", "small"]', 'needs = ["all"]', ["needs = 'all' is not one of full, small"]),
+        ("cell = { batch_size = 32 }", "cell = { batch_size = 32 }, cells = [{ width = 8 }]", ["unknown key 'cells'"]),
         ("min_seeds = 3", "min_seeds = 0", ["min_seeds is not a whole number from 1"]),
         ("min_seeds = 3", "min_seeds = 1.5", ["min_seeds is not a whole number from 1"]),
         ('statement = "The final accuracy is 90 %."', "", ["'statement' is missing"]),
@@ -130,6 +138,20 @@ def test_the_line_is_that_of_the_claim_that_is_wrong() -> None:
     text = GOOD.replace('statistic = "max"', 'statistic = "sum"')
     line = 1 + text[: text.rindex("[[claim]]")].count("\n")
     assert _refused(text, "statistic").startswith(f"paper.toml:{line}: claim 'bound'")
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        ("3", "cells is not a list of tables"),
+        ("[]", "cells is not a list of tables"),
+        ("[{}]", "cells is not a table of configuration fields"),
+        ("[{ seed = 0 }]", "a cell has no seed"),
+        ("[{ width = 8 }], cell = { width = 8 }", "query has both cell and cells"),
+    ],
+)
+def test_several_cells_of_a_query_are_checked_one_by_one(cells: str, words: str) -> None:
+    _refused(GOOD.replace('statistic = "max"', f'statistic = "max", cells = {cells}'), "claim 'bound'", words)
 
 
 def test_a_repeated_id_is_refused() -> None:

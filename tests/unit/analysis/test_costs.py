@@ -93,6 +93,29 @@ def test_equal_cells_flip_nothing(tmp_path: Path) -> None:
     assert table.notes[-1] == "No conclusion flips with the axis."
 
 
+def test_a_difference_that_is_the_same_for_all_seeds_is_supported(tmp_path: Path) -> None:
+    """Whole epochs often differ by the same number: without spread the interval is that number."""
+    truths = [
+        Truth(0.93, epoch1_test_accuracy=0.30, seed_sd=0.0, images_per_s=10_000),
+        Truth(0.905, epoch1_test_accuracy=0.30, seed_sd=0.0, images_per_s=30_000),
+    ]
+    for seeds, supported in (([0, 1, 2], True), ([0], False)):
+        folder = tmp_path / str(len(seeds))
+        write_synthetic_study(folder, cells=paper_cells(instrument_every_steps=0), seeds=seeds, truths=truths)
+        flips = find_flips(load_study(folder))
+        assert len(flips) > 0
+        assert (flips["supported"] == supported).all()
+        assert "not corrected for the number of comparisons" in " ".join(build_cost_flips(load_study(folder)).notes)
+
+
+def test_without_anything_to_compare_nothing_is_said_of_flips(tmp_path: Path) -> None:
+    cells = paper_cells(instrument_every_steps=0)
+    write_synthetic_study(tmp_path, cells=cells, seeds=[0], outcomes={(1, 0): "failed"})
+    notes = build_cost_flips(load_study(tmp_path)).notes
+    assert notes[-1].startswith("Nothing to compare")
+    assert not any("No conclusion flips" in note for note in notes)
+
+
 def test_flops_are_the_published_ones(study: Study) -> None:
     frame = measure_flops(study).set_index("layer")
     total = frame.loc["total"]

@@ -51,6 +51,14 @@ def test_one_seed_has_a_line_and_no_band(tmp_path: Path) -> None:
     assert not axes.collections
 
 
+def test_an_interrupted_trial_is_shown_with_the_epochs_that_it_has(tmp_path: Path) -> None:
+    study = write_small_study(tmp_path, seeds=(0,), epochs=6, outcomes={(0, 0): "interrupted", (1, 0): "pending"})
+    cells = select_cells(study.info, study.trials)
+    assert [cell.label for cell in cells] == ["Experiment 1 (pending)"]
+    data = training_curves.build_training_curves(study.epochs, cells)
+    assert sorted(set(data.spread["epoch"])) == [1, 2]
+
+
 def test_values_that_are_no_numbers_count_as_not_measured() -> None:
     frame = pd.DataFrame({"key": [1, 1, 1, 2, 3], "value": [2.0, math.nan, 4.0, math.inf, 7.0]})
     spread = spread_over_trials(frame, ["key"], "value")

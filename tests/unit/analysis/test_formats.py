@@ -105,6 +105,16 @@ def test_csv_holds_every_column_with_raw_numbers() -> None:
     assert rows[0]["hidden"] == "1"
 
 
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "a=1", "b", ""])
+def test_texts_that_a_spreadsheet_would_run_have_an_apostrophe(text: str) -> None:
+    frame = pd.DataFrame({"label": [text, "b"], "value": [-1.5, 2.0], "mixed": [-1, text], "kind": [text, "b"]})
+    frame["kind"] = frame["kind"].astype("category")
+    rows = list(csv.DictReader(io.StringIO(to_csv(ResultTable("t", "t", frame, (Column("label", "cell"),))))))
+    shown = text if text in ("a=1", "b", "") else f"'{text}"
+    assert [rows[0]["label"], rows[1]["mixed"], rows[0]["kind"]] == [shown] * 3
+    assert (rows[0]["value"], rows[0]["mixed"]) == ("-1.5", "-1")
+
+
 def test_markdown_keeps_its_columns_and_shows_markup() -> None:
     text = to_markdown(_table())
     lines = [line for line in text.splitlines() if line.startswith("|")]

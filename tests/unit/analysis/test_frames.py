@@ -7,12 +7,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 import analysis
+import analysis.__main__
+from analysis.layer_file import read_layers
 from analysis.study_folder import StudyFolder, StudyFolderError
 from analysis.tables import build_tables
 from tests.studies import paper_cells, write_synthetic_study
@@ -93,6 +97,45 @@ def test_damage_is_named_with_its_file(
     assert str(folder.path / name) in str(caught.value)
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_only_row_groups_that_can_hold_a_trial_are_read(folder: StudyFolder, number: int) -> None:
+    """Each trial has a row group of its own here, so the others' bytes may be anything."""
+    path = folder.records("layers")
+    trials = folder.read_records("trials")["trial_id"].to_pylist()
+    expected = folder.read_records("layers", filters=pc.field("trial_id") == trials[number])["gradient_l2"].to_pylist()
+    content = bytearray(path.read_bytes())
+    metadata = pq.ParquetFile(path).metadata
+    for group in set(range(metadata.num_row_groups)) - {number}:
+        for place in range(metadata.num_columns):
+            column = metadata.row_group(group).column(place)
+            start = column.dictionary_page_offset if column.has_dictionary_page else column.data_page_offset
+            content[start : start + column.total_compressed_size] = bytes(column.total_compressed_size)
+    path.write_bytes(bytes(content))
+    assert read_layers(folder, ["gradient_l2"], [trials[number]])["gradient_l2"].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda study: study["factors"].append("colour"), "factor 'colour' is no field of a cell's configuration"),
+        (lambda study: study["factors"].append("seed"), "factor 'seed' is no field of a cell's configuration"),
+        (lambda study: study["cells"][0]["config"].pop("epochs"), "has a configuration without epochs"),
+        (lambda study: study["cells"][0].update(config={}), "has a configuration without batch_size"),
+    ],
+)
+def test_cells_and_factors_of_another_kind_are_refused_in_one_line(
+    folder: StudyFolder, change: Callable[[dict[str, Any]], object], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = json.loads(folder.study_json.read_text())
+    change(content)
+    folder.study_json.write_text(json.dumps(content))
+    assert analysis.__main__.main([str(folder.path)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {folder.study_json}: ")
+    assert reason in said
+    assert said.count("\n") == 1
 
 
 def test_a_newer_study_is_refused(folder: StudyFolder) -> None:

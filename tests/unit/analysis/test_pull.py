@@ -92,6 +92,28 @@ def test_a_damaged_source_is_refused_and_leaves_the_target_alone(study: StudyFol
     assert (tmp_path / "to" / "layers.parquet").read_bytes() == (study.path / "layers.parquet").read_bytes()
 
 
+@pytest.mark.parametrize("url", [False, True])
+@pytest.mark.parametrize("link", ["layers.parquet", "report/tables/comparison.csv", "report/tables", "report"])
+def test_links_in_a_local_source_are_refused(study: StudyFolder, tmp_path: Path, link: str, url: bool) -> None:
+    """A foreign folder could name a file of whoever pulls it, and have it published with the copy."""
+    pull(str(study.path), tmp_path / "source")
+    path = tmp_path / "source" / link
+    path.rename(tmp_path / "secret")
+    path.symlink_to(tmp_path / "secret")
+    source = (tmp_path / "source").as_uri() if url else str(tmp_path / "source")
+    with pytest.raises(PullError, match="is a link, and only files of the study itself are fetched"):
+        pull(source, tmp_path / "to")
+    assert not (tmp_path / "to").exists()
+
+
+def test_links_are_refused_through_fsspec_as_well(study: StudyFolder, tmp_path: Path) -> None:
+    pull(str(study.path), tmp_path / "source")
+    (tmp_path / "source" / "layers.parquet").rename(tmp_path / "secret")
+    (tmp_path / "source" / "layers.parquet").symlink_to(tmp_path / "secret")
+    with pytest.raises(PullError, match="is a link"):
+        pull(f"local://{tmp_path / 'source'}", tmp_path / "to")
+
+
 def test_targets_that_hold_something_else_are_left_alone(study: StudyFolder, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("x")

@@ -10,17 +10,20 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from analysis.__main__ import BAD_INPUT, main
+from analysis.confounds import find_confounds
 from analysis.figures.files import Picture
 from analysis.figures.plan import StudyFigure
 from analysis.formats import to_csv
-from analysis.frames import Study
+from analysis.frames import Study, load_study
 from analysis.report import count_training_images, read_checked, render_page, write_figures, write_report
-from analysis.report_content import MAX_ROWS, build_page_table
+from analysis.report_content import MAX_ROWS, _describe_pair, build_page_table, build_verdict
 from analysis.study_folder import StudyFolder, StudyFolderError
 from analysis.tables import build_tables, table_names
-from tests.unit.analysis.figure_studies import HOSTILE, small_cells, write_hostile_study, write_small_study
+from tests.unit.analysis.figure_studies import HOSTILE, rewrite, small_cells, write_hostile_study, write_small_study
 
 VOID = {"meta", "link", "img", "br", "input", "hr"}
 Figures = list[tuple[StudyFigure, Picture | None]]
@@ -104,6 +107,32 @@ def test_report_writes_page_tables_and_figures(tmp_path: Path) -> None:
     assert foreign.exists()
 
 
+@pytest.mark.parametrize("link", ["report", "report/figures", "report/tables", "trials/0123456789abcdef"])
+def test_a_report_that_would_be_written_elsewhere_is_refused(
+    tmp_path: Path, link: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A foreign study whose report leads to other files: none of them is written or removed."""
+    folder = write_small_study(tmp_path / "study", layers=False, seeds=(0,), cells=small_cells(1)[:1]).folder
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for name in ("index.html", "learning_rate.png", "noise_scale-cell1.svg", "trials.csv"):
+        (outside / name).write_text("precious")
+    (folder.path / link).parent.mkdir(parents=True, exist_ok=True)
+    (folder.path / link).symlink_to(outside)
+    assert main([str(folder.path)]) == BAD_INPUT
+    assert f"{folder.path / link}: is a link" in capsys.readouterr().err
+    assert {path.name: path.read_text() for path in outside.iterdir()} == dict.fromkeys(
+        ("index.html", "learning_rate.png", "noise_scale-cell1.svg", "trials.csv"), "precious"
+    )
+
+
+def test_a_link_to_a_study_that_the_user_names_is_followed(tmp_path: Path) -> None:
+    folder = write_small_study(tmp_path / "study", layers=False, seeds=(0,), cells=small_cells(1)[:1]).folder
+    (tmp_path / "latest").symlink_to(folder.path)
+    write_report(StudyFolder(tmp_path / "latest"))
+    assert (folder.report / "index.html").is_file()
+
+
 def test_same_study_gives_the_same_page(study: Study, figures: Figures, text: str) -> None:
     again = read_checked(study.folder)
     assert render_page(again, build_tables(again), figures) == text
@@ -175,6 +204,31 @@ def test_verdict_stands_first_with_its_numbers(study: Study, text: str) -> None:
     assert "move together" in verdict
     assert "Trials that did not complete: 2" in verdict
     assert "made diverged for a test" in verdict
+
+
+def test_a_study_without_test_accuracy_is_headed_by_validation(tmp_path: Path) -> None:
+    folder = write_small_study(tmp_path, layers=False, seeds=(0, 1)).folder
+    epochs = folder.read_records("epochs")
+    rewrite(folder, "epochs", val_accuracy=epochs["test_accuracy"], test_accuracy=pa.nulls(len(epochs), pa.float64()))
+    study = load_study(folder)
+    verdict = build_verdict(study, build_tables(study, ["pairwise"]), find_confounds(study.info.cells, (), 1_280))
+    assert verdict.headline == "Final validation accuracy"
+    assert (verdict.num_pairs, verdict.pairs[0].label_a) == (1, "Experiment 1")
+    page = Page(render_page(study, build_tables(study, ["pairwise"]), []))
+    assert "Final validation accuracy" in page.texts_of("h3")
+    assert "Final test accuracy" not in page.texts_of("h3")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [(12.0, "about 12 more would probably settle it"), (1000.0, "1,000 or more would probably settle it")],
+)
+def test_a_number_of_seeds_that_is_a_cap_is_said_to_be_one(more: float, words: str) -> None:
+    row = {
+        "difference": 0.001, "t_low": -0.01, "t_high": 0.012, "sd": 0.01, "seeds": 3, "reason": "", "more_seeds": more,
+        "label_a": "a", "label_b": "b", "verdict": "undecided",
+    }  # fmt: skip
+    assert _describe_pair(row).text.split("; ")[-1] == words
 
 
 def test_environment_names_code_data_hardware_and_changes(page: Page) -> None:

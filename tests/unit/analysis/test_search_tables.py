@@ -11,6 +11,7 @@ import optuna
 import pandas as pd
 import pyarrow.compute as pc
 import pytest
+from optuna.distributions import FloatDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from scipy import stats
@@ -20,7 +21,7 @@ from analysis.figures.selection import select_cells
 from analysis.frames import Study, load_study
 from analysis.search.dynamics import measure_dynamics
 from analysis.search.history import Search
-from analysis.search.importances import COLUMNS, FEWEST_TRIALS, _measure, common_epoch
+from analysis.search.importances import COLUMNS, FEWEST_TRIALS, NUM_RESAMPLES, _fanova, _measure, common_epoch
 from analysis.search.winners import compare_contenders, list_contenders
 from analysis.study_folder import StudyFolder, StudyFolderError
 from analysis.summary import summarize_trials
@@ -229,6 +230,27 @@ def test_importances_are_the_shares_of_variance() -> None:
     assert shares["c"] < 0.02
     assert above["a"]
     assert not above["c"]
+
+
+def test_chance_is_what_the_same_forest_finds_in_a_shuffled_objective() -> None:
+    random = np.random.default_rng(2)
+    frame = pd.DataFrame({name: random.uniform(0, 1, 20) for name in "ab"})
+    target = frame["a"] + random.normal(0, 0.1, 20)
+    rows = _measure(("k", "t"), frame, dict.fromkeys("ab", "linear"), target).set_index("quantity")
+    space = {name: FloatDistribution(float(frame[name].min()), float(frame[name].max())) for name in "ab"}
+    values, shuffles = target.to_numpy(), np.random.default_rng(0)
+    shuffled = []
+    for seed in range(NUM_RESAMPLES):
+        shuffles.integers(0, 20, 20)  # the draw of resampled trials
+        shuffled.append(_fanova(frame, space, shuffles.permutation(values), seed))
+    assert rows.loc[["a", "b"], "importance"].to_numpy() == pytest.approx(_fanova(frame, space, values, 0))
+    assert rows.loc[["a", "b"], "chance"].to_numpy() == pytest.approx(np.percentile(shuffled, 95, axis=0))
+    assert rows["above_chance"].tolist() == (rows["importance"] > rows["chance"]).tolist()
+
+
+def test_the_table_says_what_its_intervals_are(study: Study) -> None:
+    table = build_tables(study, ["search_importances"])["search_importances"]
+    assert any("widened where that misses the importance itself" in note for note in table.notes)
 
 
 def test_noise_alone_is_not_above_chance() -> None:

@@ -60,6 +60,14 @@ def test_every_metric_is_what_the_records_say(study: Study) -> None:
         assert math.isnan(row["final_val_accuracy"])
 
 
+def test_without_test_accuracy_there_is_no_convergence(tmp_path: Path) -> None:
+    cells = paper_cells(epochs=2, dataset="synthetic", instrument_every_steps=0)
+    folder = write_synthetic_study(tmp_path, cells=cells, seeds=[0])
+    rows = [{**row, "test_accuracy": None} for row in folder.read_records("epochs").to_pylist()]
+    folder.write_records("epochs", build_table("epochs", rows))
+    assert summarize_trials(load_study(folder.path))["convergence_epoch"].isna().all()
+
+
 def test_cells_are_means_and_sample_deviations_over_completed_seeds(study: Study) -> None:
     trials = [row for row in summarize_trials(study).to_dict("records") if row["status"] == "completed"]
     cells = summarize_cells(study).to_dict("records")

@@ -55,6 +55,12 @@ def test_epochs_have_every_epoch_and_the_published_ones_beside(folder: StudyFold
     assert first.loc[[1, 5, 10, 15, 20], "train_loss_published"].tolist() == [2.198, 0.916, 0.613, 0.463, 0.264]
     assert first.loc[[2, 3, 4], "train_loss_published"].isna().all()
     assert "val_loss_mean" not in frame
+    assert first.loc[[1, 5, 25], "test_accuracy_published"].tolist() == [0.2859, 0.6359, 0.9310]
+    last = first.loc[[25], ["train_loss_published", "train_accuracy_published", "test_loss_published"]]
+    assert last.to_numpy().tolist() == [[0.0864, 0.9725, 0.2153]]
+    second = frame[frame["label"] == "Experiment 2"].set_index("epoch")
+    assert second.loc[[1, 25], "test_accuracy_published"].tolist() == [0.3543, 0.9239]
+    assert second.loc[[2, 24], "test_accuracy_published"].isna().all()
 
 
 def test_learning_rates_are_those_of_the_worksheet(folder: StudyFolder) -> None:

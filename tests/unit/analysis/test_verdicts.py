@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from analysis.claims.claims_file import load_claims
 from analysis.claims.verdicts import CheckedClaim, build_claims, check_claims, count_verdicts
 from analysis.frames import Study, load_study
 from analysis.study_folder import StudyFolder
@@ -84,6 +85,115 @@ LAYER = f'column = "gradient_mean_abs", {EXPERIMENT_1}'
 )  # fmt: skip
 def test_every_verdict(study: Study, tmp_path: Path, query: str, expect: str, verdict: str) -> None:
     assert _check(study, tmp_path, query, expect).verdict == verdict
+
+
+PUBLISHED_CELLS = "cells = [{ batch_size = 64, learning_rate = 0.15 }, { batch_size = 128, learning_rate = 0.2 }]"
+LARGEST = f'kind = "layers", column = "gradient_max_abs", statistic = "max", {PUBLISHED_CELLS}'
+
+
+def _explode(folder: StudyFolder, batch_size: int, status: str = "completed") -> None:
+    """One gradient of 11 in a trial of this batch size and status."""
+    trials, rows = (folder.read_records(kind).to_pylist() for kind in ("trials", "layers"))
+    chosen = [t["trial_id"] for t in trials if (t["config.batch_size"], t["status"]) == (batch_size, status)]
+    next(row for row in rows if row["trial_id"] == chosen[0])["gradient_max_abs"] = 11.0
+    folder.write_records("layers", build_table("layers", rows))
+
+
+def test_extremes_are_those_of_the_published_cells_alone(tmp_path: Path) -> None:
+    cells = [*paper_cells(epochs=3, instrument_every_steps=390)]
+    cells.append(build_cell("another", epochs=3, instrument_every_steps=390, batch_size=256, learning_rate=0.2))
+    folder = write_synthetic_study(tmp_path / "s", cells=cells, seeds=[0, 1], truths=TRUTHS)
+    _explode(folder, 256)
+    checked = _check(load_study(folder), tmp_path, LARGEST, "at_most = 10.0")
+    assert (checked.verdict, checked.reason) == ("reproduced", "")
+    everywhere = LARGEST.replace(f", {PUBLISHED_CELLS}", "")
+    assert _check(load_study(folder), tmp_path, everywhere, "at_most = 10.0").verdict == "contradicted"
+    for name in ("no-vanishing-gradients", "no-exploding-gradients", "weights-below-one"):
+        claim = next(claim for claim in load_claims().claims if claim.id == name)
+        assert [cell["batch_size"] for cell in claim.query["cells"]] == [64, 128]
+
+
+def test_extremes_count_what_diverged_trials_measured(tmp_path: Path) -> None:
+    cells = paper_cells(epochs=3, instrument_every_steps=390)
+    outcomes = {(0, 1): "diverged"}
+    folder = write_synthetic_study(tmp_path / "s", cells=cells, seeds=[0, 1], truths=TRUTHS, outcomes=outcomes)
+    assert _check(load_study(folder), tmp_path, LARGEST, "at_most = 10.0").verdict == "reproduced"
+    _explode(folder, 64, "diverged")
+    checked = _check(load_study(folder), tmp_path, LARGEST, "at_most = 10.0")
+    assert (checked.verdict, checked.value) == ("contradicted", 11.0)
+
+
+def test_extremes_need_a_completed_trial_in_each_cell(tmp_path: Path) -> None:
+    cells = paper_cells(epochs=3, instrument_every_steps=390)
+    outcomes = {(1, 0): "diverged", (1, 1): "failed"}
+    folder = write_synthetic_study(tmp_path / "s", cells=cells, seeds=[0, 1], truths=TRUTHS, outcomes=outcomes)
+    checked = _check(load_study(folder), tmp_path, LARGEST, "at_most = 10.0")
+    assert checked.verdict == "undetermined"
+    assert checked.reason == "no completed trial with such measurements of Experiment 2"
+    one = LARGEST.replace(PUBLISHED_CELLS, "cells = [{ batch_size = 64 }, { batch_size = 32 }]")
+    assert _check(load_study(folder), tmp_path, one, "at_most = 10.0").reason == (
+        "missing cells: the study has no batch_size 32"
+    )
+
+
+def test_staying_within_bounds_is_about_every_step(study: Study, tmp_path: Path) -> None:
+    """The mean lies in the published range, single steps do not."""
+    trials = {t["trial_id"] for t in study.folder.read_records("trials").to_pylist() if t["config.batch_size"] == 64}
+    values = [
+        row["gradient_mean_abs"] for row in study.folder.read_records("steps").to_pylist()
+        if row["trial_id"] in trials and 20 <= row["epoch"] <= 25 and row["gradient_mean_abs"] is not None
+    ]  # fmt: skip
+    query = f'kind = "steps", column = "gradient_mean_abs", epochs = [20, 25], {EXPERIMENT_1}'
+    lowest = _check(study, tmp_path, f'{query}, statistic = "min"', "at_least = 0.003")
+    highest = _check(study, tmp_path, f'{query}, statistic = "max"', "at_most = 0.006")
+    assert (lowest.value, highest.value) == (min(values), max(values))
+    assert min(values) < 0.003
+    assert max(values) < 0.006
+    assert (lowest.verdict, highest.verdict) == ("contradicted", "reproduced")
+    assert _check(study, tmp_path, query, "range = [0.003, 0.006]").verdict == "reproduced"
+    stable = [claim for claim in load_claims().claims if claim.id.startswith("gradient-norm-stable")]
+    assert [claim.query["statistic"] for claim in stable] == ["min", "max"]
+
+
+def test_groups_that_the_seeds_do_not_tell_apart_have_no_order(tmp_path: Path) -> None:
+    near = {**Truth().gradients, "layer1": 4e-3, "layer2": 4e-3, "layer3": 1e-3, "layer4": 5e-4}
+    cells = paper_cells(epochs=2, instrument_every_steps=390)[:1]
+    folder = write_synthetic_study(tmp_path / "s", cells=cells, seeds=range(3), truths=[Truth(gradients=near)])
+    query = f'kind = "layers_order", statistic = "mean", epochs = [1, 2], {LAYER}, groups = '
+    unclear = _check(load_study(folder), tmp_path, query + '["layer1", "layer2", "layer3"]', "order = true")
+    assert (unclear.verdict, unclear.num_seeds) == ("undetermined", 3)
+    assert "the seeds do not tell 1 of 3 apart" in unclear.reason
+    for groups, verdict in (
+        ('["layer1", "layer3", "layer4"]', "reproduced"),
+        ('["layer1", "layer2", "layer4", "layer3"]', "not reproduced"),
+        ('["layer4", "layer3", "layer2", "layer1"]', "contradicted"),
+    ):
+        assert _check(load_study(folder), tmp_path, query + groups, "order = true").verdict == verdict
+
+
+def test_one_seed_has_no_order(tmp_path: Path) -> None:
+    cells = paper_cells(epochs=2, instrument_every_steps=390)[:1]
+    folder = write_synthetic_study(tmp_path / "s", cells=cells, seeds=[0])
+    query = f'kind = "layers_order", statistic = "mean", epochs = [1, 2], {LAYER}, groups = ["layer1", "layer4"]'
+    assert _check(load_study(folder), tmp_path, query, "order = true").verdict == "undetermined"
+    assert next(claim for claim in load_claims().claims if claim.id == "update-rank").min_seeds == 3
+
+
+def test_several_cells_that_fit_equally_are_named(tmp_path: Path) -> None:
+    cells = [build_cell(f"{m}", momentum=m, epochs=2, instrument_every_steps=0) for m in (0.5, 0.9)]
+    write_synthetic_study(tmp_path / "s", cells=cells, seeds=range(3))
+    checked = _check(load_study(tmp_path / "s"), tmp_path, ACCURACY, "at_least = 0.9")
+    assert checked.verdict == "undetermined"
+    assert checked.reason == "several cells fit batch_size 64, learning_rate 0.15 equally well: 0.5, 0.9"
+
+
+def test_with_a_warm_up_the_published_schedule_cannot_be_tested(tmp_path: Path) -> None:
+    cells = paper_cells(warmup_epochs=2, instrument_every_steps=0)
+    write_synthetic_study(tmp_path, cells=cells, seeds=range(3), truths=TRUTHS, data=ORIGINAL)
+    checked = {claim.claim.id: claim for claim in check_claims(load_study(tmp_path))}
+    for name in ("learning-rate-experiment-1-epoch-1", "test-accuracy-experiment-1"):
+        assert checked[name].verdict == "undetermined"
+        assert "warmup_epochs is 2 instead of 0" in checked[name].reason
 
 
 def test_no_difference_larger_than_the_margin_is_not_reproduced(tmp_path: Path) -> None:
