@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from study.cluster import read_cluster
 from study.resources import Machine, ResourceError
@@ -18,12 +19,14 @@ _PAUSE_S = 2.0
 
 
 def wait_for_node(machine: Machine, gpus: float, say: Callable[[str], None]) -> Machine:
-    """The cluster as it is once a node has a CPU and `gpus` GPUs; as given where no autoscaler is bringing one up.
+    """The cluster as it is once a node has a CPU and `gpus` GPUs; with what runs alone where no autoscaler is bringing one up.
 
     Errors: ResourceError when the autoscaler does not succeed.
     """
-    if machine.fits(gpus) or not _has_autoscaler():
+    if machine.fits(gpus):
         return machine
+    if not _has_autoscaler():
+        return replace(machine, nodes=machine.running)
     from ray.autoscaler.sdk import request_resources
 
     request_resources(bundles=[{"CPU": 1, **({"GPU": gpus} if gpus else {})}])
@@ -41,7 +44,7 @@ def wait_for_node(machine: Machine, gpus: float, say: Callable[[str], None]) -> 
         request_resources(bundles=[])
     if said:
         raise ResourceError(f"the autoscaler brought up no node within {_UP_WITHIN_S / 60:g} minutes; see `ray status`")
-    return machine
+    return replace(machine, nodes=machine.running)
 
 
 def _has_autoscaler() -> bool:

@@ -101,7 +101,8 @@ def _task(
     num_train = min(wanted_steps, len(data.train_labels) // config.batch_size) * config.batch_size
     num_test = min(NUM_EVALUATED, len(data.test_labels))
     shortened = replace(
-        config, train_limit=num_train, test_limit=num_test, validation_size=0, epochs=3, noise_scale_every_epochs=2,
+        config, train_limit=num_train, test_limit=num_test, validation_size=0, epochs=3, warmup_epochs=0,
+        noise_scale_every_epochs=2,
         learning_rate=1e-6,  # costs the same as any other and never diverges
     )  # fmt: skip
     part = replace(

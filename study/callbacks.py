@@ -90,15 +90,20 @@ class HangWatch(tune.Callback):
 class FailureRecorder(tune.Callback):
     """Notes every failed attempt of a trial, with its reason, in the trial's state, and says when it was the last one.
 
-    Tune counts the loss of a node as a failure of the trials on it; here only the trial's own failures count. So Tune is told
+    Tune counts the loss of a node as a failure of the trials on it; here only the trial's own failures count, neither the loss of
+    a node nor one that joined and cannot run trials. So Tune is told
     to try for ever, until this sets the limit of a trial that has had its chances; its next attempt then ends at once.
     """
 
     def __init__(
-        self, place: StudyPlace, hang_watch: HangWatch, max_failures: int, find_lost_node: Callable[[Any], str | None]
+        self,
+        place: StudyPlace,
+        hang_watch: HangWatch,
+        max_failures: int,
+        find_node_trouble: Callable[[Any], str | None],
     ) -> None:
         self._place = place
-        self._find_lost_node = find_lost_node
+        self._find_node_trouble = find_node_trouble
         self._hang_watch = hang_watch
         self._max_failures = max_failures
         self._failures: Counter[str] = Counter()
@@ -110,10 +115,10 @@ class FailureRecorder(tune.Callback):
         if (
             self._hang_watch.reason(_id(trial)) is None
             and self._losses[_id(trial)] < _MOST_LOSSES
-            and (node := self._find_lost_node(trial)) is not None
+            and (trouble := self._trouble(trial)) is not None
         ):
             self._losses[_id(trial)] += 1
-            note = f"{node} was lost; the trial goes on from its newest checkpoint"
+            note = f"{trouble}; the trial goes on from its newest checkpoint"
             self._write(trial, lambda folder: record_node_loss(folder, _id(trial), note))
             return
         self._failures[_id(trial)] += 1
@@ -121,6 +126,13 @@ class FailureRecorder(tune.Callback):
             trial.max_failures = 0
             self._given_up.add(_id(trial))
         self._record(trial)
+
+    def _trouble(self, trial: Any) -> str | None:
+        try:
+            return self._find_node_trouble(trial)
+        except Exception as error:  # noqa: BLE001 - Ray's own servers may be starting again
+            _log.warning("whether the node of trial %s was lost cannot be told: %s", trial, error)
+            return None
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Tune tries no more."""
@@ -135,9 +147,7 @@ class FailureRecorder(tune.Callback):
 
     def _write(self, trial: Any, record: Callable[[StudyFolder], None]) -> None:
         try:
-            self._place.fetch_trial(_id(trial))
-            record(self._place.folder)
-            self._place.put_trial(_id(trial))
+            self._place.change_trial(_id(trial), record)
         except (OSError, StudyFolderError) as error:
             _log.warning("the failure of trial %s could not be recorded: %s", trial, error)
 

@@ -109,17 +109,18 @@ def read_cluster() -> Machine:
     shapes = Counter(
         (int(node["Resources"].get("CPU", 0)), int(node["Resources"].get("GPU", 0))) for node in list_nodes()
     )
-    nodes = tuple(Node(cpus, gpus, count) for (cpus, gpus), count in sorted(shapes.items()))
-    nodes += without_running(read_planned_nodes(), nodes)
+    running = tuple(Node(cpus, gpus, count) for (cpus, gpus), count in sorted(shapes.items()))
+    nodes = running + without_running(read_planned_nodes(), running)
     return Machine(
         num_cpus=sum(node.num_cpus * node.count for node in nodes),
         num_gpus=sum(node.num_gpus * node.count for node in nodes),
         nodes=nodes,
+        running=running,
     )
 
 
 def count_places_now(resources: TrialResources) -> int:
-    """How many such trials the joined cluster can run at the same time, with the nodes that it has now."""
+    """How many such trials the joined cluster can run at the same time, with the nodes that it has now or may start."""
     return count_places(read_cluster().nodes, resources.gpus_per_trial, resources.cpus_per_trial)
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from study.cluster import count_places_now, local_ray
 from study.fair_share import FairShare
 from study.lock import StudyLock
+from study.node_probe import versions
 from study.remote_lock import RemoteLock
 from study.resources import Machine, TrialResources
 from study.study_place import StudyPlace
@@ -25,7 +26,6 @@ from study.trial_runner import RunnerSettings, describe_trial, run_tune_trial
 from trainable.trial_state import TrialState
 
 if TYPE_CHECKING:
-    from analysis.study_folder import StudyFolder
     from study.progress import Progress
     from study.search_journal import SearchJournal
     from study.searcher import JournalSearcher
@@ -97,13 +97,17 @@ def run_trials(
         driver_token=lock.token,
         num_threads=resources.cpus_per_trial,
         gpu_share=resources.gpus_per_trial,
-        timing_exclusive=resources.timing_exclusive,
+        # The CPUs of a cluster's node may have other work too, also of other studies.
+        timing_exclusive=resources.timing_exclusive and not (machine.is_cluster and resources.gpus_per_trial == 0),
         checkpoint_interval_s=options.checkpoint_interval_s,
+        versions=versions(),
+        prunable=journal is not None,
     )
     # A cluster was joined before its resources were shared out, and is left by who joined it.
     own_ray = nullcontext() if machine.is_cluster else local_ray(machine, verbose=options.verbose)
     with _signals(interruption) as set_handlers, own_ray, _share(lock, machine, resources, options) as share:
         from ray import tune
+        from ray.tune.search import ConcurrencyLimiter
         from ray.tune.search.basic_variant import BasicVariantGenerator
 
         from study.callbacks import (
@@ -114,14 +118,16 @@ def run_trials(
             RunningTrials,
             ShareKeeper,
         )  # fmt: skip
-        from study.node_loss import find_lost_node
+        from study.node_loss import find_node_trouble
 
         set_handlers()  # Ray has put its own in their place
         hang_watch = HangWatch(options.trial_timeout_s)
-        find_loss = find_lost_node if machine.is_cluster else lambda trial: None  # the driver lives on the only node
-        searcher = None if journal is None else _build_searcher(journal, place.folder, progress, interruption)
+        find_trouble = (
+            find_node_trouble if machine.is_cluster else lambda trial: None
+        )  # the driver lives on the only node
+        searcher = None if journal is None else _build_searcher(journal, place, progress, interruption)
         most = share.trials if share else resources.max_concurrent
-        trials = searcher or BasicVariantGenerator(max_concurrent=most)
+        trials = ConcurrencyLimiter(searcher, most) if searcher else BasicVariantGenerator(max_concurrent=most)
         trainable = tune.with_resources(
             tune.with_parameters(run_tune_trial, settings=settings, data=data),
             {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
@@ -132,7 +138,6 @@ def run_trials(
             tune_config=tune.TuneConfig(
                 search_alg=trials,
                 num_samples=-1 if journal else 1,
-                max_concurrent_trials=most if journal else None,  # the share of a search is that of its start
                 reuse_actors=True,
                 trial_name_creator=_trial_name,
                 trial_dirname_creator=_trial_name,
@@ -142,11 +147,11 @@ def run_trials(
                 storage_path=str(place.folder.ray),
                 failure_config=tune.FailureConfig(max_failures=-1),  # FailureRecorder counts
                 callbacks=[
-                    FailureRecorder(place, hang_watch, options.max_failures, find_loss),
+                    FailureRecorder(place, hang_watch, options.max_failures, find_trouble),
                     hang_watch,
                     RunningTrials(interruption),
                     ProgressReporter(progress, place),
-                    *([ShareKeeper(trials, share)] if share and not searcher else []),
+                    *([ShareKeeper(trials, share)] if share else []),
                     *_mirror_callbacks(options.mirror),
                 ],
                 stop=InterruptionStopper(interruption),
@@ -162,11 +167,11 @@ def run_trials(
 
 
 def _build_searcher(
-    journal: SearchJournal, folder: StudyFolder, progress: Progress, interruption: Interruption
+    journal: SearchJournal, place: StudyPlace, progress: Progress, interruption: Interruption
 ) -> JournalSearcher:
     from study.searcher import JournalSearcher
 
-    return JournalSearcher(journal, folder, progress, lambda: interruption.requested_at is not None)
+    return JournalSearcher(journal, place, progress, lambda: interruption.requested_at is not None)
 
 
 @contextmanager

@@ -2,12 +2,14 @@
 
 The drivers of a cluster know each other through one small actor on its head, to which each announces itself every few
 seconds; who falls silent is forgotten. Studies with a limit of their own (--max-concurrent) get that, the others share the
-rest equally. A smaller share takes effect as trials end: none is taken away. Imports Ray only where a share is followed.
+rest equally. A smaller share takes effect as trials end: none is taken away. The actor ends with the last study; that of a
+driver that was killed stays until a study that runs later ends. Imports Ray only where a share is followed.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -42,24 +44,46 @@ class Shares:
 
     def announce(self, token: str, limit: int | None) -> dict[str, int | None]:
         """Note that this study runs, with its own limit; returns all that do, oldest first."""
-        now = time.monotonic()
-        self._limits[token], self._heard_at[token] = limit, now
-        for other, heard_at in list(self._heard_at.items()):
-            if now - heard_at > _SILENT_AFTER_S:
-                self.leave(other)
+        self._limits[token], self._heard_at[token] = limit, time.monotonic()
+        self._forget_silent()
         return dict(self._limits)
 
-    def leave(self, token: str) -> None:
-        """Note that this study has ended."""
-        self._limits.pop(token, None)
-        self._heard_at.pop(token, None)
+    def leave(self, token: str) -> bool:
+        """Note that this study has ended; True where others still run."""
+        self._heard_at[token] = -math.inf
+        self._forget_silent()
+        return bool(self._limits)
+
+    def _forget_silent(self) -> None:
+        now = time.monotonic()
+        for token, heard_at in list(self._heard_at.items()):
+            if now - heard_at > _SILENT_AFTER_S:
+                del self._heard_at[token]
+                self._limits.pop(token, None)
+
+
+class SharesActor(Shares):
+    """The same as an actor, which ends when the last study leaves.
+
+    It answers one call after the other. A study that has announced itself before keeps it; one whose call comes too late gets
+    an error, and a new actor with its next call.
+    """
+
+    def leave(self, token: str) -> bool:
+        """As in Shares; where no other study runs there is no answer."""
+        if super().leave(token):
+            return True
+        from ray.actor import exit_actor
+
+        exit_actor()  # type: ignore[no-untyped-call]
+        return False
 
 
 class FairShare:
     """The share of one study, followed while its trials run; a context manager.
 
-    `count_places` says for how many trials of this study the cluster has room now. Where the other studies cannot be asked
-    the last answer holds: first that the study is alone.
+    `count_places` says for how many trials of this study the cluster has room now. Where that or the other studies cannot be
+    found out the last answer holds: first that the study is alone.
     """
 
     def __init__(self, token: str, limit: int | None, count_places: Callable[[], int]) -> None:
@@ -80,7 +104,7 @@ class FairShare:
         self._ended.set()
         self._follower.join(_ANSWER_TIMEOUT_S)
         if self._actor is not None:
-            self._actor.leave.remote(self._token)
+            self._leave()
 
     def _follow(self) -> None:
         while not self._ended.wait(_INTERVAL_S):
@@ -88,19 +112,17 @@ class FairShare:
 
     def _update(self) -> None:
         try:
-            studies = self._announce()
-        except Exception as error:  # noqa: BLE001 - of whatever kind, a study goes on without knowing the others
-            _log.warning("the other studies of the cluster cannot be asked: %s", error)
+            self.trials = divide_places(self._announce(), self._count_places())[self._token]
+        except Exception as error:  # noqa: BLE001 - of whatever kind, a study goes on with the share that it has
+            _log.warning("the study's share of the cluster cannot be found out: %s", error)
             self._actor = None
-            return
-        self.trials = divide_places(studies, self._count_places())[self._token]
 
     def _announce(self) -> dict[str, int | None]:
         import ray
 
         if self._actor is None:
             self._actor = (
-                ray.remote(Shares)
+                ray.remote(SharesActor)
                 .options(
                     name=_ACTOR, namespace=_NAMESPACE, lifetime="detached", get_if_exists=True, num_cpus=0, resources=_ON_HEAD,
                     max_restarts=-1,
@@ -111,3 +133,12 @@ class FairShare:
             self._actor.announce.remote(self._token, self._limit), timeout=_ANSWER_TIMEOUT_S
         )
         return answer
+
+    def _leave(self) -> None:
+        """Wait until the actor knows: what was sent is lost when the driver leaves the cluster right after."""
+        import ray
+
+        try:
+            ray.wait([self._actor.leave.remote(self._token)], timeout=_ANSWER_TIMEOUT_S)
+        except Exception as error:  # noqa: BLE001 - of whatever kind, the study has ended
+            _log.warning("the other studies of the cluster cannot be told that this one has ended: %s", error)

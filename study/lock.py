@@ -151,14 +151,18 @@ def watch_driver(
 ) -> Callable[[], None]:
     """Set `stop` as soon as what is read says that the driver with `token` is stopping or gone.
 
-    `read` returns the content of its lock, empty where there is none. Returns a function that ends the watch.
+    `read` returns the content of its lock, empty where there is none; while it raises OSError nothing is known, and the
+    trials go on. Returns a function that ends the watch.
     """
     ended = threading.Event()
 
     def watch() -> None:
         missed = 0
         while not ended.wait(interval_s):
-            content = read()
+            try:
+                content = read()
+            except OSError:
+                continue
             ours = content.get("token") == token and has_process(content) is not False
             missed = 0 if ours else missed + 1
             if missed == _MISSES_ALLOWED or (ours and content.get("stopping") is not False):
@@ -230,12 +234,26 @@ def _process_start(pid: int) -> str | None:
 
 def read_lock(path: Path) -> dict[str, Any]:
     """The lock's content; an unreadable or half-written one counts as held by nobody known."""
+    try:
+        return read_lock_strictly(path)
+    except OSError:
+        return {}
+
+
+def read_lock_strictly(path: Path) -> dict[str, Any]:
+    """As `read_lock`, but a file that is there and cannot be read for a moment is an OSError."""
+    problem: OSError | None = None
     for _ in range(3):
         try:
             content = json.loads(path.read_bytes())
             return content if isinstance(content, dict) else {}
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, RecursionError):
-            time.sleep(0.05)
+        except (ValueError, RecursionError):
+            problem = None
+        except OSError as error:
+            problem = error
+        time.sleep(0.05)
+    if problem is not None:
+        raise problem
     return {}

@@ -13,11 +13,22 @@ from typing import Any
 import ray
 from ray._private import state
 
+from study.callbacks import failure_reason
 from study.cluster import list_nodes
+from study.node_probe import UnfitNodeError
 
 _DECIDED_WITHIN_S = 60.0  # by default Ray misses a node after 15 s
 _STILL_ALIVE_AFTER_S = 3.0  # a machine that shuts down ends its workers a moment before its raylet
 _PAUSE_S = 0.2
+
+
+def find_node_trouble(trial: Any) -> str | None:
+    """What was wrong with the node of the trial's last attempt, lost or unfit; None where the attempt failed by itself."""
+    reason = failure_reason(trial)
+    if UnfitNodeError.__name__ in reason:
+        return f"a node could not run it ({reason.partition(': ')[2]})"
+    node = find_lost_node(trial)
+    return node and f"{node} was lost"
 
 
 def find_lost_node(trial: Any) -> str | None:

@@ -27,6 +27,10 @@ class Answer:
     problem: str | None
 
 
+class UnfitNodeError(OSError):
+    """A node that cannot run trials of this study, which is no failure of a trial; the message says why."""
+
+
 def check_nodes(storage: Storage, driver_token: str) -> None:
     """Probe all nodes that are alive. Errors: ClusterError naming the first node that cannot run trials."""
     import ray
@@ -84,10 +88,16 @@ def versions() -> str:
     return f"Python {platform.python_version()}, torch {metadata.version('torch')}"
 
 
+def require_versions(wanted: str) -> None:
+    """Raise UnfitNodeError where this node has other versions than the driver."""
+    if (found := versions()) != wanted:
+        raise UnfitNodeError(f"{socket.gethostname()} has {found}, the driver {wanted}; they must be the same")
+
+
 def require_study(storage: Storage, driver_token: str) -> None:
-    """Raise OSError where the study, as this node sees it, is not the one that the driver works on."""
+    """Raise UnfitNodeError where the study, as this node sees it, is not the one that the driver works on, or OSError."""
     if storage.read_driver(driver_token).get("token") != driver_token:
-        raise OSError(
+        raise UnfitNodeError(
             f"{socket.gethostname()} does not see the driver's study at {storage}: --results must be on storage that "
             "all nodes can read and write"
         )

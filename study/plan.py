@@ -6,8 +6,8 @@ import heapq
 import itertools
 import math
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from study.calibration import Speed, SpeedKey, speed_key
@@ -25,6 +25,10 @@ _TEST_IMAGES = {"cifar10": 10_000, "synthetic": 2_000}
 _FLOPS_PER_IMAGE_WIDTH_64 = 3_328_997_376  # forward and backward, two per multiply-accumulate
 _PARAMETERS_WIDTH_64 = 11_173_962
 _RECORD_BYTES_PER_LAYER_ROW = 60
+BESIDES_TRAINING = (
+    "half a minute more to start and report"  # on the reference machine: docs/benchmarks.md, orchestration
+)
+_COMPARED_FROM_S = 60.0  # a shorter prediction is smaller than what a worker does before its first step
 
 
 class NoSpaceError(Exception):
@@ -51,7 +55,7 @@ def estimate_cost(
     other on the places that there are, without starting up and the report.
     """
     flops = sum(_epoch_images(config)[0] * config.epochs * _flops_per_image(config.width) for config in configs)
-    disk = sum(_disk_bytes(config) for config in configs)
+    disk = disk_bytes(configs)
     if resources.gpus_per_trial:
         return Cost(flops, None, disk)
     if speeds is None:
@@ -63,13 +67,18 @@ def estimate_cost(
     return Cost(flops, _wall_time_s(times_s, resources.max_concurrent), disk, memory, calibrated=True)
 
 
-def check_space(folder: Path, cost: Cost) -> None:
-    """Raise NoSpaceError where the disk of `folder` (or its nearest existing parent) has no room for the study."""
+def rest_of_trial(config: TrialConfig, epochs_completed: int) -> TrialConfig:
+    """What costs as much as the epochs that a trial has left, at least one; no trial of its own."""
+    return replace(config, epochs=max(1, config.epochs - epochs_completed), warmup_epochs=0)
+
+
+def check_space(folder: Path, disk_bytes: int) -> None:
+    """Raise NoSpaceError where the disk of `folder` (or its nearest existing parent) has less room than `disk_bytes`."""
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(existing).free
-    if free < cost.disk_bytes:
+    if free < disk_bytes:
         raise NoSpaceError(
-            f"{existing}: {format_bytes(free)} free, the study needs about {format_bytes(cost.disk_bytes)}; free some or "
+            f"{existing}: {format_bytes(free)} free, the study needs about {format_bytes(disk_bytes)}; free some or "
             "choose another --results folder"
         )
 
@@ -99,7 +108,9 @@ def describe_cost(cost: Cost, resources: TrialResources, num_trials: int) -> lis
     if cost.cpu_time_s is None:
         lines.append("time      not estimated: no GPU times have been measured yet")
     else:
-        lines.append(f"time      about {format_duration(cost.cpu_time_s)}, {describe_basis(cost)}")
+        lines.append(
+            f"time      about {format_duration(cost.cpu_time_s)} of training, {describe_basis(cost)}; {BESIDES_TRAINING}"
+        )
     if cost.peak_memory_bytes is not None:
         lines.append(f"memory    about {format_bytes(cost.peak_memory_bytes)} at the same time, besides data and Ray")
     return lines
@@ -115,9 +126,11 @@ def describe_basis(cost: Cost) -> str:
 
 
 def compare_time(cost: Cost, actual_s: float | None) -> str | None:
-    """Predicted against actual training time in words; None where there is nothing to compare."""
+    """Predicted against actual training time in words, a prediction of seconds left out; None where nothing was predicted."""
     if cost.cpu_time_s is None or not actual_s:
         return None
+    if cost.cpu_time_s < _COMPARED_FROM_S:
+        return f"training took {format_duration(actual_s)}"
     difference = actual_s / cost.cpu_time_s - 1
     return (
         f"training took {format_duration(actual_s)}; {format_duration(cost.cpu_time_s)} were predicted, "
@@ -128,11 +141,16 @@ def compare_time(cost: Cost, actual_s: float | None) -> str | None:
 def estimate_search(spec: StudySpec, resources: TrialResources) -> tuple[Cost, float]:
     """The cost of all searched trials without pruning, and the share of their epochs that pruning is expected to leave."""
     assert spec.search is not None
-    epochs = max_epochs(spec.search.space, spec.search_base)
-    config = TrialConfig.from_dict({**spec.search_base, "epochs": epochs})
+    config = searched_config(spec)
     warmup = max_warmup_epochs(spec.search.space, spec.search_base)
-    share = expected_epochs(epochs, warmup) / epochs if spec.search.pruner == "asha" else 1.0
+    share = expected_epochs(config.epochs, warmup) / config.epochs if spec.search.pruner == "asha" else 1.0
     return estimate_cost([config] * (spec.search.trials or 1), resources), share
+
+
+def searched_config(spec: StudySpec) -> TrialConfig:
+    """The base of a search with the most epochs that one of its trials may have, for estimates."""
+    assert spec.search is not None
+    return TrialConfig.from_dict({**spec.search_base, "epochs": max_epochs(spec.search.space, spec.search_base)})
 
 
 def describe_search(spec: StudySpec, resources: TrialResources) -> list[str]:
@@ -257,13 +275,20 @@ def _parameters(width: int) -> float:
     return _PARAMETERS_WIDTH_64 * (width / 64) ** 2
 
 
-def _disk_bytes(config: TrialConfig) -> int:
-    """Two checkpoints of weights and momentum, a third while it is written, and the records."""
+def disk_bytes(configs: Iterable[TrialConfig], *, checkpoints: int = 3) -> int:
+    """Room for these trials: two checkpoints of weights and momentum, a third while it is written, and the records twice.
+
+    0 `checkpoints` where they lie elsewhere: at a URL.
+    """
+    return sum(_trial_bytes(config, checkpoints) for config in configs)
+
+
+def _trial_bytes(config: TrialConfig, checkpoints: int) -> int:
     measured = 0
     if config.instrument_every_steps:
         measured = math.ceil(_epoch_images(config)[0] / config.batch_size / config.instrument_every_steps)
     records = config.epochs * measured * 62 * _RECORD_BYTES_PER_LAYER_ROW
-    return int(3 * (8 * _parameters(config.width) + records) + 2 * records + 200_000)
+    return int(checkpoints * (8 * _parameters(config.width) + records) + 2 * records + 200_000)
 
 
 def _other_factors(spec: StudySpec) -> list[str]:

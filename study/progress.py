@@ -1,15 +1,17 @@
 """What the user sees while trials run: a live table in a terminal, one plain line per epoch and a summary elsewhere.
 
-`Progress` holds the rows and draws them; `study.callbacks` feeds it. Knows no Ray.
+`Progress` holds the rows and draws them; `study.callbacks` feeds it. A study outlives who looks at it: where nothing can be
+printed any more nothing is. Knows no Ray.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any, cast
 
 from rich.console import Console
 from rich.live import Live
@@ -19,7 +21,8 @@ from trainable.trial_state import TrialState
 
 _MAX_ROWS = 24
 _SUMMARY_INTERVAL_S = 5.0
-_SUMMARY = re.compile(r"^progress: (\d+) of (\d+) trials done(?:, ([\d:]+) left)?$", re.MULTILINE)
+_SUMMARY = re.compile(r"^progress: (\d+) of (\d+) trials done(?:, (\d+) failed)?(?:, ([\d:]+) left)?$", re.MULTILINE)
+_OPEN = ("running", "waiting", "pending")
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,40 @@ class Summary:
     num_done: int
     num_trials: int
     left: str
+    num_failed: int = 0
 
 
 def find_summary(output: str) -> Summary | None:
     """The newest summary in what a driver has printed, None before the first."""
     found = _SUMMARY.findall(output)
-    return Summary(int(found[-1][0]), int(found[-1][1]), found[-1][2]) if found else None
+    if not found:
+        return None
+    done, trials, failed, left = found[-1]
+    return Summary(int(done), int(trials), left, int(failed or 0))
+
+
+class QuietOutput:
+    """A text stream that drops what cannot be written: the reader of a pipe has gone, or the terminal was closed.
+
+    Else rich would end the driver, before its trials have saved.
+    """
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        """Write, or do not."""
+        with contextlib.suppress(OSError):
+            self._file.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, or do not."""
+        with contextlib.suppress(OSError):
+            self._file.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 @dataclass
@@ -56,12 +87,18 @@ class Row:
 
 
 class Progress:
-    """The rows of all trials of an invocation, drawn live or as lines."""
+    """The rows of all trials of an invocation, drawn live or as lines.
+
+    `num_planned` is how many trials there will be in all, where not all are known yet, as in a search.
+    """
 
     def __init__(
-        self, console: Console, states: Sequence[TrialState], factors: Sequence[str], max_concurrent: int
-    ) -> None:
+        self, console: Console, states: Sequence[TrialState], factors: Sequence[str], max_concurrent: int,
+        num_planned: int | None = None,
+    ) -> None:  # fmt: skip
+        console.file = cast(IO[str], QuietOutput(console.file))
         self._console = console
+        self._num_planned = num_planned or 0
         self._factors = list(factors) or ["batch_size", "learning_rate"]
         self._max_concurrent = max_concurrent
         self._rows = {
@@ -172,15 +209,23 @@ class Progress:
 
     def _summary(self) -> str:
         rows = list(self._rows.values())
-        done = sum(row.status not in ("running", "waiting", "pending") for row in rows)
+        num_open, num_failed = (sum(row.status in kind for row in rows) for kind in (_OPEN, ("failed",)))
+        total = max(len(rows), self._num_planned)
+        failed = f", {num_failed} failed" if num_failed else ""
+        left_s = self._left_s(rows, total - len(rows))
+        left = "" if left_s is None else f", {_clock(left_s)} left"
+        return f"{len(rows) - num_open - num_failed} of {total} trials done{failed}{left}"
+
+    def _left_s(self, rows: list[Row], num_unknown: int) -> float | None:
+        """Seconds until all trials have ended, those that are not known yet like the others; None before any epoch."""
         times = [row.epoch_time_s for row in rows if row.epoch_time_s is not None]
         if not times:
-            return f"{done} of {len(rows)} trials done"
+            return None
         mean_s = sum(times) / len(times)
-        open_rows = [row for row in rows if row.status in ("running", "waiting", "pending")]
-        left_s = [row.left_s or (row.state.config.epochs - row.epoch) * mean_s for row in open_rows]
-        total_s = max([sum(left_s) / self._max_concurrent, *left_s], default=0.0)
-        return f"{done} of {len(rows)} trials done, {_clock(total_s)} left"
+        left_s = [row.left_s or (row.state.config.epochs - row.epoch) * mean_s for row in rows if row.status in _OPEN]
+        mean_epochs = sum(row.state.config.epochs for row in rows) / len(rows)
+        left_s += [mean_epochs * mean_s] * num_unknown
+        return max([sum(left_s) / self._max_concurrent, *left_s], default=0.0)
 
 
 def _text(value: Any) -> str:

@@ -6,10 +6,13 @@ the store's client looks for them on the machine that asks; none is kept or pass
 
 from __future__ import annotations
 
+import secrets
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -18,6 +21,7 @@ from pyarrow import fs
 from analysis.pull import open_source
 
 _TRIES = 4
+_COPIED_AT_ONCE = 16 * 2**20
 _FIRST_PAUSE_S = 0.5
 _Result = TypeVar("_Result")
 
@@ -62,11 +66,29 @@ class RemoteFolder:
     def write(self, name: str, content: bytes) -> None:
         """Replace a file. Errors: StorageError."""
 
+        self._write(name, lambda stream: stream.write(content))
+
+    def write_file(self, name: str, source: Path) -> None:
+        """Replace a file by one of this machine, however large. Errors: StorageError."""
+
+        def copy(stream: Any) -> None:
+            with source.open("rb") as file:
+                shutil.copyfileobj(file, stream, _COPIED_AT_ONCE)
+
+        self._write(name, copy)
+
+    def _write(self, name: str, fill: Callable[[Any], object]) -> None:
         def write(files: Any, path: str) -> None:
-            if files.type_name == "local":
+            local = (
+                files.type_name == "local"
+            )  # where, unlike in object stores, a file that is being written can be seen
+            if local:
                 files.create_dir(path.rpartition("/")[0])
-            with files.open_output_stream(path) as stream:
-                stream.write(content)
+            made = f"{path}.{secrets.token_hex(4)}.tmp" if local else path
+            with files.open_output_stream(made) as stream:
+                fill(stream)
+            if local:
+                files.move(made, path)
 
         self._try(name, write)
 

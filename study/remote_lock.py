@@ -33,8 +33,16 @@ def claim_name(token: str) -> str:
 def read_claim(remote: RemoteFolder, token: str) -> dict[str, Any]:
     """A driver's claim; empty where there is none or it cannot be read."""
     try:
+        return read_claim_strictly(remote, token)
+    except StorageError:
+        return {}
+
+
+def read_claim_strictly(remote: RemoteFolder, token: str) -> dict[str, Any]:
+    """As `read_claim`, but a store that does not answer is a StorageError."""
+    try:
         content = json.loads(remote.read(claim_name(token)) or b"{}")
-    except (StorageError, ValueError):
+    except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
 

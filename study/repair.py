@@ -1,4 +1,4 @@
-"""Puts right what can be made again in a damaged study folder, and refuses one whose links lead out of it.
+"""Puts right what can be made again in a damaged study folder.
 
 The checkpoints hold configuration, weights and records of a trial, so a damaged trial.json or records file is rebuilt from
 the newest whole one. study.json has a second copy. Everything that was done is said; nothing is repaired in silence.
@@ -19,27 +19,6 @@ if TYPE_CHECKING:
     from trainable.checkpoint import Checkpoint
 
 STUDY_COPY = "study.copy.json"
-
-
-def check_links(folder: StudyFolder) -> None:
-    """Refuse a study folder in which a place to be written is a link: it could lead anywhere. Errors: StudyFolderError."""
-    trials = folder.trials.iterdir() if folder.trials.is_dir() else ()
-    for path in (
-        folder.path,
-        folder.trials,
-        folder.ray,
-        folder.report,
-        folder.tables,
-        folder.figures,
-        folder.path / "wandb",
-        folder.search_journal,
-        *trials,
-    ):
-        if path.is_symlink():
-            raise StudyFolderError(
-                f"{path}: is a link, and a study is written in its own folder only; name the real place with --results, "
-                "or remove the link"
-            )
 
 
 def write_study(folder: StudyFolder, study: StudyInfo) -> None:

@@ -30,11 +30,12 @@ class Node:
 
 @dataclass(frozen=True)
 class Machine:
-    """CPUs this process may use and GPUs that are visible to it, or all that the nodes of a Ray cluster have."""
+    """CPUs this process may use and GPUs that are visible to it, or all that the nodes of a Ray cluster have or may have."""
 
     num_cpus: int
     num_gpus: int
-    nodes: tuple[Node, ...] = ()  # of a joined cluster; empty: this machine alone
+    nodes: tuple[Node, ...] = ()  # of a joined cluster, and those that it may start; empty: this machine alone
+    running: tuple[Node, ...] = ()  # those of a joined cluster alone
 
     @property
     def is_cluster(self) -> bool:
@@ -42,8 +43,8 @@ class Machine:
         return bool(self.nodes)
 
     def fits(self, gpus: float) -> bool:
-        """Whether a node of the cluster has a CPU and so many GPUs."""
-        return any(node.num_cpus >= 1 and node.num_gpus >= gpus for node in self.nodes)
+        """Whether a node of the cluster that runs now has a CPU and so many GPUs."""
+        return any(node.num_cpus >= 1 and node.num_gpus >= gpus for node in self.running)
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,13 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO, cast
 
 from analysis.confounds import find_confounds
 from analysis.grid_text import write_grid
-from analysis.study_folder import StudyFolder, StudyFolderError
+from analysis.study_folder import StudyFolder, StudyFolderError, check_links
 from study import plan
 from study.calibration import Speed, SpeedKey, actual_training_s, calibrate
 from study.cluster import ClusterError, joined_cluster
@@ -33,7 +32,7 @@ from study.lock import StudyLock, StudyLockedError
 from study.node_probe import check_nodes
 from study.remote_folder import StorageError
 from study.remote_lock import RemoteLock
-from study.repair import check_links, write_study
+from study.repair import write_study
 from study.resources import (
     DEFAULT_GPUS_PER_TRIAL,
     Machine,
@@ -47,7 +46,7 @@ from study.spec import StudySpec, build_spec
 from study.study_place import StudyPlace, UrlPlace, find_place
 from study.study_record import IncomparableError, build_study, describe_attempt, extend_study, with_attempt
 from study.tracking.mirror import Mirror
-from study.tracking.mode import CHOICES, DEFAULT_PROJECT, choose_mode
+from study.tracking.mode import CHOICES, DEFAULT_PROJECT, check_offline, choose_mode
 from trainable.config import FIELDS, parse_override
 from trainable.data import DataError, check_source, load_data, split_data
 from trainable.trial_state import read_state
@@ -184,8 +183,24 @@ def _terminable() -> Iterator[None]:
 def _run(options: argparse.Namespace, arguments: list[str]) -> int:
     spec = build_study_spec(options)
     check_run_options(options)
-    with _machine(options) as machine:
+    with _machine(options) as machine, nullcontext() if options.plan else _unread_output():
         return _run_on(machine, spec, options, arguments)
+
+
+@contextmanager
+def _unread_output() -> Iterator[None]:
+    """What is printed to a reader that has gone, as `tee` after Ctrl-C, is dropped: first of all trials are saved."""
+    from study.progress import QuietOutput  # imports rich
+
+    output = sys.stdout
+    try:
+        with redirect_stdout(cast(TextIO, QuietOutput(output))):
+            yield
+    finally:
+        try:
+            output.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())  # for the interpreter's own flush at its end
 
 
 @contextmanager
@@ -195,6 +210,9 @@ def _machine(options: argparse.Namespace) -> Iterator[Machine]:
         yield inspect_machine()
         return
     with joined_cluster(options.address, verbose=options.verbose) as machine:
+        if options.plan:
+            yield machine
+            return
         from study.autoscaler import wait_for_node
 
         yield wait_for_node(machine, options.gpus_per_trial or DEFAULT_GPUS_PER_TRIAL, print)
@@ -206,9 +224,10 @@ def _run_on(machine: Machine, spec: StudySpec, options: argparse.Namespace, argu
         gpus_per_trial=options.gpus_per_trial, max_concurrent=options.max_concurrent,
     )  # fmt: skip
     place = find_place(options.results, spec.name)
+    check_offline(choose_mode(options.wandb), options.results)
     folder = place.folder
     if spec.search is not None:
-        _check_search(spec, options, machine, resources, place)
+        _check_search(spec, options, machine, resources)
     source = _check_source(spec, options)
     print(plan.describe_header(spec, resources, machine, f"{options.results.rstrip('/')}/{spec.name}"))
     if options.plan:
@@ -221,15 +240,18 @@ def _run_on(machine: Machine, spec: StudySpec, options: argparse.Namespace, argu
     data = _load_data(spec, options)
     study = build_study(spec, data, machine, resources)
     check_links(folder)
-    with place.open() as lock, Mirror(folder, choose_mode(options.wandb), options.wandb_project) as mirror:
+    with (
+        place.open() as lock,
+        Mirror(folder, choose_mode(options.wandb), options.wandb_project, shown=place.shown) as mirror,
+    ):
         _repair(place)
         if folder.exists():
             study = extend_study(folder.read_study(), study, accept_changes=options.accept_changes)
         attempts = len(study.attempts)
         if spec.search is not None:
             found = _search(spec, study, data, place, machine, resources, lock, mirror, options, arguments)
-            if found is None:
-                return INTERRUPTED
+            if isinstance(found, int):
+                return found
             study, spec = found
         retry, role = options.retry_failed == "yes", "confirmation" if spec.search else "grid"
         ledger = open_ledger(folder, spec.trial_configs(), data.fingerprint, retry_failed=retry, role=role)
@@ -240,7 +262,6 @@ def _run_on(machine: Machine, spec: StudySpec, options: argparse.Namespace, argu
             noted=len(study.attempts) > attempts,
         ):  # fmt: skip
             return _say_interrupted(folder, ledger, arguments)
-        _repair(place)
         status = _report(place, ledger)
         mirror.finish()
         return status
@@ -249,40 +270,41 @@ def _run_on(machine: Machine, spec: StudySpec, options: argparse.Namespace, argu
 def _search(
     spec: StudySpec, study: StudyInfo, data: ImageData, place: StudyPlace, machine: Machine, resources: TrialResources,
     lock: StudyLock | RemoteLock, mirror: Mirror, options: argparse.Namespace, arguments: list[str],
-) -> tuple[StudyInfo, StudySpec] | None:  # fmt: skip
-    """Search until the budget is spent; the study with the winners as cells, None when it ended before that."""
+) -> tuple[StudyInfo, StudySpec] | int:  # fmt: skip
+    """Search until the budget is spent; the study with the winners as cells, or an exit status when it ended before that."""
     from study.search import add_winners, describe_end, describe_start, run_search
     from study.search_journal import SearchJournal
 
     folder = place.folder
-    journal = SearchJournal(folder, spec, data.fingerprint)
+    if folder.trials.is_dir():
+        consolidate(folder)  # it rebuilds records that are damaged, from which the journal may have to be made again
+    interrupted = False
+    journal = SearchJournal(folder, spec, data.fingerprint, place.change_trial)
     if not journal.over:
         if machine.is_cluster:
             check_nodes(place.storage, lock.token)
-        plan.check_space(folder.path, plan.estimate_search(spec, resources)[0])
+        plan.check_space(folder.path, place.disk_bytes([plan.searched_config(spec)] * journal.num_to_run))
         write_study(folder, with_attempt(study, describe_attempt(arguments, journal.num_to_run)))
         print(describe_start(journal, spec, resources))
         mirror.start()
-        run_search(journal, spec, data, place, machine, resources, lock, _run_options(options, mirror))
+        interrupted = not run_search(
+            journal, spec, data, place, machine, resources, lock, _run_options(options, mirror)
+        )
         _check_kept(place, lock)
         consolidate(folder)
     print(describe_end(journal, width=shutil.get_terminal_size((120, 24)).columns))
     if not journal.over:
         print(f"the search is not over; every finished epoch is kept, and this goes on:\n  {_command(arguments)}")
-        return None
+        return INTERRUPTED if interrupted else SOME_FAILED
     found = add_winners(spec, journal)
     known = folder.read_study()
     return extend_study(known, build_study(found, data, machine, resources), accept_changes=True), found
 
 
-def _check_search(
-    spec: StudySpec, options: argparse.Namespace, machine: Machine, resources: TrialResources, place: StudyPlace
-) -> None:
+def _check_search(spec: StudySpec, options: argparse.Namespace, machine: Machine, resources: TrialResources) -> None:
     from study.search import check_budget, check_workers
 
     assert spec.search is not None
-    if isinstance(place, UrlPlace):
-        raise SpecError(f"--results {options.results}: a search keeps its journal in a folder; give a shared folder")
     if options.calibrate and options.plan:
         raise SpecError(
             "--calibrate: the plan of a search cannot be timed yet, its trials differ in speed; leave it out"
@@ -304,10 +326,10 @@ def _run_missing(
     folder = place.folder
     if machine.is_cluster:
         check_nodes(place.storage, lock.token)
-    missing = [replace(s.config, epochs=max(1, s.config.epochs - s.epochs_completed)) for s in ledger.to_run]
+    missing = [plan.rest_of_trial(s.config, s.epochs_completed) for s in ledger.to_run]
     speeds = calibrate(missing, data, resources, plan.reference_rate) if options.calibrate else None
     cost = plan.estimate_cost(missing, resources, speeds)
-    plan.check_space(folder.path, cost)
+    plan.check_space(folder.path, place.disk_bytes(missing))
     write_study(folder, study if noted else with_attempt(study, describe_attempt(arguments, len(ledger.to_run))))
     _print_start(ledger, cost, resources)
     if not mirror.started:
@@ -320,6 +342,7 @@ def _run_missing(
             raise
         finished = False
     _check_kept(place, lock)
+    _repair(place)
     after = [state for state in map(read_state, map(folder.trial, (s.trial_id for s in ledger.to_run))) if state]
     if finished and (line := plan.compare_time(cost, actual_training_s(ledger.to_run, after))):
         print(line)
@@ -356,7 +379,7 @@ def _run_trials(
     folder = place.folder
     register_trials(folder, ledger.to_run)
     for state in ledger.to_run:
-        if state.status == "failed":  # it is pending again, which its node must know
+        if state.status == "failed" or state.role != "grid":  # pending again, or of a role that its node must know
             place.put_trial(state.trial_id)
     write_samples(folder, data)
     shown = sorted((*ledger.done, *ledger.left_failed, *ledger.to_run), key=lambda state: state.config.seed)
@@ -446,8 +469,8 @@ def _print_start(ledger: Ledger, cost: plan.Cost, resources: TrialResources) -> 
             f"goes on: {len(ledger.done)} trials done, {len(ledger.to_run)} to run, {resumed} of them from a checkpoint"
         )
     if cost.cpu_time_s is not None:
-        print(f"this will take about {plan.format_duration(cost.cpu_time_s)} on {resources.max_concurrent} x "
-              f"{resources.cpus_per_trial} CPU, {plan.describe_basis(cost)}")  # fmt: skip
+        print(f"training will take about {plan.format_duration(cost.cpu_time_s)} on {resources.max_concurrent} x "
+              f"{resources.cpus_per_trial} CPU, {plan.describe_basis(cost)}; {plan.BESIDES_TRAINING}")  # fmt: skip
 
 
 def check_run_options(options: argparse.Namespace) -> None:

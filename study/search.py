@@ -6,6 +6,7 @@ of any grid, on the full training set and with seeds that no searched trial had.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -57,8 +58,8 @@ def check_budget(search: SearchSpec, resources: TrialResources) -> None:
 def run_search(
     journal: SearchJournal, spec: StudySpec, data: ImageData, place: StudyPlace, machine: Machine,
     resources: TrialResources, lock: StudyLock | RemoteLock, options: RunOptions,
-) -> None:  # fmt: skip
-    """Train what the journal suggests until the budget is spent or the user interrupts; nothing is left RUNNING."""
+) -> bool:  # fmt: skip
+    """Train what the journal suggests until the budget is spent; False when the user interrupted. Nothing is left RUNNING."""
     folder = place.folder
     write_samples(folder, data)
     shown = sorted(journal.states().values(), key=lambda state: state.config.seed)
@@ -68,11 +69,15 @@ def run_search(
     try:
         with (
             model_tables(folder, _widths(spec)),
-            Progress(Console(), shown, list(journal.spec.space), resources.max_concurrent) as progress,
+            Progress(
+                Console(), shown, list(journal.spec.space), resources.max_concurrent, num_planned=journal.spec.trials
+            ) as progress,
         ):
-            run_trials(place, [], data, machine, resources, lock, progress, options, journal)
+            return run_trials(place, [], data, machine, resources, lock, progress, options, journal)
     finally:
-        if folder.exists():  # it may have been removed meanwhile
+        if folder.exists() and not lock.lost:  # it may have been removed meanwhile, or be another driver's
+            with contextlib.suppress(OSError):  # the next driver brings it up to date too
+                place.fetch()
             journal.close()
 
 
@@ -85,7 +90,7 @@ def describe_start(journal: SearchJournal, spec: StudySpec, resources: TrialReso
     if cost.cpu_time_s is None or journal.spec.trials is None:
         return said
     left_s = cost.cpu_time_s * share * journal.num_to_run / journal.spec.trials
-    return f"{said}; this will take about {format_duration(left_s)}, {describe_basis(cost)}"
+    return f"{said}; training will take about {format_duration(left_s)}, {describe_basis(cost)}"
 
 
 def describe_end(journal: SearchJournal, width: int) -> str:

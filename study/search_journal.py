@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,9 +44,14 @@ class Suggestion:
 class SearchJournal:
     """The search of one study folder. Open it while the study's lock is held."""
 
-    def __init__(self, folder: StudyFolder, spec: StudySpec, data_fingerprint: str) -> None:
+    def __init__(
+        self, folder: StudyFolder, spec: StudySpec, data_fingerprint: str,
+        change_trial: Callable[[str, Callable[[StudyFolder], None]], None] | None = None,
+    ) -> None:  # fmt: skip
+        """`change_trial(id, change)` lets `change` write into a trial of the folder, where the folder is a copy of another."""
         assert spec.search is not None
         self._folder, self._base, self._data = folder, spec.search_base, data_fingerprint
+        self._change_trial = change_trial or (lambda trial_id, change: change(folder))
         self.spec: SearchSpec = spec.search
         self._opened_at = self._noted_at = time.monotonic()
         self._study, self._storage = open_search(folder, spec, data_fingerprint)
@@ -56,6 +61,9 @@ class SearchJournal:
         self._spent_before_s = spent if isinstance(spent, float) and math.isfinite(spent) else 0.0
         for trial in self.trials:
             self._check_trial(trial)
+        for state in self.states().values():
+            if state.role != "search":  # a checkpoint, from which a state may have been rebuilt, does not know it
+                self._write(replace(state, role="search"))
         self._left: list[FrozenTrial] = self._take_over()
 
     @property
@@ -100,9 +108,7 @@ class SearchJournal:
                 config, frozen = self._ask()
             state = load_state(self._folder, frozen.user_attrs["trial_id"])
             if state is None:
-                state = TrialState(config=config, data_fingerprint=self._data)
-            if state.role != "search":
-                state = replace(state, role="search")
+                state = TrialState(config=config, data_fingerprint=self._data, role="search")
             if not self._replay(frozen.number, state):
                 return Suggestion(frozen.number, state)
 
@@ -218,15 +224,23 @@ class SearchJournal:
             if reason is None:
                 return False
             state = replace(state, status="pruned", reason=reason, ended_at=utc_now())
-            write_state(self._folder.trial(state.trial_id), state)
+            self._write(state)
         self.settle(number)
         return True
 
+    def _write(self, state: TrialState) -> None:
+        self._change_trial(state.trial_id, lambda folder: write_state(folder.trial(state.trial_id), state))
+
     def _feed(self, number: int, state: TrialState) -> str | None:
-        """Note the epochs on disk that the journal lacks, in order; a reason where one of them prunes the trial."""
+        """Note the epochs on disk that the journal lacks, in order; a reason where one of them prunes the trial.
+
+        Epochs before the newest one that the journal knows are not judged again: the trial went on after them, and others that
+        have come since would be held against it.
+        """
+        newest = max(self._frozen(number).intermediate_values, default=0)
         for row in self._epochs(state):
             self._note(number, row["epoch"], row)
-            if reason := self._judge(number, row["epoch"]):
+            if row["epoch"] >= newest and (reason := self._judge(number, row["epoch"])):
                 return reason
         return None
 

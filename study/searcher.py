@@ -20,9 +20,9 @@ from study.ledger import register_trials
 from study.trial_runner import describe_trial, request_pruning
 
 if TYPE_CHECKING:
-    from analysis.study_folder import StudyFolder
     from study.progress import Progress
     from study.search_journal import SearchJournal, Suggestion
+    from study.study_place import StudyPlace
 
 _log = logging.getLogger(__name__)
 
@@ -31,24 +31,35 @@ class JournalSearcher(Searcher):
     """Suggests what the journal suggests, one call per free place; `stopping` says that no more are wanted."""
 
     def __init__(
-        self, journal: SearchJournal, folder: StudyFolder, progress: Progress, stopping: Callable[[], bool]
+        self, journal: SearchJournal, place: StudyPlace, progress: Progress, stopping: Callable[[], bool]
     ) -> None:
         super().__init__()
-        self._journal, self._folder, self._progress, self._stopping = journal, folder, progress, stopping
+        self._journal, self._place, self._progress, self._stopping = journal, place, progress, stopping
         self._suggested: dict[str, Suggestion] = {}  # by Tune's own ids of trials
-        self._ended: list[int] = []
+        self._ended: list[Suggestion] = []
+        self._unstarted: Suggestion | None = None
+        self._unsent: dict[int, str] = {}  # why a trial is to be pruned, where its storage did not take it yet
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial's configuration, as the driver describes trials to Tune.
 
         What has ended is told to Optuna first, and only here: Tune asks its searchers before the callbacks that write a
-        failure into the trial's state.
+        failure into the trial's state. Storage that does not answer for a moment makes it wait: Tune asks again.
         """
-        self._settle_ended()
-        suggestion = None if self._stopping() else self._journal.suggest()
-        if suggestion is None:
-            return Searcher.FINISHED
-        register_trials(self._folder, [suggestion.state])
+        try:
+            self._settle_ended()
+            suggestion = self._unstarted or (None if self._stopping() else self._journal.suggest())
+            if suggestion is None:
+                return Searcher.FINISHED
+            self._unstarted = suggestion
+            register_trials(self._place.folder, [suggestion.state])
+            # At a URL the journal is there before the trial is: whatever is trained, the next driver knows who suggested it.
+            self._place.put_file(self._place.folder.search_journal.name)
+            self._place.put_trial(suggestion.state.trial_id)
+        except OSError as error:
+            _log.warning("the search waits for its storage: %s", error)
+            return None
+        self._unstarted = None
         self._progress.add(suggestion.state)
         self._suggested[trial_id] = suggestion
         return {"trial": describe_trial(suggestion.state)}
@@ -58,17 +69,23 @@ class JournalSearcher(Searcher):
         if "train_loss" not in result:
             return
         suggestion = self._suggested[trial_id]
-        reason = self._journal.observe(suggestion.number, result["epoch"], result)
+        number, epoch = suggestion.number, result["epoch"]
+        reason = self._journal.observe(number, epoch, result) or self._unsent.pop(number, None)
         if reason is not None:
-            request_pruning(self._folder.trial(suggestion.state.trial_id), reason)
+            try:
+                request_pruning(self._place.storage, suggestion.state.trial_id, epoch, reason)
+            except OSError as error:
+                self._unsent[number] = reason  # asked again after the next epoch
+                _log.warning("trial %s cannot be pruned yet: %s", suggestion.state.trial_id, error)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The trial ended; its folder will say how."""
-        self._ended.append(self._suggested[trial_id].number)
+        self._ended.append(self._suggested[trial_id])
 
     def _settle_ended(self) -> None:
         while self._ended:
-            self._journal.settle(self._ended.pop(0))
+            self._place.fetch_trial(self._ended[0].state.trial_id)
+            self._journal.settle(self._ended.pop(0).number)
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         """Nothing: the journal is on disk already."""

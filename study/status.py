@@ -48,13 +48,15 @@ def _show(cluster: Cluster, name: str | None) -> int:
 def _describe(cluster: Cluster, found: StudyJob) -> tuple[str, ...]:
     summary = read_progress(cluster, found)
     trials = f"{summary.num_done} of {summary.num_trials}" if summary else ""
+    if summary and summary.num_failed:
+        trials += f", {summary.num_failed} failed"
     left = summary.left if summary and found.active else ""
     return found.study, found.state, trials, left, found.started_at
 
 
 def _reason(cluster: Cluster, found: StudyJob) -> str:
-    """The last line of a study that was refused or failed."""
-    if found.state not in ("refused", "failed"):
+    """The last line of a study that its driver has not brought to its end."""
+    if found.state not in ("ended with an error", "failed"):
         return ""
     lines = [line for line in read_output(cluster, found, 5).splitlines() if line.strip()]
     return lines[-1] if lines else found.message

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from study.lock import LOCK_FILE, read_lock
+from study.lock import LOCK_FILE, read_lock_strictly
 from study.remote_folder import RemoteFolder, StorageError
-from study.remote_lock import read_claim
+from study.remote_lock import read_claim_strictly
+from trainable.files import write_atomically
 from trainable.trial_state import STATE_FILE
 
 TRIALS = "trials"
@@ -39,7 +40,7 @@ class Storage(Protocol):
         """How often a trial asks whether its driver still wants it."""
 
     def read_driver(self, token: str) -> dict[str, Any]:
-        """The lock of the driver with this token, empty where it is not there or cannot be read."""
+        """The lock of the driver with this token, empty where it is not there. Errors: OSError where the storage does not answer."""
 
     def open_trial(self, trial_id: str) -> Any:
         """A context manager that yields the TrialPlace of a trial."""
@@ -66,7 +67,7 @@ class SharedStorage:
 
     def read_driver(self, token: str) -> dict[str, Any]:
         """The lock in the study folder."""
-        return read_lock(self.study_folder / LOCK_FILE)
+        return read_lock_strictly(self.study_folder / LOCK_FILE)
 
     @contextmanager
     def open_trial(self, trial_id: str) -> Iterator[TrialPlace]:
@@ -80,7 +81,7 @@ class SharedStorage:
 
     def write(self, name: str, content: bytes) -> None:
         """See Storage."""
-        (self.study_folder / name).write_bytes(content)
+        write_atomically(self.study_folder / name, content)
 
     def delete(self, name: str) -> None:
         """See Storage."""
@@ -99,7 +100,7 @@ class UrlStorage:
 
     def read_driver(self, token: str) -> dict[str, Any]:
         """The driver's claim."""
-        return read_claim(self.remote, token)
+        return read_claim_strictly(self.remote, token)
 
     @contextmanager
     def open_trial(self, trial_id: str) -> Iterator[TrialPlace]:

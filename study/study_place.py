@@ -12,7 +12,7 @@ import secrets
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,10 +21,12 @@ from analysis.pull import copy_path, is_url
 from analysis.study_folder import StudyFolder, StudyFolderError
 from study.ledger import consolidate, read_trial_records
 from study.lock import StudyLock
+from study.plan import disk_bytes
 from study.remote_folder import RemoteFolder, Stamp, StorageError
-from study.remote_lock import CLAIMS, RemoteLock
+from study.remote_lock import CLAIMS, RemoteLock, read_claim
 from study.repair import repair_study
 from study.storage import TRIALS, SharedStorage, Storage, UrlStorage
+from trainable.config import TrialConfig
 from trainable.files import write_atomically
 from trainable.trial_state import STATE_FILE, TrialStateError, read_state
 
@@ -45,6 +47,10 @@ class FolderPlace:
         """Where the study lies, for people."""
         return str(self.folder.path)
 
+    def disk_bytes(self, configs: Iterable[TrialConfig]) -> int:
+        """The room that these trials need on the disk of `folder`."""
+        return disk_bytes(configs)
+
     def open(self) -> AbstractContextManager[StudyLock | RemoteLock]:
         """The right to work on the study. Errors: StudyLockedError."""
         return StudyLock(self.folder.path)
@@ -59,11 +65,15 @@ class FolderPlace:
     def fetch_trial(self, trial_id: str) -> None:
         """Nothing, as `fetch`."""
 
-    def put(self) -> None:
+    def put_file(self, name: str) -> None:
         """Nothing: what the driver wrote is there."""
 
     def put_trial(self, trial_id: str) -> None:
-        """Nothing, as `put`."""
+        """Nothing, as `put_file`."""
+
+    def change_trial(self, trial_id: str, change: Callable[[StudyFolder], None]) -> None:
+        """Let `change` write into the folder of a trial that does not run."""
+        change(self.folder)
 
 
 class UrlPlace:
@@ -75,12 +85,18 @@ class UrlPlace:
         self.folder = StudyFolder(_copy_path(remote.url))
         self._fetched: dict[str, Stamp] = {}
         self._put: dict[str, tuple[int, int]] = {}
-        self._working = threading.Lock()
+        self._fetching = threading.RLock()  # of files of trials
+        self._putting = threading.Lock()  # of a single file, so that Tune's loop waits for one upload at most
+        self._lock: RemoteLock | None = None
 
     @property
     def shown(self) -> str:
         """Where the study lies, for people."""
         return self.remote.url
+
+    def disk_bytes(self, configs: Iterable[TrialConfig]) -> int:
+        """The room that these trials need on the disk of the copy, which holds no checkpoints."""
+        return disk_bytes(configs, checkpoints=0)
 
     @contextmanager
     def open(self) -> Iterator[RemoteLock]:
@@ -89,6 +105,7 @@ class UrlPlace:
         Errors: StudyLockedError, StorageError.
         """
         with RemoteLock(self.remote) as lock:
+            self._lock = lock
             shutil.rmtree(self.folder.path, ignore_errors=True)
             self.folder.path.mkdir(parents=True)
             self.fetch()
@@ -100,8 +117,7 @@ class UrlPlace:
             finally:
                 ended.set()
                 thread.join()
-                if not lock.lost:
-                    self.put()
+                self.put()
 
     def repair(self) -> list[str]:
         """`repair_study`, with the checkpoints of damaged trials at hand; what it did is put to the URL."""
@@ -140,7 +156,7 @@ class UrlPlace:
 
     def fetch(self) -> None:
         """Bring what is new at the URL here. Errors: StorageError."""
-        with self._working:
+        with self._fetching:
             found = self.remote.list()
             for name in found:
                 if name.split("/")[0] not in _NOT_COPIED and name not in self._put:  # what this driver wrote is its own
@@ -154,7 +170,7 @@ class UrlPlace:
 
     def fetch_trial(self, trial_id: str) -> None:
         """Bring a trial's records and state here. Errors: StorageError."""
-        with self._working:
+        with self._fetching:
             at = f"{TRIALS}/{trial_id}"
             state = self.remote.read(f"{at}/{STATE_FILE}")
             if state is None:
@@ -165,30 +181,52 @@ class UrlPlace:
             write_atomically(self.folder.path / at / STATE_FILE, state)
 
     def put(self) -> None:
-        """Put what the driver wrote to the URL, trials excepted. Errors: StorageError."""
-        with self._working:
-            top = (path for path in self.folder.path.iterdir() if path.name not in _NOT_COPIED)
-            for path in (file for entry in top for file in ([entry] if entry.is_file() else sorted(entry.rglob("*")))):
-                name = path.relative_to(self.folder.path).as_posix()
-                if (
-                    path.is_file()
-                    and not path.name.startswith(".")
-                    and self._put.get(name) != (stamp := self._stamp(name))
-                ):
-                    self.remote.write(name, path.read_bytes())
-                    self._put[name] = stamp
+        """Put what the driver wrote to the URL, trials excepted, while the study is its own. Errors: StorageError."""
+        top = (path for path in self.folder.path.iterdir() if path.name not in _NOT_COPIED)
+        for path in (file for entry in top for file in ([entry] if entry.is_file() else sorted(entry.rglob("*")))):
+            # Optuna's lock of its journal is a link.
+            if path.is_file() and not path.is_symlink() and not path.name.startswith("."):
+                if self._lock is not None and self._lock.lost:
+                    return
+                self._put_changed(path.relative_to(self.folder.path).as_posix())
+
+    def put_file(self, name: str) -> None:
+        """Put a file that the next driver cannot do without. Errors: StorageError, also where another driver has taken over."""
+        if self._lock is not None and not read_claim(self.remote, self._lock.token):
+            raise StorageError(
+                f"{self.remote.url}: another driver has taken the study over, or the store does not answer"
+            )
+        self._put_changed(name)
+
+    def _put_changed(self, name: str) -> None:
+        with self._putting:
+            if self._put.get(name) != (stamp := self._stamp(name)):
+                self.remote.write_file(name, self.folder.path / name)
+                self._put[name] = stamp
 
     def put_trial(self, trial_id: str) -> None:
         """Put the state that the driver wrote for a trial that does not run. Errors: StorageError."""
         name = f"{TRIALS}/{trial_id}/{STATE_FILE}"
         self.remote.write(name, (self.folder.path / name).read_bytes())
 
+    def change_trial(self, trial_id: str, change: Callable[[StudyFolder], None]) -> None:
+        """Let `change` write into the copy of a trial that does not run, and put its state. Errors: StorageError."""
+        with self._fetching:
+            self.fetch_trial(trial_id)
+            change(self.folder)
+            self.put_trial(trial_id)
+
     def check_writable(self) -> None:
-        """Write, read and remove a file at the URL. Errors: StorageError."""
+        """Write, read, list and remove a file at the URL. Errors: StorageError."""
         name = f".probe-{secrets.token_hex(8)}"
         self.remote.write(name, b"probe")
-        found = self.remote.read(name)
+        found, stamp = self.remote.read(name), self.remote.list().get(name)
         self.remote.delete(name)
+        if stamp is not None and not stamp.time_ns:
+            raise StorageError(
+                f"{self.remote.url}: this store does not say when a file was written, without which a driver that is gone "
+                "cannot be told from one that works; choose another"
+            )
         if found != b"probe":
             raise StorageError(f"{self.remote.url}: what is written there cannot be read back")
 

@@ -18,6 +18,7 @@ from study.service.connection import Cluster, ClusterError
 from study.service.package import GRID_FILE, is_grid_file, stage_package
 from study.service.remote import RESULTS_VARIABLE
 from study.service.study_jobs import StudyJob, describe_study, list_studies, parse_job
+from study.tracking.mode import check_offline
 
 # A study that is stopped saves every trial's last epoch and gathers its records first; Ray's own limit is 3 s.
 _STOP_WAIT_S = 120
@@ -69,6 +70,8 @@ def _check_options(options: argparse.Namespace) -> None:
     run.check_run_options(options)
     if options.plan:
         raise SpecError("--plan needs no cluster: python -m study.run --plan")
+    if options.wandb == "offline":
+        check_offline("offline", str(options.results))
     if options.address is not None:
         raise SpecError("--address is for drivers on the cluster; here --cluster names it")
     for name in ("data", "results"):

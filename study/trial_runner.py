@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.lock import watch_driver
-from study.node_probe import require_study
-from study.storage import Storage
+from study.node_probe import UnfitNodeError, require_study, require_versions
+from study.storage import TRIALS, Storage
 from trainable.config import TrialConfig, trial_id
-from trainable.files import write_json
 from trainable.trial_state import read_state
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from trainable.training import EpochResult
     from trainable.trial_state import TrialState
 
-PRUNING_FILE = "prune.json"
+
+CPU_FOR_GPU_VARIABLE = "STUDY_CPU_FOR_GPU"
+_UNFIT_PAUSE_S = 5.0
 
 
 class TrialGivenUpError(Exception):
@@ -43,6 +45,8 @@ class RunnerSettings:
     gpu_share: float
     timing_exclusive: bool
     checkpoint_interval_s: float
+    versions: str  # of what must be the same on all nodes
+    prunable: bool = False  # a search may ask a trial to end early
 
 
 def run_tune_trial(tune_config: Mapping[str, Any], *, settings: RunnerSettings, data: ImageData) -> None:
@@ -57,10 +61,14 @@ def run_tune_trial(tune_config: Mapping[str, Any], *, settings: RunnerSettings, 
     from trainable.trial import Placement, run_trial
 
     storage = settings.storage
-    require_study(storage, settings.driver_token)  # a node that has joined late was not probed
-
     config = TrialConfig.from_dict(tune_config["trial"]["config"])
-    use_cuda = settings.gpu_share > 0 and torch.cuda.is_available() and bool(ray.get_gpu_ids())
+    try:
+        require_study(storage, settings.driver_token)  # a node that has joined late was not probed
+        require_versions(settings.versions)
+        use_cuda = settings.gpu_share > 0 and _has_cuda(torch.cuda.is_available() and bool(ray.get_gpu_ids()))
+    except UnfitNodeError:
+        time.sleep(_UNFIT_PAUSE_S)  # so that a node that can takes the trial first
+        raise
     if use_cuda:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -82,7 +90,7 @@ def run_tune_trial(tune_config: Mapping[str, Any], *, settings: RunnerSettings, 
 
             def report(result: EpochResult) -> str | None:
                 tune.report(build_report(result))  # returns when the driver has dealt with it
-                return read_pruning_request(place.folder)
+                return read_pruning_request(storage, result.trial_id, result.epoch) if settings.prunable else None
 
             run_trial(
                 config,
@@ -98,24 +106,38 @@ def run_tune_trial(tune_config: Mapping[str, Any], *, settings: RunnerSettings, 
         end_watch()
 
 
+def _has_cuda(found: bool) -> bool:
+    """Whether a trial that was given a GPU trains on it. Errors: UnfitNodeError where there is none and nobody allowed the CPU."""
+    if not found and not os.environ.get(CPU_FOR_GPU_VARIABLE):
+        raise UnfitNodeError(
+            f"{socket.gethostname()} gave the trial a GPU, but torch finds no CUDA device there: see to its driver, or set "
+            f"{CPU_FOR_GPU_VARIABLE}=1 on the node to try a study with GPUs on CPUs"
+        )
+    return found
+
+
 def describe_trial(state: TrialState) -> dict[str, Any]:
     """What Tune carries as a trial's configuration, under the key 'trial'."""
     return {"trial_id": state.trial_id, "config": state.config.to_dict()}
 
 
-def request_pruning(folder: Path, reason: str) -> None:
-    """Ask the trial in this folder to end after the epoch that it has just reported."""
-    write_json(folder / PRUNING_FILE, {"reason": reason})
+def request_pruning(storage: Storage, trial: str, epoch: int, reason: str) -> None:
+    """Ask a trial to end after the epoch that it has just reported. Errors: OSError."""
+    storage.write(_pruning_file(trial), json.dumps({"epoch": epoch, "reason": reason}).encode())
 
 
-def read_pruning_request(folder: Path) -> str | None:
-    """Why the trial in this folder is to end; None where nobody asked."""
+def read_pruning_request(storage: Storage, trial: str, epoch: int) -> str | None:
+    """Why the trial is to end after this epoch; None where nobody asked, or for a later one that it lost and repeats."""
     try:
-        content = json.loads((folder / PRUNING_FILE).read_bytes())
-    except (FileNotFoundError, ValueError):
+        content = json.loads(storage.read(_pruning_file(trial)) or b"{}")
+        asked_epoch, reason = content["epoch"], content["reason"]
+    except (ValueError, KeyError, TypeError):
         return None
-    reason = content.get("reason") if isinstance(content, dict) else None
-    return reason if isinstance(reason, str) else None
+    return reason if isinstance(reason, str) and isinstance(asked_epoch, int) and asked_epoch <= epoch else None
+
+
+def _pruning_file(trial: str) -> str:
+    return f"{TRIALS}/{trial}/prune.json"
 
 
 def build_report(result: EpochResult) -> dict[str, Any]:

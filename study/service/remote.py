@@ -1,7 +1,7 @@
 """The part that runs on the cluster's head: `python -m study.service.remote run|send`, started as a job by the clients.
 
-`run` is `study.run` attached to the cluster, with its results in a folder of the cluster. `send` prints a study folder, waits
-until its client has it, and then empties its own log, so that nothing of it stays on the head's disk.
+`run` is `study.run` attached to the cluster, with its data and results in folders of the cluster. `send` prints a study folder,
+waits until its client has it, and then empties its own log, so that nothing of it stays on the head's disk.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,22 +21,30 @@ from analysis.study_folder import StudyFolderError
 from study.service.transfer import ERROR_MARK, send_folder
 
 RESULTS_VARIABLE = "STUDY_RESULTS"
+SIGN_OF_LIFE_S = 10.0  # the client gives up on a longer silence
 _COLLECTED_WITHIN_S = 900.0
 
 
 def resolve_results(given: str) -> str:
     """The results folder on this machine, or a URL: as given, else $STUDY_RESULTS, else results in the home folder."""
-    text = os.path.expandvars(given or os.environ.get(RESULTS_VARIABLE) or "~/results")
-    return text.rstrip("/") if "://" in text else str(Path(text).expanduser().absolute())
+    text = given or os.environ.get(RESULTS_VARIABLE) or "~/results"
+    return os.path.expandvars(text).rstrip("/") if "://" in text else expand(text)
+
+
+def expand(path: str) -> str:
+    """A path with the home folder and the variables of this machine in it."""
+    return str(Path(os.path.expandvars(path)).expanduser().absolute())
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     action, results, *rest = sys.argv[1:] if arguments is None else arguments
     if action == "run":
-        from study.run import main as run_study
+        from study import run
 
-        return run_study([*rest, "--results", resolve_results(results), "--address", "auto"])
+        data = run.build_parser().parse_args(rest).data
+        given = [] if data is None else ["--data", expand(str(data))]
+        return run.main([*rest, *given, "--results", resolve_results(results), "--address", "auto"])
     if action == "send":
         return _send(f"{resolve_results(results)}/{rest[0]}")
     print(f"error: unknown action {action!r}", file=sys.stderr)
@@ -48,7 +59,7 @@ def _send(source: str) -> int:
     try:
         with TemporaryDirectory() as fetched:
             try:
-                folder = pull(source, Path(fetched) / "study").path if "://" in source else Path(source)
+                folder = _fetch(source, Path(fetched) / "study") if "://" in source else Path(source)
             except StudyFolderError as error:
                 print(f"{ERROR_MARK}{error}")
             else:
@@ -58,6 +69,30 @@ def _send(source: str) -> int:
     finally:
         os.ftruncate(sys.stdout.fileno(), 0)
     return 0
+
+
+def _fetch(source: str, to: Path) -> Path:
+    """Bring here what lies at a URL, which may take long. Errors: StudyFolderError."""
+    with _signs_of_life():
+        return pull(source, to).path
+
+
+@contextmanager
+def _signs_of_life() -> Iterator[None]:
+    """Print a line every now and then, of the kind that the client passes over."""
+    ended = threading.Event()
+
+    def print_signs() -> None:
+        while not ended.wait(SIGN_OF_LIFE_S):
+            print("fetching the study", flush=True)
+
+    thread = threading.Thread(target=print_signs, name="signs-of-life", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 if __name__ == "__main__":

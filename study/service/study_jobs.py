@@ -10,8 +10,8 @@ from study.progress import Summary, find_summary
 from study.service.connection import ENDED, Cluster, ClusterError
 
 _STUDY, _RESULTS = "study", "results"  # keys of a job's metadata
-_BY_EXIT: dict[int | None, str] = {0: "done", 2: "refused", 3: "some failed", 130: "interrupted"}
-_SUMMARY_LINES = 60
+_BY_EXIT: dict[int | None, str] = {0: "done", 2: "ended with an error", 3: "some failed", 130: "interrupted"}
+_SUMMARY_LINES = (60, 2_000, 100_000)  # a summary comes every 5 s at most, the lines between them are of any number
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class StudyJob:
     study: str
     job: str
     results: str  # as it was submitted: a folder on the cluster
-    state: str  # waiting, running, done, some failed, refused, interrupted or failed
+    state: str  # waiting, running, done, some failed, ended with an error, interrupted or failed
     active: bool
     started_at: str
     exit_code: int | None
@@ -86,4 +86,8 @@ def read_output(cluster: Cluster, found: StudyJob, num_lines: int) -> str:
 
 def read_progress(cluster: Cluster, found: StudyJob) -> Summary | None:
     """How far the study is; None before its trials start. Errors: ClusterError."""
-    return find_summary(read_output(cluster, found, _SUMMARY_LINES))
+    for num_lines in _SUMMARY_LINES:
+        output = read_output(cluster, found, num_lines)
+        if (summary := find_summary(output)) or output.count("\n") < num_lines:
+            return summary
+    return None

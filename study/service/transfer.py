@@ -16,7 +16,10 @@ from typing import IO
 
 LINE_BYTES = 48 * 1024
 _DATA, _END, ERROR_MARK = "@study-data ", "@study-end ", "@study-error "
-_NAME = re.compile(r"(study\.json|samples\.npz|[a-z]+\.parquet|report/tables/[a-z][a-z0-9_]*\.[a-z]+)")
+# The files that analysis.pull fetches, no others: a test compares the two.
+_NAME = re.compile(
+    r"(study\.json|samples\.npz|search\.journal|[a-z]+\.parquet|report/tables/[a-z][a-z0-9_]*\.(csv|md|tex|html))"
+)
 
 
 class TransferError(Exception):
@@ -24,7 +27,7 @@ class TransferError(Exception):
 
 
 def send_folder(folder: Path, write_line: Callable[[str], object]) -> None:
-    """Send what analysis reads of a study folder: records, samples and tables, neither checkpoints nor Ray's files."""
+    """Send what analysis reads of a study folder: records, samples, search and tables, neither checkpoints nor Ray's files."""
     if not (folder / "study.json").is_file():
         write_line(f"{ERROR_MARK}{folder}: no study there")
         return

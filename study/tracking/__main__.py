@@ -13,10 +13,12 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.study_folder import StudyFolder, StudyFolderError
+from analysis.pull import is_url
+from analysis.study_folder import StudyFolder, StudyFolderError, check_links
 from study.ledger import consolidate, list_states
-from study.lock import StudyLock, StudyLockedError
-from study.repair import check_links
+from study.lock import StudyLockedError
+from study.remote_folder import StorageError
+from study.study_place import FolderPlace, StudyPlace, UrlPlace, find_place
 from study.tracking.mode import choose_project
 from trainable.trial_state import TrialState
 
@@ -31,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m study.tracking", description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     sync = commands.add_parser("sync", help="make or complete the W&B runs of a study from its records")
-    sync.add_argument("study", type=Path, metavar="STUDY", help="study folder")
+    sync.add_argument("study", metavar="STUDY", help="study folder, or its URL")
     sync.add_argument("--project", metavar="NAME", help="W&B project (default: the one of the study so far)")
     sync.add_argument("--offline", action="store_true", help="write run folders into STUDY/wandb and send nothing")
     return parser
@@ -40,18 +42,32 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = build_parser().parse_args(arguments)
-    folder = StudyFolder(options.study)
     try:
-        folder.read_study()
-        check_links(folder)
-        with StudyLock(folder.path):  # a driver that works on the study writes its runs, too
-            return _sync(folder, choose_project(folder, options.project), offline=options.offline)
-    except (StudyFolderError, StudyLockedError) as error:
+        place = _find_place(options.study, offline=options.offline)
+        with place.open():  # a driver that works on the study writes its runs, too
+            return _sync(place.folder, choose_project(place.folder, options.project), offline=options.offline)
+    except (StudyFolderError, StudyLockedError, StorageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return INCOMPLETE
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)
         return INTERRUPTED
+
+
+def _find_place(study: str, *, offline: bool) -> StudyPlace:
+    """Where the study lies; nothing is written where there is none. Errors: StudyFolderError, StorageError."""
+    if not is_url(study):
+        folder = StudyFolder(Path(study))
+        folder.read_study()
+        check_links(folder)
+        return FolderPlace(folder)
+    if offline:
+        raise StudyFolderError(f"{study}: --offline writes run folders into a study folder, not to a URL; leave it out")
+    parent, _, name = study.rstrip("/").rpartition("/")
+    place = find_place(parent, name)
+    if isinstance(place, UrlPlace) and place.remote.read("study.json") is None:
+        raise StudyFolderError(f"{study}: no study there, study.json is missing")
+    return place
 
 
 def _sync(folder: StudyFolder, project: str, *, offline: bool) -> int:
@@ -62,7 +78,7 @@ def _sync(folder: StudyFolder, project: str, *, offline: bool) -> int:
     if not states:
         raise StudyFolderError(f"{folder.trials}: no trial was started yet, so there are no runs to make")
     status = OK
-    with tempfile.TemporaryDirectory(prefix="wandb-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="wandb-", ignore_cleanup_errors=True) as scratch:
         root = folder.path if offline else Path(scratch)
         connection = Connection("offline" if offline else "online", project, folder.read_study().name, root)
         writer = RunWriter(folder, connection)

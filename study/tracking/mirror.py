@@ -27,11 +27,11 @@ FINISH_LIMIT_S, INTERRUPT_LIMIT_S, QUIET_S = 600.0, 8.0, 3.0
 class Mirror:
     """One process that writes the W&B runs of the study in `folder`; a context manager that leaves no process behind.
 
-    `project` is that of the study so far where it is None.
+    `project` is that of the study so far where it is None; `shown` says where the study lies, if not in `folder`.
     """
 
-    def __init__(self, folder: StudyFolder, mode: Mode, project: str | None = None) -> None:
-        self._folder, self._mode, self._project = folder, mode, project
+    def __init__(self, folder: StudyFolder, mode: Mode, project: str | None = None, shown: str | None = None) -> None:
+        self._folder, self._mode, self._project, self._shown = folder, mode, project, shown or str(folder.path)
         self._process: subprocess.Popen[str] | None = None
         self._outbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
@@ -53,7 +53,7 @@ class Mirror:
 
     def _start(self) -> None:
         project = choose_project(self._folder, self._project)
-        self._scratch = tempfile.TemporaryDirectory(prefix="wandb-")
+        self._scratch = tempfile.TemporaryDirectory(prefix="wandb-", ignore_cleanup_errors=True)  # wandb may write yet
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process has ended
         # What wandb writes for an online run is of no use once it was sent.
         root = self._folder.path if self._mode == "offline" else Path(self._scratch.name)
@@ -81,7 +81,7 @@ class Mirror:
         """Say once that the mirror is not complete, and how to make up for it."""
         if not self._warned:
             self._warned = True
-            command = shlex.join(["python", "-m", "study.tracking", "sync", str(self._folder.path)])
+            command = shlex.join(["python", "-m", "study.tracking", "sync", self._shown])
             print(f"warning: W&B: {reason}\nThe study goes on; this makes its runs later:  {command}", file=sys.stderr)
 
     def finish(self) -> None:

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from analysis.pull import is_url
 from analysis.study_folder import StudyFolder
+from study.grid_file import SpecError
 from trainable.files import write_atomically
 
 Mode = Literal["off", "offline", "online"]
 CHOICES = ("off", "offline", "online", "auto")
 DEFAULT_PROJECT = "training-dynamics-study"
+PROJECT_FILE = "wandb_project.txt"  # not in wandb/, which stays behind where a study is put to a URL
 _BY_VARIABLE: dict[str, Mode] = {
     "disabled": "off", "offline": "offline", "dryrun": "offline", "online": "online", "run": "online",
 }  # fmt: skip
@@ -37,6 +40,15 @@ def choose_mode(asked: str | None) -> Mode:
     raise ValueError(f"--wandb {asked}: one of {', '.join(CHOICES)}")
 
 
+def check_offline(mode: Mode, results: str) -> None:
+    """Refuse offline runs of a study at a URL: they would be lost with the driver's copy of it. Errors: SpecError."""
+    if mode == "offline" and is_url(results):
+        raise SpecError(
+            f"W&B offline: its runs are files of the study folder, which are not put to {results}; give --wandb off, and "
+            "python -m study.tracking sync makes the runs from the records later"
+        )
+
+
 def is_key_configured() -> bool:
     """Whether wandb would find credentials: in the environment, its settings file, or netrc."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
@@ -57,13 +69,18 @@ def is_key_configured() -> bool:
 
 
 def choose_project(folder: StudyFolder, asked: str | None) -> str:
-    """The W&B project of a study: the asked one, else the one that its runs went to before; kept in wandb/project.txt."""
-    note = folder.path / "wandb" / "project.txt"
-    before = note.read_text().strip() if note.is_file() else ""
+    """The W&B project of a study: the asked one, else the one that its runs went to before; kept in PROJECT_FILE."""
+    note = folder.path / PROJECT_FILE
+    before = _read_note(note) or _read_note(folder.path / "wandb" / "project.txt")  # where versions before kept it
     project = asked or before or os.environ.get("WANDB_PROJECT") or DEFAULT_PROJECT
-    if project != before:
+    if project != _read_note(note):
         write_atomically(note, f"{project}\n".encode())
     return project
+
+
+def _read_note(path: Path) -> str:
+    """Its text. Not of a link, which could lead to what nobody wants to send to W&B."""
+    return path.read_text(errors="replace").strip() if path.is_file() and not path.is_symlink() else ""
 
 
 def _read_settings() -> dict[str, str]:

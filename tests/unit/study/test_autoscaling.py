@@ -9,7 +9,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config
 
 from study.autoscaling import parse_nodes, read_planned_nodes, without_running
-from study.resources import Node, ResourceError
+from study.resources import Machine, Node, ResourceError, divide_resources
 
 ROOT = Path(__file__).parents[3]
 
@@ -53,3 +53,11 @@ def test_nodes_that_run_are_not_to_come() -> None:
     assert without_running(planned, ()) == planned
     assert without_running(planned, (Node(0, 0), Node(4, 1, 3))) == (Node(4, 1, 1), Node(16, 0, 2))
     assert without_running(planned, (Node(4, 1, 6), Node(16, 0, 2))) == ()
+
+
+def test_a_node_that_may_come_is_counted_and_does_not_fit_yet() -> None:
+    head, planned = Node(0, 0), Node(4, 1, 4)
+    machine = Machine(16, 4, nodes=(head, planned), running=(head,))
+    assert not machine.fits(1)
+    assert Machine(16, 4, nodes=(head, planned), running=(head, Node(4, 1))).fits(1)
+    assert divide_resources(machine, 8, gpus_per_trial=1).max_concurrent == 4

@@ -43,8 +43,14 @@ def test_predictions_are_held_against_what_happened() -> None:
     assert plan.compare_time(cost, 660.0) == (
         "training took 11 min; 10 min were predicted, from steps timed on this machine (+10%)"
     )
+    assert plan.compare_time(plan.Cost(0.0, 59.0, 0), 61.0) == "training took 61 s"
     assert plan.compare_time(cost, None) is None
     assert plan.compare_time(plan.Cost(0.0, None, 0), 660.0) is None
+
+
+def test_what_is_left_of_a_trial_with_warm_up_can_be_estimated() -> None:
+    config = TrialConfig(epochs=25, warmup_epochs=3)
+    assert [plan.rest_of_trial(config, done).epochs for done in (0, 23, 25)] == [25, 2, 1]
 
 
 def test_the_actual_time_runs_from_the_first_start_to_the_last_end_of_this_attempt() -> None:

@@ -11,7 +11,10 @@ import pytest
 from analysis.study_folder import StudyFolder
 from study.callbacks import FailureRecorder, HangWatch
 from study.ledger import load_state
+from study.node_loss import find_node_trouble
+from study.node_probe import UnfitNodeError, require_versions, versions
 from study.study_place import FolderPlace
+from study.trial_runner import _has_cuda
 from trainable.config import TrialConfig
 from trainable.trial_state import TrialState, write_state
 
@@ -28,7 +31,9 @@ def place(tmp_path: Path) -> FolderPlace:
 def fail(place: FolderPlace, max_failures: int, outcomes: list[str | None]) -> tuple[Any, TrialState]:
     """Attempts that end one after the other, each by the loss of the named node or by itself; Tune's trial, our state."""
     answers = iter(outcomes)
-    recorder = FailureRecorder(place, HangWatch(None), max_failures, lambda trial: next(answers))
+    recorder = FailureRecorder(
+        place, HangWatch(None), max_failures, lambda trial: (node := next(answers)) and f"{node} was lost"
+    )
     trial: Any = SimpleNamespace(config={"trial": {"trial_id": STATE.trial_id}}, max_failures=-1, error_file=None)
     for _ in outcomes:
         recorder.on_trial_recover(0, [trial], trial)
@@ -70,3 +75,41 @@ def test_what_tune_ends_by_itself_has_failed(place: FolderPlace) -> None:
     state = load_state(place.folder, STATE.trial_id)
     assert state is not None
     assert (state.status, len(state.failures)) == ("failed", 1)
+
+
+def test_what_cannot_be_told_of_a_node_is_a_failure_and_no_error(place: FolderPlace) -> None:
+    def find(trial: Any) -> str | None:
+        raise ConnectionError("Ray's servers are starting again")
+
+    trial: Any = SimpleNamespace(config={"trial": {"trial_id": STATE.trial_id}}, max_failures=-1, error_file=None)
+    FailureRecorder(place, HangWatch(None), 5, find).on_trial_recover(0, [trial], trial)
+    state = load_state(place.folder, STATE.trial_id)
+    assert state is not None
+    assert len(state.failures) == 1
+
+
+def test_a_node_that_cannot_run_trials_is_no_failure_of_theirs(place: FolderPlace, tmp_path: Path) -> None:
+    """As Tune writes the error of a worker into its file."""
+    error_file = tmp_path / "error.txt"
+    error_file.write_text(
+        "Failure # 1 (occurred at 2026-01-01)\nTraceback ...\n"
+        "study.node_probe.UnfitNodeError: far has torch 1.0, the driver torch 2.0; they must be the same\n"
+    )
+    trial: Any = SimpleNamespace(config={"trial": {"trial_id": STATE.trial_id}}, max_failures=-1, error_file=error_file)
+    FailureRecorder(place, HangWatch(None), 0, find_node_trouble).on_trial_recover(0, [trial], trial)
+    state = load_state(place.folder, STATE.trial_id)
+    assert state is not None
+    assert (state.status, state.failures, trial.max_failures) == ("pending", (), -1)
+    assert "a node could not run it (far has torch 1.0, the driver torch 2.0; they must be the same)" in state.notes[0]
+
+
+def test_a_node_with_other_versions_or_without_its_gpu_is_unfit(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_versions(versions())
+    with pytest.raises(UnfitNodeError, match=r"has Python .*, the driver Python 2\.7; they must be the same"):
+        require_versions("Python 2.7")
+    monkeypatch.delenv("STUDY_CPU_FOR_GPU", raising=False)
+    assert _has_cuda(True)
+    with pytest.raises(UnfitNodeError, match="gave the trial a GPU, but torch finds no CUDA device"):
+        _has_cuda(False)
+    monkeypatch.setenv("STUDY_CPU_FOR_GPU", "1")
+    assert not _has_cuda(False)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.fair_share import Shares, divide_places
+from study.fair_share import FairShare, Shares, divide_places
 
 
 def test_equal_shares_of_what_is_there() -> None:
@@ -44,5 +46,41 @@ def test_who_falls_silent_or_leaves_is_forgotten(monkeypatch: pytest.MonkeyPatch
     now += 20.0
     assert shares.announce("first", None) == {"first": None}
     shares.announce("third", None)
-    shares.leave("third")
+    assert shares.leave("third"), "the first one still runs"
     assert shares.announce("first", None) == {"first": None}
+    assert not shares.leave("first")
+
+
+def test_who_was_killed_does_not_keep_the_last_from_being_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("study.fair_share.time.monotonic", lambda: now)
+    shares = Shares()
+    shares.announce("killed", None)
+    shares.announce("last", None)
+    now += 40.0
+    assert not shares.leave("last")
+
+
+def test_an_error_of_the_cluster_leaves_the_last_share_and_is_followed_by_the_next_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("study.fair_share._INTERVAL_S", 0.01)
+    monkeypatch.setattr(FairShare, "_announce", lambda self: {"ours": None, "other": None})
+    answers: list[int | Exception] = [8, 8, ConnectionError("GCS is down"), 6]
+    seen: list[int] = []
+
+    def count_places() -> int:
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        seen.append(share.trials if share else 0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    share: FairShare | None = None
+    share = FairShare("ours", None, count_places)
+    with share:
+        deadline = time.monotonic() + 10
+        while share.trials != 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert share.trials == 3
+    assert seen[:4] == [0, 8, 4, 4]

@@ -95,6 +95,9 @@ def test_study_json(changes: list[tuple[random.Random, Any]]) -> None:
         message = str(error)
     else:
         message = "study.json: accepted"
+        fields = set(FIELDS) - {"seed"}
+        assert set(study.factors) <= fields
+        assert all(fields <= set(cell.config) for cell in study.cells)
         find_changes(study, ASKED)
         extended = extend_study(study, ASKED, accept_changes=True)
         written = json.loads(extended.to_json())

@@ -78,9 +78,9 @@ def test_costs_scale_with_what_they_depend_on() -> None:
 
 
 def test_too_little_space_is_said_before_the_start(tmp_path: Path) -> None:
-    plan.check_space(tmp_path / "not" / "there", plan.Cost(0, 0, 1000))
+    plan.check_space(tmp_path / "not" / "there", 1000)
     with pytest.raises(plan.NoSpaceError, match=r"free, the study needs about 1000000\.0 TB"):
-        plan.check_space(tmp_path, plan.Cost(0, 0, 10**18))
+        plan.check_space(tmp_path, 10**18)
 
 
 def test_the_header_says_what_runs_where() -> None:

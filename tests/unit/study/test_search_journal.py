@@ -127,6 +127,27 @@ def test_how_trials_end_in_the_folder_is_how_they_end_in_the_journal(tmp_path: P
     assert not journal.over
 
 
+def test_a_trial_that_went_on_is_not_judged_again_by_those_that_came_later(tmp_path: Path) -> None:
+    """Two at a time: the first one passes the first rung while it is alone there, a better one comes, the driver stops."""
+    folder, spec = open_folder(tmp_path), small_spec()
+    journal = SearchJournal(folder, spec, DATA)
+    first, second = journal.suggest(), journal.suggest()
+    assert first is not None
+    assert second is not None
+    rung = 1
+    for suggestion, value in ((first, 0.1), (second, 0.9)):
+        assert journal.observe(suggestion.number, rung, {"val_accuracy": value}) is None
+    third = journal.suggest()
+    assert third is not None
+    assert journal.observe(third.number, rung, {"val_accuracy": 0.05}) is not None, "the rung is one that prunes"
+    journal.observe(first.number, 2, {"val_accuracy": 0.12})
+    train_epochs(folder, first.state, 2, "pending", "interrupted")
+    journal.close()
+    resumed = SearchJournal(folder, spec, DATA).suggest()
+    assert resumed is not None
+    assert (resumed.number, resumed.state.epochs_completed) == (first.number, 2)
+
+
 def test_a_pruning_that_the_driver_did_not_live_to_ask_for_is_made_up_for(tmp_path: Path) -> None:
     spec = small_spec()
     whole = search(tmp_path / "whole", spec)

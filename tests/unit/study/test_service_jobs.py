@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -11,14 +12,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 
-from study import logs, pull, status, stop, submit
+from study import logs, pull, run, status, stop, submit
 from study.progress import Summary, find_summary
-from study.service import connection
+from study.service import connection, remote
 from study.service.connection import Cluster, ClusterError, connect, read_token
-from study.service.study_jobs import exit_status, find_study, list_studies, parse_job
+from study.service.study_jobs import exit_status, find_study, list_studies, parse_job, read_progress
 
 OURS = metadata.version("ray")
 
@@ -37,7 +39,10 @@ def server(answers: Mapping[str, tuple[int, Any]], delay_s: float = 0.0) -> Iter
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             time.sleep(delay_s)
-            code, content = answers.get(self.path.partition("?")[0], (404, "not found"))
+            path, _, query = self.path.partition("?")
+            code, content = answers.get(path, (404, "not found"))
+            if lines := parse_qs(query).get("lines"):
+                content = "".join(content.splitlines(keepends=True)[-int(lines[0]) :])
             body = (content if isinstance(content, str) else json.dumps(content)).encode()
             self.send_response(code)
             self.send_header("Content-Length", str(len(body)))
@@ -67,7 +72,7 @@ def dashboard(jobs: list[dict[str, Any]], log: str = "", version: str = OURS) ->
     ("state", "code", "expected", "status_code"),
     [
         ("PENDING", None, "waiting", 1), ("RUNNING", None, "running", 1), ("SUCCEEDED", 0, "done", 0),
-        ("FAILED", 2, "refused", 2), ("FAILED", 3, "some failed", 3), ("FAILED", 1, "failed", 1), ("FAILED", None, "failed", 1),
+        ("FAILED", 2, "ended with an error", 2), ("FAILED", 3, "some failed", 3), ("FAILED", 1, "failed", 1), ("FAILED", None, "failed", 1),
         ("FAILED", 130, "interrupted", 130), ("STOPPED", None, "interrupted", 130),
     ],
 )  # fmt: skip
@@ -105,9 +110,31 @@ def test_the_status_shows_progress_and_time_left(capsys: pytest.CaptureFixture[s
     assert lines[1].split()[:6] == ["a", "running", "2", "of", "6", "1:02:03"]
 
 
+@pytest.mark.parametrize("num_epochs", [59, 60, 61, 5_000])
+def test_progress_is_found_among_many_lines_about_epochs(num_epochs: int) -> None:
+    log = "progress: 2 of 6 trials done, 1 failed, 9:00 left\n" + "12:00:00  batch 64  epoch 3/9\n" * num_epochs
+    with server(dashboard([job("a", 1)], log)) as url:
+        cluster = connect(url, None)
+        assert read_progress(cluster, find_study(cluster, "a")) == Summary(2, 6, "9:00", num_failed=1)
+    with server(dashboard([job("a", 1)], "Ray starts\n" * num_epochs)) as url:
+        cluster = connect(url, None)
+        assert read_progress(cluster, find_study(cluster, "a")) is None
+
+
+def test_the_status_names_failed_trials_and_what_an_error_was(capsys: pytest.CaptureFixture[str]) -> None:
+    log = "progress: 2 of 6 trials done, 1 failed, 9:00 left\nerror: s3://b/s/trials/0: no answer for an hour\n"
+    with server(dashboard([job("a", 1, "FAILED", 2)], log)) as url:
+        assert status.main(["a", "--cluster", url]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"^a +ended with an error +2 of 6, 1 failed +1970", said, re.MULTILINE)
+    assert "reason   error: s3://b/s/trials/0: no answer for an hour" in said
+    assert "refused" not in said
+
+
 def test_summaries_are_read_as_they_are_printed() -> None:
     assert find_summary("") is None
     assert find_summary("progress: 0 of 4 trials done\n") == Summary(0, 4, "")
+    assert find_summary("progress: 1 of 4 trials done, 2 failed\n") == Summary(1, 4, "", num_failed=2)
     assert find_summary(
         "progress: 0 of 4 trials done, 2:03 left\nx\nprogress: 3 of 4 trials done, 0:05 left\n"
     ) == Summary(3, 4, "0:05")
@@ -184,6 +211,7 @@ def test_a_study_that_runs_is_not_submitted_again(capsys: pytest.CaptureFixture[
         (["--address", "auto"], "--cluster names it"),
         (["--set", "epoch=3"], "did you mean epochs"),
         (["--max-failures", "-1"], "--max-failures"),
+        (["--wandb", "offline", "--results", "s3://bucket/x"], "not put to s3://bucket/x"),
     ],
 )
 def test_a_wrong_study_is_refused_before_the_cluster_is_asked(
@@ -191,6 +219,29 @@ def test_a_wrong_study_is_refused_before_the_cluster_is_asked(
 ) -> None:
     assert submit.main(["--grid", "demo", *arguments, "--cluster", "http://127.0.0.1:9"]) == 2
     assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "given", [["--data", "~/cifar"], ["--data=$DISK/cifar"], ["--dat", "/away", "--data", "~/cifar"]]
+)
+def test_data_and_results_are_named_with_the_home_and_variables_of_the_head(
+    given: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[list[str]] = []
+
+    def note(arguments: list[str]) -> int:
+        ran.append(arguments)
+        return 0
+
+    monkeypatch.setattr(run, "main", note)
+    monkeypatch.setenv("HOME", "/home/head")
+    monkeypatch.setenv("DISK", "/home/head")
+    remote.main(["run", "~/out", "--grid", "demo", *given])
+    options = run.build_parser().parse_args(ran[0])
+    assert (str(options.data), options.results, options.address) == ("/home/head/cifar", "/home/head/out", "auto")
+    remote.main(["run", "s3://bucket/$DISK/", "--grid", "demo"])
+    options = run.build_parser().parse_args(ran[1])
+    assert (options.data, options.results) == (None, "s3://bucket//home/head")
 
 
 def test_the_token_is_looked_for_where_ray_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

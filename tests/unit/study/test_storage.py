@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.study_folder import StudyFolderError
+from analysis.study_folder import StudyFolder, StudyFolderError
 from study import remote_lock, study_place
 from study.lock import StudyLockedError, watch_driver
 from study.remote_folder import RemoteFolder, StorageError
@@ -142,6 +142,25 @@ def test_trials_hear_that_their_driver_stops_or_is_gone(remote: RemoteFolder) ->
         end_watch()
 
 
+def test_trials_go_on_while_their_storage_does_not_answer(remote: RemoteFolder) -> None:
+    """A store that is away for longer than trials wait for a missing driver is no driver that is gone."""
+    answers = [StorageError("away")] * 20
+    stop, asked = threading.Event(), threading.Event()
+
+    def read() -> dict[str, object]:
+        if not answers:
+            asked.set()
+            return {"token": "t", "stopping": False}
+        raise answers.pop()
+
+    end_watch = watch_driver(read, "t", stop, 0.01)
+    assert asked.wait(10)
+    assert not stop.is_set()
+    end_watch()
+    with pytest.raises(StorageError):
+        UrlStorage(RemoteFolder("file:///dev/null/nothing")).read_driver("t")
+
+
 def test_a_trial_puts_its_state_last_and_removes_what_is_gone(remote: RemoteFolder) -> None:
     order: list[str] = []
 
@@ -221,6 +240,72 @@ def test_the_working_copy_follows_the_url_and_puts_what_the_driver_writes(
     assert (stored / "trials/t1/epoch-00001.a.ckpt").exists()
     assert not (stored / "ray").exists()
     assert (stored / "study.json").stat().st_mtime == 0, "what was only fetched is not put again"
+
+
+def test_what_the_driver_notes_of_a_trial_is_there_and_not_undone_by_its_copy(
+    remote: RemoteFolder, stored: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """While the driver changes a trial's state the thread that keeps the copy current waits."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    place = find_place(remote.url.rpartition("/")[0], "paper")
+    assert isinstance(place, UrlPlace)
+    with place.open():
+        remote.write("trials/t1/trial.json", b"of the node")
+        others: list[threading.Thread] = []
+
+        def change(folder: StudyFolder) -> None:
+            assert (folder.trial("t1") / "trial.json").read_text() == "of the node"
+            write(folder.trial("t1"), {"trial.json": "of the driver"})
+            others.append(threading.Thread(target=place.fetch))
+            others[0].start()
+            others[0].join(0.3)
+            assert (folder.trial("t1") / "trial.json").read_text() == "of the driver"
+
+        place.change_trial("t1", change)
+        others[0].join()
+    assert (stored / "trials/t1/trial.json").read_text() == "of the driver"
+
+
+def test_a_driver_that_lost_its_study_puts_no_journal(
+    remote: RemoteFolder, stored: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    place = find_place(remote.url.rpartition("/")[0], "paper")
+    with place.open() as lock:
+        write(place.folder.path, {"search.journal": "first"})
+        place.put_file("search.journal")
+        (place.folder.path / "search.journal.lock").symlink_to(place.folder.path / "search.journal")
+        remote.delete(claim_name(lock.token))
+        write(place.folder.path, {"search.journal": "second, of a driver that is taken for dead"})
+        with pytest.raises(StorageError, match="another driver"):
+            place.put_file("search.journal")
+        assert (stored / "search.journal").read_text() == "first"
+    assert not (stored / "search.journal.lock").exists()
+
+
+def test_the_copy_of_a_study_at_a_url_needs_no_room_for_checkpoints(remote: RemoteFolder, tmp_path: Path) -> None:
+    configs = [TrialConfig()] * 10
+    folder, url = (find_place(results, "paper") for results in (str(tmp_path), remote.url))
+    assert folder.disk_bytes(configs) - url.disk_bytes(configs) > 10 * 3 * 80e6
+
+
+def test_a_file_of_a_folder_url_is_replaced_in_one_step(remote: RemoteFolder, stored: Path, tmp_path: Path) -> None:
+    remote.write("state", b"old")
+    before = (stored / "state").open("rb")
+    (tmp_path / "new").write_bytes(b"new")
+    remote.write_file("state", tmp_path / "new")
+    assert before.read() == b"old", "a reader that has it open still has the whole old one"
+    before.close()
+    assert (stored / "state").read_bytes() == b"new"
+    assert [path.name for path in stored.iterdir()] == ["state"]
+
+
+def test_a_store_that_knows_no_times_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    place = find_place("memory://results", "paper")
+    assert isinstance(place, UrlPlace)
+    with pytest.raises(StorageError, match="does not say when a file was written"):
+        place.check_writable()
 
 
 def write(folder: Path, files: dict[str, str]) -> None:

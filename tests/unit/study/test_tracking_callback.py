@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -86,6 +89,25 @@ def test_a_mirror_that_is_off_starts_nothing_and_writes_nothing(tmp_path: Path) 
         mirror.post_epoch("t1", {}, [])
         mirror.finish()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_wandb_still_writes_when_all_is_over_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The writing process ends at once, since there is no study; then its folder is found to be in use."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+
+    def refuse(path: Any, *_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOTEMPTY, "Directory not empty", str(path))
+
+    with Mirror(StudyFolder(tmp_path / "study"), "online", "mine", shown="s3://bucket/study") as mirror:
+        mirror.start()
+        assert mirror.started
+        monkeypatch.setattr(os, "rmdir", refuse)
+        mirror.finish()
+    assert [path.name[:6] for path in (tmp_path / "tmp").iterdir()] == ["wandb-"], "it was tried"
+    assert "python -m study.tracking sync s3://bucket/study" in capfd.readouterr().err
 
 
 def test_the_driver_imports_wandb_for_a_mirror_only() -> None:

@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from analysis.study_folder import StudyFolder
-from study.tracking.mode import DEFAULT_PROJECT, choose_mode, choose_project, is_key_configured
+from study import study_place
+from study.grid_file import SpecError
+from study.tracking.mode import (
+    DEFAULT_PROJECT,
+    PROJECT_FILE,
+    check_offline,
+    choose_mode,
+    choose_project,
+    is_key_configured,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -86,3 +95,39 @@ def test_a_study_stays_in_its_project(tmp_path: Path, monkeypatch: pytest.Monkey
     assert choose_project(folder, None) == DEFAULT_PROJECT, "as before"
     assert choose_project(folder, "asked") == choose_project(folder, None) == "asked"
     assert choose_project(StudyFolder(tmp_path / "new"), None) == "elsewhere"
+
+
+def test_a_study_that_a_version_before_made_stays_in_its_project(tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path / "study")
+    (folder.path / "wandb").mkdir(parents=True)
+    (folder.path / "wandb/project.txt").write_text("of old\n")
+    assert choose_project(folder, None) == "of old"
+    assert choose_project(folder, "asked") == choose_project(folder, None) == "asked"
+
+
+def test_a_link_in_the_place_of_the_project_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "private").write_text("secret")
+    folder = StudyFolder(tmp_path / "study")
+    folder.path.mkdir()
+    (folder.path / PROJECT_FILE).symlink_to(tmp_path / "private")
+    assert choose_project(folder, None) == DEFAULT_PROJECT
+    assert (tmp_path / "private").read_text() == "secret"
+
+
+def test_the_project_of_a_study_at_a_url_outlives_the_copy_of_its_driver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    results = f"file://{tmp_path}/store"
+    with (place := study_place.find_place(results, "paper")).open():
+        choose_project(place.folder, "asked")
+    with (place := study_place.find_place(results, "paper")).open():
+        assert choose_project(place.folder, None) == "asked"
+
+
+def test_offline_runs_of_a_study_at_a_url_are_refused() -> None:
+    with pytest.raises(SpecError, match=r"not put to s3://bucket/results; .*study\.tracking sync"):
+        check_offline("offline", "s3://bucket/results")
+    check_offline("offline", "/mnt/results")
+    check_offline("online", "s3://bucket/results")
+    check_offline("off", "s3://bucket/results")

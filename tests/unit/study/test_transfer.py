@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import tarfile
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,7 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analysis.formats import write_tables
+from analysis.pull import pull
+from analysis.report import write_report
+from analysis.study_folder import StudyFolder
+from analysis.tables import build_tables
+from study.service import remote
+from study.service.connection import STALL_TIMEOUT_S
 from study.service.transfer import LINE_BYTES, TransferError, receive_folder, send_folder
+from tests.search_studies import write_search_study
 
 
 def write_study(folder: Path) -> dict[str, bytes]:
@@ -24,6 +33,8 @@ def write_study(folder: Path) -> dict[str, bytes]:
     ours = {
         "trials/0/checkpoint.pt": b"x" * 10,
         "driver.json": b"{}",
+        "wandb_project.txt": b"mine",
+        "report/tables/comparison.html.tmp": b"half",
         "ray/state.json": b"{}",
         "report/index.html": b"<p>",
     }
@@ -51,6 +62,46 @@ def test_what_analysis_reads_arrives_however_the_lines_are_cut(tmp_path: Path, s
     num_bytes = receive_folder((text[i : i + size] for i in range(0, len(text), size)), tmp_path / "here")
     assert arrived(tmp_path / "here") == files
     assert num_bytes > sum(map(len, files.values()))
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
+    folder = write_search_study(tmp_path_factory.mktemp("studies") / "searched", num_trials=8, top_k=1)
+    write_tables(build_tables(folder, ["comparison"]), folder)
+    return folder
+
+
+def test_a_search_arrives_so_that_its_report_can_be_made(searched: StudyFolder, tmp_path: Path) -> None:
+    receive_folder(["\n".join(sent_lines(searched.path))], tmp_path)
+    assert (tmp_path / "search.journal").read_bytes() == searched.search_journal.read_bytes()
+    assert write_report(StudyFolder(tmp_path)).is_file()
+
+
+def test_the_same_files_are_sent_as_are_fetched_from_a_folder(searched: StudyFolder, tmp_path: Path) -> None:
+    for name in ("x.txt", "study.copy.json", "report/tables/x.png", "report/tables/.hidden.csv", "wandb_project.txt"):
+        (searched.path / name).write_text("not to be fetched")
+    (tmp_path / "sent").mkdir()
+    receive_folder(["\n".join(sent_lines(searched.path))], tmp_path / "sent")
+    assert arrived(tmp_path / "sent") == arrived(pull(str(searched.path), tmp_path / "fetched").path)
+
+
+def test_a_long_fetch_from_a_url_is_not_silent_and_what_it_says_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def pull_slowly(source: str, to: Path) -> StudyFolder:
+        time.sleep(0.5)
+        return StudyFolder(Path(source))
+
+    assert remote.SIGN_OF_LIFE_S * 3 < STALL_TIMEOUT_S
+    files = write_study(tmp_path / "there")
+    monkeypatch.setattr(remote, "pull", pull_slowly)
+    monkeypatch.setattr(remote, "SIGN_OF_LIFE_S", 0.05)
+    send_folder(remote._fetch(str(tmp_path / "there"), tmp_path / "copy"), print)
+    said = capsys.readouterr().out
+    assert len(said.partition("@")[0].splitlines()) >= 3
+    (tmp_path / "here").mkdir()
+    receive_folder([said], tmp_path / "here")
+    assert arrived(tmp_path / "here") == files
 
 
 def test_no_line_is_long(tmp_path: Path) -> None:
