@@ -24,6 +24,9 @@ from typing import Any
 
 import psutil
 import yaml
+from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FakeMultiNodeProvider
+
+from tests.faults import command_line
 
 REPOSITORY = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -43,6 +46,11 @@ class Head:
     ray: Path
     process: subprocess.Popen[str]
 
+    def num_nodes(self) -> int:
+        """Nodes that run now, the head's included: each has a raylet."""
+        family = psutil.Process(self.process.pid).children(recursive=True)
+        return sum("raylet/raylet" in " ".join(command_line(process)) for process in family)
+
     def client(
         self, *arguments: str, token: str | None = None, timeout_s: float = 240.0
     ) -> subprocess.CompletedProcess[str]:
@@ -61,10 +69,10 @@ class Head:
 
 
 @contextmanager
-def start_head(folder: Path, *, num_cpus: int = 2, launcher: dict[str, Any] | None = None) -> Iterator[Head]:
+def start_head(folder: Path, *, num_cpus: int = 2, workers: int | None = None) -> Iterator[Head]:
     """A head below `folder`; when this ends, so has every process of it.
 
-    `launcher` is the content of a launcher file with Ray's provider of fake nodes for its autoscaler, put where `ray up` puts it.
+    With `workers` its autoscaler may start so many nodes of one CPU, each with processes of its own on this machine.
     """
     home, token = folder / "home", secrets.token_hex(16)
     ray = Path(tempfile.mkdtemp(prefix="rh-"))  # short: Ray puts sockets below it
@@ -73,7 +81,7 @@ def start_head(folder: Path, *, num_cpus: int = 2, launcher: dict[str, Any] | No
     ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "STUDY_", "WANDB_"))},
-        "HOME": str(home), "RAY_AUTH_MODE": "token", "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "HOME": str(home), "RAY_AUTH_MODE": "token", "STUDY_CPU_FOR_GPU": "1", "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     }  # fmt: skip
     command = [
@@ -81,11 +89,14 @@ def start_head(folder: Path, *, num_cpus: int = 2, launcher: dict[str, Any] | No
         f"--num-cpus={num_cpus}", f"--temp-dir={ray}", "--disable-usage-stats", "--object-store-memory=200000000",
         *(f"{name}={port}" for name, port in ports.items()),
     ]  # fmt: skip
-    if launcher is not None:
-        provider = {**launcher["provider"], "gcs_address": f"127.0.0.1:{ports['--port']}"}
-        (home / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump({**launcher, "provider": provider}))
-        command.append(f"--autoscaling-config={home / 'ray_bootstrap_config.yaml'}")
-        environment |= {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
+    if workers is not None:
+        launcher = home / "ray_bootstrap_config.yaml"
+        launcher.write_text(yaml.safe_dump(_launcher(workers, f"127.0.0.1:{ports['--port']}")))
+        command.append(f"--autoscaling-config={launcher}")
+        environment |= {
+            "RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_enable_autoscaler_v2": "1",
+            "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
+        }  # fmt: skip
     with (folder / "head.log").open("w") as log:
         process = subprocess.Popen(
             command, env=environment, stdout=log, stderr=subprocess.STDOUT, text=True, cwd=folder
@@ -97,6 +108,23 @@ def start_head(folder: Path, *, num_cpus: int = 2, launcher: dict[str, Any] | No
     finally:
         _end(process)
         shutil.rmtree(ray, ignore_errors=True)
+
+
+def _launcher(workers: int, gcs_address: str) -> dict[str, Any]:
+    """A launcher file with Ray's own provider of nodes on this machine, as `ray up` leaves one on the head."""
+    provider = {
+        "type": "external", "module": f"{FakeMultiNodeProvider.__module__}.{FakeMultiNodeProvider.__qualname__}",
+        "gcs_address": gcs_address, "head_node_id": FAKE_HEAD_NODE_ID, "launch_multiple": True,
+    }  # fmt: skip
+    worker = {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": workers}
+    head = {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}
+    return {
+        "cluster_name": "grows", "max_workers": workers, "upscaling_speed": 1.0, "idle_timeout_minutes": 0.1,
+        "provider": provider, "head_node_type": "ray.head.default", "auth": {}, "docker": {}, "file_mounts": {},
+        "available_node_types": {"ray.head.default": head, "worker": worker}, "cluster_synced_files": [],
+        "initialization_commands": [], "setup_commands": [], "head_setup_commands": [], "worker_setup_commands": [],
+        "head_start_ray_commands": [], "worker_start_ray_commands": [],
+    }  # fmt: skip
 
 
 def _free_ports(count: int) -> list[int]:

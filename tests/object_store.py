@@ -9,6 +9,9 @@ import time
 import urllib.request
 from pathlib import Path
 
+from analysis.study_folder import StudyFolder
+from study.remote_folder import RemoteFolder
+
 SECRET = "planted-secret-0b1ec75704e"
 BUCKET = "studies"
 
@@ -54,3 +57,12 @@ class ObjectStore:
     def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.process.wait(30)
+
+
+def download(url: str, to: Path) -> StudyFolder:
+    """Everything that lies at a URL."""
+    remote = RemoteFolder(url)
+    for name in remote.list():
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        (to / name).write_bytes(remote.read(name) or b"")
+    return StudyFolder(to)

@@ -80,7 +80,7 @@ class RayCluster:
         self.environment = {
             **os.environ, "HOME": str(home), "RAY_TMPDIR": str(self.folder), "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_health_check_period_ms": "1000",
-            "RAY_health_check_failure_threshold": "3",
+            "RAY_health_check_failure_threshold": "3", "STUDY_CPU_FOR_GPU": "1",
         }  # fmt: skip
         self.nodes: list[RayNode] = []
         with socket.socket() as free:

@@ -35,6 +35,7 @@ from study.ledger import consolidate, register_trials
 from study.lock import StudyLock
 from study.progress import Progress
 from study.resources import Machine, TrialResources
+from study.study_place import FolderPlace
 from tests.studies import build_cell, write_synthetic_study
 from trainable.config import TrialConfig
 from trainable.fingerprint import cpu_name
@@ -92,7 +93,7 @@ def report_without_training(tune_config: Mapping[str, Any], *, settings: Any, da
     """A trial as the driver sees it, in the place of `run_tune_trial`."""
     from ray import tune
 
-    folder = settings.study_folder / "trials" / tune_config["trial"]["trial_id"]
+    folder = settings.storage.study_folder / "trials" / tune_config["trial"]["trial_id"]
     state = read_state(folder)
     assert state is not None
     write_state(folder, replace(state, status="running", attempts=1, started_at=utc_now()))
@@ -134,8 +135,8 @@ def run(num_trials: int, places: int, pace: Pace, folder: Path) -> tuple[Observe
     with StudyLock(study.path) as lock, _sampled(observer), _timed_snapshots(observer):
         register_trials(study, states)
         finished = driver.run_trials(
-            study, states, pace, Machine(num_cpus=places, num_gpus=0), resources, lock, observer,  # type: ignore[arg-type]
-            driver.RunOptions(),
+            FolderPlace(study), states, pace, Machine(num_cpus=places, num_gpus=0), resources, lock,  # type: ignore[arg-type]
+            observer, driver.RunOptions(),
         )  # fmt: skip
     if not finished:
         print(f"interrupted: {observer.ended} of {num_trials} trials ended; what follows is of these")

@@ -1,6 +1,6 @@
 """The soak: 200 short trials while faults are injected at random every few seconds, until the study is complete.
 
-    python -m tests.benchmarks.soak [--trials 200] [--every 4 12] [--limit 480] [--seed 0]
+    python -m tests.benchmarks.soak [--trials 200] [--every 2 5] [--limit 480] [--seed 0]
 
 Faults: SIGKILL of a worker, SIGKILL of the driver, SIGINT, SIGTERM, a truncated newest checkpoint, a removed records file, a
 truncated trial.json of an ended trial. The driver is started again whenever it ends before the study is complete; `--limit`
@@ -38,7 +38,7 @@ name = "soak"
 seeds = [{seeds}]
 [base]
 dataset = "synthetic"
-epochs = 3
+epochs = 10
 width = 1
 train_limit = 128
 test_limit = 20
@@ -210,7 +210,7 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--trials", type=int, default=200, help="an even number of trials (default: 200)")
     parser.add_argument(
-        "--every", type=float, nargs=2, default=(4.0, 12.0), metavar=("S", "S"), help="seconds between faults"
+        "--every", type=float, nargs=2, default=(2.0, 5.0), metavar=("S", "S"), help="seconds between faults"
     )
     parser.add_argument(
         "--limit", type=float, default=480.0, metavar="S", help="no more faults so long after the first"

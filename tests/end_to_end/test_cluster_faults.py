@@ -14,10 +14,9 @@ from analysis.pull import pull
 from analysis.study_folder import StudyFolder
 from study.grid_file import load_grid
 from study.ledger import consolidate
-from study.remote_folder import RemoteFolder
 from study.spec import build_spec
 from tests.faults import Driver, Workplace, compare_trials, states, wait_until
-from tests.object_store import SECRET, ObjectStore
+from tests.object_store import SECRET, ObjectStore, download
 from tests.ray_cluster import RayCluster
 from trainable.config import trial_id
 from trainable.data import load_data
@@ -143,12 +142,3 @@ def assert_one_loss(study: StudyFolder) -> None:
     assert sorted(state.attempts for state in found) == [1, 1, 2]
     assert [state.failures for state in found] == [()] * 3
     assert sum("was lost" in note for state in found for note in state.notes) == 1
-
-
-def download(url: str, to: Path) -> StudyFolder:
-    """Everything that lies at a URL."""
-    remote = RemoteFolder(url)
-    for name in remote.list():
-        (to / name).parent.mkdir(parents=True, exist_ok=True)
-        (to / name).write_bytes(remote.read(name) or b"")
-    return StudyFolder(to)

@@ -22,9 +22,9 @@ import torch
 import analysis.__main__
 import study.run
 from analysis.frames import load_study
-from analysis.study_folder import StudyFolder, StudyFolderError
+from analysis.study_folder import StudyFolder, StudyFolderError, check_links
 from study.ledger import consolidate, open_ledger
-from study.repair import check_links, repair_study
+from study.repair import repair_study
 from tests.studies import paper_cells, write_synthetic_study
 from trainable.config import TrialConfig, trial_id
 from trainable.records import SCHEMA_VERSION, SCHEMAS

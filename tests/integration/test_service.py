@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -48,15 +49,15 @@ def write_grid(folder: Path, name: str, epochs: int, seeds: int = 1) -> str:
     return str(path)
 
 
-def wait_for(head: Head, study: str, pattern: str, timeout_s: float = 240.0) -> str:
-    """Ask for the status of a study until it matches."""
+def wait_for(head: Head, study: str | None, pattern: str, timeout_s: float = 240.0) -> str:
+    """Ask for the status of a study, or of all, until it matches."""
     deadline = time.monotonic() + timeout_s
     while True:
-        said = head.client("study.status", study)
+        said = head.client("study.status", *([study] if study else []))
         assert said.returncode == 0, said.stderr
         if re.search(pattern, said.stdout):
             return said.stdout
-        assert time.monotonic() < deadline, said.stdout + head.client("study.logs", study).stdout
+        assert time.monotonic() < deadline, said.stdout + (head.client("study.logs", study).stdout if study else "")
         time.sleep(1)
 
 
@@ -131,3 +132,66 @@ def test_a_stopped_study_saves_and_the_same_submit_goes_on(head: Head, tmp_path:
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert "2 of them from a checkpoint" in finished.stdout
     assert [state.epochs_completed for state in list_states(StudyFolder(results / "stopped"))] == [20, 20]
+
+
+def test_a_cluster_grows_from_its_head_for_two_studies_and_shrinks_again(tmp_path: Path) -> None:
+    """The head has no CPU for trials; its autoscaler may start two nodes of one CPU, and ends them when they are idle."""
+    with start_head(tmp_path, num_cpus=0, workers=2) as head:
+        assert head.num_nodes() == 1
+        studies = ("one", "two")
+        for name in studies:
+            grid = write_grid(tmp_path, name, epochs=8, seeds=2)
+            submitted = head.client("study.submit", "--grid", grid, "--results", str(tmp_path / "results"))
+            assert submitted.returncode == 0, submitted.stderr
+        wait_for(head, None, r"one +running +\d of 4 +[\d:]+ .*\ntwo +running +\d of 4 +[\d:]+ ")
+        wait_for(head, None, r"one +done +4 of 4 .*\ntwo +done +4 of 4 ")
+        deadline = time.monotonic() + 120
+        while head.num_nodes() > 1:
+            assert time.monotonic() < deadline, "idle nodes are not ended"
+            time.sleep(1)
+    trials = [state for name in studies for state in list_states(StudyFolder(tmp_path / "results" / name))]
+    assert [state.status for state in trials] == ["completed"] * 8
+    spans = [(state.started_at or "", state.ended_at or "") for state in trials]
+    at_once = [sum(one[0] <= start < one[1] for one in spans) for start, _ in spans]
+    assert max(at_once) == 2, "both nodes were used, by one trial each"
+    assert any(max(a[0], b[0]) < min(a[1], b[1]) for a in spans[:4] for b in spans[4:]), "each study has its share"
+
+
+SHARES = """
+import time
+import ray
+from study import fair_share
+from study.fair_share import FairShare
+
+fair_share._INTERVAL_S = 0.2
+ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+
+def has_actor():
+    return fair_share._ACTOR in [actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)]
+
+def wait_until(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+with FairShare("one", None, lambda: 8) as one:
+    with FairShare("two", None, lambda: 8) as two:
+        assert two.trials == 4
+    assert has_actor(), "the first one still runs"
+    wait_until(lambda: one.trials == 8)
+for round in range(5):  # who joins just when the last one leaves
+    with FairShare(f"new-{round}", None, lambda: 8) as new, FairShare(f"newer-{round}", None, lambda: 8) as newer:
+        wait_until(lambda: (new.trials, newer.trials) == (4, 4))
+wait_until(lambda: not has_actor())
+print("left as it was")
+"""
+
+
+def test_the_last_study_that_leaves_a_cluster_leaves_no_actor_there(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", SHARES], cwd=REPOSITORY, env={**environment, "HOME": str(tmp_path)}, capture_output=True,
+        text=True, timeout=300,
+    )  # fmt: skip
+    assert done.stdout.endswith("left as it was\n"), done.stdout + done.stderr

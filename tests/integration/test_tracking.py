@@ -78,9 +78,9 @@ def online(server: WandbServer, monkeypatch: pytest.MonkeyPatch) -> WandbServer:
     return server
 
 
-def sync(folder: StudyFolder, *arguments: str, expect: int = 0) -> str:
+def sync(folder: StudyFolder, *arguments: str, expect: int = 0, url: str | None = None) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "study.tracking", "sync", str(folder.path), *arguments],
+        [sys.executable, "-m", "study.tracking", "sync", url or str(folder.path), *arguments],
         capture_output=True, text=True, timeout=120, cwd=folder.path,
     )  # fmt: skip
     output = done.stdout + done.stderr
@@ -241,6 +241,27 @@ def test_what_a_server_has_is_not_sent_again_and_what_it_lacks_is(trained: Study
         assert (run.group, run.settings["status"], run.exit_code) == ("trained", "completed", 0)
         if run is not measured:
             assert run.history == complete[state.trial_id]
+
+
+def test_a_study_at_a_url_gets_its_runs_in_the_project_that_it_had(
+    trained: StudyFolder, online: WandbServer, tmp_path: Path
+) -> None:
+    stored = StudyFolder(tmp_path / "store/trained")
+    shutil.copytree(trained.path, stored.path, ignore=shutil.ignore_patterns("wandb*", "report"))
+    url = stored.path.as_uri()
+    assert "summary run  written" in sync(trained, "--project", "mine", url=url)
+    assert set(online.runs) > {state.trial_id for state in list_states(stored)}
+    assert (stored.report / "index.html").is_file(), "what sync wrote is at the URL"
+    assert "up to date" in sync(trained, url=url)
+    assert "mine" in sync(trained, url=url).splitlines()[-1], "the project was kept there"
+    assert "--offline writes run folders into a study folder" in sync(trained, "--offline", url=url, expect=2)
+    assert not list((stored.path / "drivers").glob("*")), "it is not locked any more"
+
+
+def test_sync_leaves_nothing_at_a_url_without_a_study(trained: StudyFolder, tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    assert "no study there" in sync(trained, url=f"file://{tmp_path}/store/none", expect=2)
+    assert list((tmp_path / "store").iterdir()) == []
 
 
 @pytest.mark.parametrize("trouble", ["wrong key", "no key", "nobody there"])
