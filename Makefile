@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test test-fast test-faults lint format audit bench lock clean
+.PHONY: setup demo test test-fast test-slow test-faults lint format audit bench lock clean
 
 setup: .venv/ready
 
@@ -16,11 +16,13 @@ setup: .venv/ready
 demo: setup
 	$(BIN)/python -m study.run --grid demo
 
-test: setup
-	$(BIN)/python -m pytest
+test: test-fast test-slow
 
 test-fast: setup
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest -n auto tests/unit
+
+test-slow: setup
+	$(BIN)/python -m pytest tests/integration tests/end_to_end
 
 test-faults: setup
 	$(BIN)/python -m pytest -m faults

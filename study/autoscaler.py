@@ -25,7 +25,7 @@ def wait_for_node(machine: Machine, gpus: float, say: Callable[[str], None]) -> 
     """
     if machine.fits(gpus):
         return machine
-    if not _has_autoscaler():
+    if machine.nodes == machine.running and not _has_autoscaler():
         return replace(machine, nodes=machine.running)
     from ray.autoscaler.sdk import request_resources
 

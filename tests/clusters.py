@@ -111,7 +111,11 @@ def start_head(folder: Path, *, num_cpus: int = 2, workers: int | None = None) -
 
 
 def _launcher(workers: int, gcs_address: str) -> dict[str, Any]:
-    """A launcher file with Ray's own provider of nodes on this machine, as `ray up` leaves one on the head."""
+    """A launcher file with Ray's own provider of nodes on this machine, as `ray up` leaves one on the head.
+
+    These nodes share their head's folder, and the end of one removes the packages there that it had unpacked: so they are ended
+    only when no study runs any more.
+    """
     provider = {
         "type": "external", "module": f"{FakeMultiNodeProvider.__module__}.{FakeMultiNodeProvider.__qualname__}",
         "gcs_address": gcs_address, "head_node_id": FAKE_HEAD_NODE_ID, "launch_multiple": True,
@@ -119,7 +123,7 @@ def _launcher(workers: int, gcs_address: str) -> dict[str, Any]:
     worker = {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": workers}
     head = {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}
     return {
-        "cluster_name": "grows", "max_workers": workers, "upscaling_speed": 1.0, "idle_timeout_minutes": 0.1,
+        "cluster_name": "grows", "max_workers": workers, "upscaling_speed": 1.0, "idle_timeout_minutes": 0.5,
         "provider": provider, "head_node_type": "ray.head.default", "auth": {}, "docker": {}, "file_mounts": {},
         "available_node_types": {"ray.head.default": head, "worker": worker}, "cluster_synced_files": [],
         "initialization_commands": [], "setup_commands": [], "head_setup_commands": [], "worker_setup_commands": [],
