@@ -8,9 +8,10 @@ Imports neither torch nor Ray.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -109,16 +110,26 @@ def consolidate(folder: StudyFolder) -> list[TrialState]:
     order = sorted(list_states(folder), key=lambda state: (state.config.seed, state.trial_id))
     with ExitStack() as stack:
         files = {kind: stack.enter_context(open_atomically(folder.records(kind))) for kind in RECORD_KINDS}
-        writers = {kind: pq.ParquetWriter(files[kind], SCHEMAS[kind], compression="zstd") for kind in RECORD_KINDS}
+        writers = {kind: stack.enter_context(_open_writer(files[kind], kind)) for kind in RECORD_KINDS}
         for place, state in enumerate(order):
             order[place], tables = _gather(folder, state)
             for kind, table in tables.items():
                 if table.num_rows:
                     writers[kind].write_table(table)
-        for writer in writers.values():
-            writer.close()
     folder.write_records("trials", build_table("trials", [state.to_row() for state in order]))
     return sorted(order, key=lambda state: state.trial_id)
+
+
+@contextmanager
+def _open_writer(file: IO[bytes], kind: str) -> Iterator[pq.ParquetWriter]:
+    """A writer of records, closed at the end; after an error it must not close itself once more, into a file that is gone."""
+    writer = pq.ParquetWriter(file, SCHEMAS[kind], compression="zstd")
+    try:
+        yield writer
+        writer.close()
+    except BaseException:
+        writer.is_open = False
+        raise
 
 
 def _gather(folder: StudyFolder, state: TrialState) -> tuple[TrialState, dict[str, pa.Table]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from analysis.study_folder import StudyFolder, StudyFolderError
-from study.ledger import consolidate, open_ledger, record_failure, register_trials
+from study.ledger import _open_writer, consolidate, open_ledger, record_failure, register_trials
 from trainable.config import TrialConfig, trial_id
 from trainable.records import TrialRecords, build_table
 from trainable.trial import export_records
@@ -116,3 +117,18 @@ def test_an_empty_study_gathers_nothing(tmp_path: Path) -> None:
     folder = StudyFolder(tmp_path)
     assert consolidate(folder) == []
     assert folder.read_records("epochs").num_rows == 0
+
+
+def test_a_disk_that_is_full_is_an_error_once_and_not_again_when_the_writer_is_collected(
+    folder: StudyFolder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """/dev/full refuses every byte, as a full disk does."""
+
+    def write_to_full_disk() -> None:
+        with Path("/dev/full").open("wb", buffering=0) as file, _open_writer(file, "steps") as writer:
+            writer.write_table(build_table("steps", []))
+
+    with pytest.raises(OSError, match="No space left"):
+        write_to_full_disk()
+    gc.collect()
+    assert "Traceback" not in capfd.readouterr().err
