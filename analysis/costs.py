@@ -58,7 +58,10 @@ def find_flips(study: Study) -> pd.DataFrame:
     `supported` says that the 95 % t interval of the difference, paired by seed, excludes 0 on both axes; the interval of
     differences that are all the same is their value.
     """
-    compared = compare_axes(study)
+    return _flips_of(compare_axes(study))
+
+
+def _flips_of(compared: pd.DataFrame) -> pd.DataFrame:
     return compared[compared["flips"]].drop(columns="flips").reset_index(drop=True)
 
 
@@ -115,7 +118,8 @@ def build_costs(study: Study) -> ResultTable:
 
 def build_cost_flips(study: Study) -> ResultTable:
     """The table `cost_flips`."""
-    frame, compared = find_flips(study), compare_axes(study)
+    compared = compare_axes(study)
+    frame = _flips_of(compared)
     labels = {cell.cell_id: cell.label for cell in study.info.cells}
     for side in "ab":
         frame[f"label_{side}"] = frame[f"cell_{side}"].map(labels).astype("object")

@@ -19,7 +19,7 @@ from trainable.config import TrialConfig
 
 # Training images per second and CPU core at some widths, measured by tests/benchmarks/training.py on the project's
 # reference machine (docs/benchmarks.md). Other machines differ; the live table corrects the estimate from the first epoch on.
-REFERENCE_IMAGES_PER_S = {8: 650.0, 16: 250.0, 32: 75.0, 64: 20.0}
+REFERENCE_IMAGES_PER_S = {8: 930.0, 16: 600.0, 64: 56.0}
 EVALUATION_COST = 1 / 3  # of a training image: the forward pass alone
 _TEST_IMAGES = {"cifar10": 10_000, "synthetic": 2_000}
 _FLOPS_PER_IMAGE_WIDTH_64 = 3_328_997_376  # forward and backward, two per multiply-accumulate
