@@ -189,7 +189,9 @@ def test_at_a_url_on_a_cluster_a_killed_search_goes_on_and_forgets_no_trial(
         state = searched[trial.user_attrs["trial_id"]]
         assert state.status == {"COMPLETE": "completed", "PRUNED": "pruned"}[trial.state.name]
         assert max(trial.intermediate_values) == state.epochs_completed
-    assert [s.status for s in states(folder).values() if s.role == "confirmation"] == ["completed"] * 3
+    confirmed = [state for state in states(folder).values() if state.role == "confirmation"]
+    assert len(confirmed) in (2, 3), "the known cells, and the winner unless it is one of them"
+    assert {state.status for state in confirmed} == {"completed"}
     assert not list(folder.path.glob("*.lock"))
 
 
