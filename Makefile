@@ -22,7 +22,7 @@ test-fast: setup
 	$(BIN)/python -m pytest -n auto tests/unit
 
 test-slow: setup
-	$(BIN)/python -m pytest tests/integration tests/end_to_end
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/integration tests/end_to_end
 
 test-faults: setup
 	$(BIN)/python -m pytest -m faults
