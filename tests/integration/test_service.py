@@ -98,7 +98,7 @@ def test_a_pull_leaves_nothing_on_the_head(head: Head, tmp_path: Path) -> None:
 
 def test_a_stopped_study_saves_and_the_same_submit_goes_on(head: Head, tmp_path: Path) -> None:
     results = tmp_path / "results"
-    submit = ("study.submit", "--grid", write_grid(tmp_path, "stopped", epochs=200), "--results", str(results))
+    submit = ("study.submit", "--grid", write_grid(tmp_path, "stopped", epochs=80), "--results", str(results))
     assert head.client(*submit).returncode == 0
     again = head.client(*submit)
     assert (again.returncode, again.stdout) == (2, "")
@@ -108,10 +108,11 @@ def test_a_stopped_study_saves_and_the_same_submit_goes_on(head: Head, tmp_path:
     follower = subprocess.Popen(
         [sys.executable, "-m", "study.logs", "stopped", "--follow", "--cluster", head.url], cwd=REPOSITORY,
         env=head.client_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # also where the tests run in the background
     )  # fmt: skip
     assert follower.stdout is not None
     for line in follower.stdout:
-        if " epoch 2/200" in line:
+        if " epoch 2/80" in line:
             break
     follower.send_signal(signal.SIGINT)
     _, said = follower.communicate(timeout=60)
@@ -123,7 +124,7 @@ def test_a_stopped_study_saves_and_the_same_submit_goes_on(head: Head, tmp_path:
     assert "goes on" in stopped.stdout
     states = list_states(StudyFolder(results / "stopped"))
     assert [state.status for state in states] == ["pending", "pending"]
-    assert all(2 <= state.epochs_completed < 200 for state in states)
+    assert all(2 <= state.epochs_completed < 80 for state in states)
     assert re.search(r"^stopped +interrupted", head.client("study.status").stdout, re.MULTILINE)
     assert head.client("study.logs", "stopped", "--follow").returncode == 130
     twice = head.client("study.stop", "stopped")
@@ -132,7 +133,7 @@ def test_a_stopped_study_saves_and_the_same_submit_goes_on(head: Head, tmp_path:
     finished = head.client(*submit, "--follow")
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert "2 of them from a checkpoint" in finished.stdout
-    assert [state.epochs_completed for state in list_states(StudyFolder(results / "stopped"))] == [200, 200]
+    assert [state.epochs_completed for state in list_states(StudyFolder(results / "stopped"))] == [80, 80]
 
 
 @pytest.mark.faults
