@@ -25,9 +25,8 @@ _TEST_IMAGES = {"cifar10": 10_000, "synthetic": 2_000}
 _FLOPS_PER_IMAGE_WIDTH_64 = 3_328_997_376  # forward and backward, two per multiply-accumulate
 _PARAMETERS_WIDTH_64 = 11_173_962
 _RECORD_BYTES_PER_LAYER_ROW = 60
-BESIDES_TRAINING = (
-    "half a minute more to start and report"  # on the reference machine: docs/benchmarks.md, orchestration
-)
+# On the reference machine: docs/benchmarks.md, orchestration.
+BESIDES_TRAINING = "half a minute more to start and report"
 _COMPARED_FROM_S = 60.0  # a shorter prediction is smaller than what a worker does before its first step
 
 

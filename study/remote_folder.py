@@ -79,9 +79,8 @@ class RemoteFolder:
 
     def _write(self, name: str, fill: Callable[[Any], object]) -> None:
         def write(files: Any, path: str) -> None:
-            local = (
-                files.type_name == "local"
-            )  # where, unlike in object stores, a file that is being written can be seen
+            # In a folder, unlike in an object store, a file that is being written can be seen.
+            local = files.type_name == "local"
             if local:
                 files.create_dir(path.rpartition("/")[0])
             made = f"{path}.{secrets.token_hex(4)}.tmp" if local else path

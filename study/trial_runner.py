@@ -71,7 +71,6 @@ def run_tune_trial(tune_config: Mapping[str, Any], *, settings: RunnerSettings, 
         raise
     if use_cuda:
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
     placement = Placement(
         device="cuda" if use_cuda else "cpu",
         num_threads=settings.num_threads,
