@@ -86,10 +86,8 @@ def joined_cluster(address: str, *, verbose: bool) -> Iterator[Machine]:
     within a minute.
     """
     _set_defaults(_QUIET if verbose else {**_QUIET, **_NO_NEWS})
-    if "RAY_AUTH_MODE" not in os.environ and _has_token():
-        os.environ["RAY_AUTH_MODE"] = "token"
     head = _find_head(address)
-    _ask_head(address, head)
+    os.environ["RAY_AUTH_MODE"] = _find_auth_mode(address, head)
     import ray
 
     try:
@@ -162,30 +160,52 @@ def _runtime_environment() -> dict[str, Any]:
     }
 
 
-def _ask_head(address: str, head: str) -> None:
+def _find_auth_mode(address: str, head: str) -> str:
+    """How to authenticate at this head, found by asking it. Errors: ClusterError where it lets this driver in in no way.
+
+    A token is used only where one is asked for: servers that ask for none cannot talk back to a driver that does, and its
+    workers would be ended as those of a driver that is gone.
+    """
+    wanted = os.environ.get("RAY_AUTH_MODE")
+    if wanted not in (None, "disabled", "token"):  # a way of Ray's that is not known here
+        _ask_head(address, head, wanted)
+        return wanted
+    if _ask_head(address, head, "disabled"):
+        if wanted == "token":
+            raise ClusterError(
+                f"--address {address}: RAY_AUTH_MODE is token here, but the cluster asks for none; unset it"
+            )
+        return "disabled"
+    if wanted != "disabled" and _has_token() and _ask_head(address, head, "token"):
+        return "token"
+    reason = "the cluster refuses the token" if _has_token() else "the cluster asks for a token"
+    raise ClusterError(
+        f"--address {address}: {reason}; put the one it was started with into RAY_AUTH_TOKEN or ~/.ray/auth_token"
+    )
+
+
+def _ask_head(address: str, head: str, auth_mode: str) -> bool:
     """Ask the head for its versions, in a process of its own: Ray would repeat and log each refusal for minutes.
 
-    Errors: ClusterError where it refuses the token, runs other versions, or does not answer as a cluster's head.
+    False where it refuses who asks. Errors: ClusterError where it runs other versions, or does not answer as a cluster's head.
     """
     try:
         asked = subprocess.run(
-            [sys.executable, "-c", _QUESTION, head],
+            [sys.executable, "-c", _QUESTION, head], env={**os.environ, "RAY_AUTH_MODE": auth_mode},
             capture_output=True, text=True, timeout=_ANSWERED_WITHIN_S, stdin=subprocess.DEVNULL, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise ClusterError(f"--address {address}: {head} does not answer as a Ray cluster") from None
     said = " ".join((asked.stderr + asked.stdout).split())
     if "nauthenticated" in said or "AuthenticationError" in said:
-        reason = "the cluster refuses the token" if _has_token() else "the cluster asks for a token"
-        raise ClusterError(
-            f"--address {address}: {reason}; put the one it was started with into RAY_AUTH_TOKEN or ~/.ray/auth_token"
-        )
+        return False
     if asked.returncode:
         raise ClusterError(f"--address {address}: {head} does not answer as a Ray cluster ({said[-200:]})")
     cluster = asked.stdout.strip().splitlines()[-1]
     own = f"Ray {metadata.version('ray')} on Python {platform.python_version()}"
     if cluster != own:
         raise ClusterError(f"--address {address}: the cluster runs {cluster}, this driver {own}; they must be the same")
+    return True
 
 
 def _has_token() -> bool:

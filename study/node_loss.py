@@ -17,6 +17,7 @@ from study.callbacks import failure_reason
 from study.cluster import list_nodes
 from study.node_probe import UnfitNodeError
 
+_NO_NODE = ray.NodeID.nil().hex()  # of an actor that never ran
 _DECIDED_WITHIN_S = 60.0  # by default Ray misses a node after 15 s
 _STILL_ALIVE_AFTER_S = 3.0  # a machine that shuts down ends its workers a moment before its raylet
 _PAUSE_S = 0.2
@@ -52,7 +53,7 @@ def find_lost_node(trial: Any) -> str | None:
     while time.monotonic() < deadline:
         address = state.actors(error.actor_id).get("Address", {})
         node = address.get("NodeID")
-        if node and node not in {alive["NodeID"] for alive in list_nodes()}:
+        if node and node != _NO_NODE and node not in {alive["NodeID"] for alive in list_nodes()}:
             return f"node {address['IPAddress']} ({node[:8]})"
         time.sleep(_PAUSE_S)
     return None

@@ -1,7 +1,7 @@
 """A real Ray cluster on this machine: a head and nodes as processes of their own, to be joined, killed and added to.
 
 Each node is `ray start --block` in a session of its own, so that all its processes can be ended at once, as a machine that
-loses its power. Token authentication is on, as in a cluster that is reached over a network.
+loses its power. Token authentication is on, as in a cluster that is reached over a network, unless it is to be without.
 """
 
 from __future__ import annotations
@@ -72,13 +72,15 @@ class RayNode:
 class RayCluster:
     """A head with `num_cpus` and `num_gpus`, to which nodes are added; a context manager that leaves no process behind."""
 
-    def __init__(self, num_cpus: int = 1, num_gpus: int = 0, object_store_bytes: int = 100_000_000) -> None:
+    def __init__(
+        self, num_cpus: int = 1, num_gpus: int = 0, object_store_bytes: int = 100_000_000, *, auth_mode: str = "token"
+    ) -> None:
         self._object_store_bytes = object_store_bytes
         self.folder = Path(tempfile.mkdtemp(prefix="rc"))  # short: Ray puts sockets below it
         home = self.folder / "home"
         home.mkdir()
         self.environment = {
-            **os.environ, "HOME": str(home), "RAY_TMPDIR": str(self.folder), "RAY_AUTH_MODE": "token",
+            **os.environ, "HOME": str(home), "RAY_TMPDIR": str(self.folder), "RAY_AUTH_MODE": auth_mode,
             "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_health_check_period_ms": "1000",
             "RAY_health_check_failure_threshold": "3", "STUDY_CPU_FOR_GPU": "1",
         }  # fmt: skip

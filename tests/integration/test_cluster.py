@@ -133,6 +133,22 @@ def test_what_the_cluster_cannot_do_is_said_in_one_line(
     assert not (workplace / "results/refused").exists()
 
 
+def test_a_token_is_used_only_where_the_cluster_asks_for_one(workplace: Path) -> None:
+    """A token in the home folder belongs to another cluster; servers that ask for none could not talk back to this driver."""
+    with RayCluster(num_cpus=1, auth_mode="disabled") as cluster:
+        token = Path(cluster.environment["HOME"]) / ".ray/auth_token"
+        token.parent.mkdir()
+        token.write_text("0" * 64)
+        without = {name: value for name, value in cluster.environment.items() if not name.startswith("RAY_AUTH_")}
+        one = ("--address", cluster.address, "--name", "open", "--seeds", "1", "--epochs", "1")
+        said = run(workplace, {**without, "RAY_AUTH_MODE": "token"}, *one, expect=2)
+        assert "RAY_AUTH_MODE is token here, but the cluster asks for none; unset it" in said
+        run(workplace, without, *one)
+    study = analysis.load_study(workplace / "results/open")
+    assert list(study.trials["status"]) == ["completed"] * 2
+    assert list(study.trials["attempts"]) == [1] * 2
+
+
 def test_another_version_of_ray_is_refused(workplace: Path, cluster: RayCluster) -> None:
     """This driver claims another version, by the metadata of a package folder that comes first."""
     lies = workplace / "lies"

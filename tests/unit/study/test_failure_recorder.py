@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 
 from analysis.study_folder import StudyFolder
+from study import node_loss
 from study.callbacks import FailureRecorder, HangWatch
 from study.ledger import load_state
 from study.node_loss import find_node_trouble
@@ -101,6 +104,21 @@ def test_a_node_that_cannot_run_trials_is_no_failure_of_theirs(place: FolderPlac
     assert state is not None
     assert (state.status, state.failures, trial.max_failures) == ("pending", (), -1)
     assert "a node could not run it (far has torch 1.0, the driver torch 2.0; they must be the same)" in state.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("node", "lost"), [(ray.NodeID.nil().hex(), None), ("a" * 56, "node far (aaaaaaaa)"), ("b" * 56, None)]
+)
+def test_only_a_node_that_there_was_can_be_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, node: str, lost: str | None
+) -> None:
+    """Ray names no node for a worker that it gave up before it ran."""
+    file = tmp_path / "error.pkl"
+    file.write_bytes(pickle.dumps(ray.exceptions.RayActorError("c" * 32)))
+    monkeypatch.setattr(node_loss, "_DECIDED_WITHIN_S", 0.01)
+    monkeypatch.setattr("ray._private.state.actors", lambda actor: {"Address": {"NodeID": node, "IPAddress": "far"}})
+    monkeypatch.setattr(node_loss, "list_nodes", lambda: [{"NodeID": "b" * 56}])
+    assert node_loss.find_lost_node(SimpleNamespace(pickled_error_file=str(file))) == lost
 
 
 def test_a_node_with_other_versions_or_without_its_gpu_is_unfit(monkeypatch: pytest.MonkeyPatch) -> None:
