@@ -91,7 +91,11 @@ def versions() -> str:
 def require_versions(wanted: str) -> None:
     """Raise UnfitNodeError where this node has other versions than the driver."""
     if (found := versions()) != wanted:
-        raise UnfitNodeError(f"{socket.gethostname()} has {found}, the driver {wanted}; they must be the same")
+        raise UnfitNodeError(_describe_mismatch(socket.gethostname(), found, wanted))
+
+
+def _describe_mismatch(host: str, found: str, driver: str) -> str:
+    return f"{host} has {found}, the driver {driver}; they must be the same"
 
 
 def require_study(storage: Storage, driver_token: str) -> None:
@@ -105,7 +109,7 @@ def require_study(storage: Storage, driver_token: str) -> None:
 
 def _check_answer(answer: Answer, storage: Storage, file_name: str) -> None:
     if answer.versions != versions():
-        raise ClusterError(f"node {answer.host} has {answer.versions}, this driver {versions()}; they must be the same")
+        raise ClusterError(f"node {_describe_mismatch(answer.host, answer.versions, versions())}")
     if answer.problem is not None:
         raise ClusterError(answer.problem)
     if storage.read(file_name) != answer.host.encode():

@@ -7,9 +7,7 @@ Exit status: 0 all trials completed, 3 some failed, 2 bad input, 130 interrupted
 from __future__ import annotations
 
 import argparse
-import math
 import os
-import shlex
 import shutil
 import signal
 import sys
@@ -22,17 +20,16 @@ from typing import TYPE_CHECKING, TextIO, cast
 
 from analysis.confounds import find_confounds
 from analysis.grid_text import write_grid
-from analysis.study_folder import StudyFolder, StudyFolderError, check_links
+from analysis.study_folder import StudyFolderError, check_links
 from study import plan
-from study.calibration import Speed, SpeedKey, actual_training_s, calibrate
+from study.attempt import Attempt, repair, run_missing, search
+from study.calibration import Speed, SpeedKey, calibrate
 from study.cluster import ClusterError, joined_cluster
-from study.grid_file import SpecError, list_grids, load_grid, parse_seeds
-from study.ledger import Ledger, consolidate, open_ledger, register_trials
-from study.lock import StudyLock, StudyLockedError
-from study.node_probe import check_nodes
+from study.grid_file import SpecError
+from study.ledger import Ledger, consolidate, open_ledger
+from study.lock import StudyLockedError
+from study.options import BAD_INPUT, INTERRUPTED, OK, SOME_FAILED, build_parser, build_study_spec, check_run_options
 from study.remote_folder import StorageError
-from study.remote_lock import RemoteLock
-from study.repair import write_study
 from study.resources import (
     DEFAULT_GPUS_PER_TRIAL,
     Machine,
@@ -42,95 +39,20 @@ from study.resources import (
     inspect_machine,
 )
 from study.search_space import list_corners
-from study.spec import StudySpec, build_spec
+from study.spec import StudySpec
 from study.study_place import StudyPlace, UrlPlace, find_place
-from study.study_record import IncomparableError, build_study, describe_attempt, extend_study, with_attempt
+from study.study_record import IncomparableError, build_study, extend_study
 from study.tracking.mirror import Mirror
-from study.tracking.mode import CHOICES, DEFAULT_PROJECT, check_offline, choose_mode
-from trainable.config import FIELDS, parse_override
+from study.tracking.mode import check_offline, choose_mode
 from trainable.data import DataError, check_source, load_data, split_data
-from trainable.trial_state import read_state
 
 if TYPE_CHECKING:
-    from analysis.study_folder import StudyInfo
-    from study.driver import RunOptions
     from trainable.image_data import ImageData
 
 _USER_ERRORS = (
     SpecError, DataError, ResourceError, StudyFolderError, IncomparableError, StudyLockedError, plan.NoSpaceError,
     ClusterError,
 )  # fmt: skip
-DEFAULT_RESULTS = Path("results")
-OK, BAD_INPUT, SOME_FAILED, INTERRUPTED = 0, 2, 3, 130
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m study.run",
-        description="Run a grid of training configurations as Ray Tune trials and report on them.",
-        epilog="fields for --set: " + ", ".join(f"{name}={spec.default}" for name, spec in FIELDS.items()),
-    )
-    parser.add_argument("--grid", required=True, metavar="NAME|FILE", help=f"{', '.join(list_grids())}, or a TOML file")
-    parser.add_argument("--seeds", metavar="N|LIST", help="number of seeds, or a list such as 0,1,5")
-    parser.add_argument("--epochs", metavar="N", help="as --set epochs=N")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="FIELD=VALUE", help="a field for all trials; repeatable"
-    )
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with CIFAR-10; default: cache, else download")
-    parser.add_argument(
-        "--results",
-        default=str(DEFAULT_RESULTS),
-        metavar="DIR|URL",
-        help="parent of the study folder; also s3://, gs://, ...",
-    )
-    parser.add_argument("--name", help="name of the study folder; default: the grid's name and the overrides")
-    parser.add_argument(
-        "--search", choices=("optuna", "none"), help="search the ranges of the grid; none: run its cells only"
-        " (default: search where the grid has [search])",
-    )  # fmt: skip
-    parser.add_argument(
-        "--trials", type=int, metavar="N", help="searched trials in all; more than before extends a search"
-    )
-    parser.add_argument("--plan", action="store_true", help="print what would run and what it costs; run nothing")
-    parser.add_argument(
-        "--calibrate", action="store_true", help="time a few steps here first and estimate from them; also with --plan"
-    )
-    parser.add_argument(
-        "--address", metavar="auto|HOST:PORT",
-        help="run the trials on this running Ray cluster; --results must then be on storage that its nodes share",
-    )  # fmt: skip
-    parser.add_argument(
-        "--gpus-per-trial", type=float, metavar="G", help="GPUs of a trial, also a part of one (default: 0)"
-    )
-    parser.add_argument(
-        "--max-concurrent", type=int, metavar="N", help="trials at the same time (default: as many as fit)"
-    )
-    parser.add_argument(
-        "--retry-failed", choices=("yes", "no"), default="yes", help="run failed trials again (default: yes)"
-    )
-    parser.add_argument(
-        "--accept-changes", action="store_true", help="go on with a study made with other data, code or torch"
-    )
-    parser.add_argument(
-        "--checkpoint-interval", type=float, default=30.0, metavar="S", help="seconds between checkpoints (default: 30)"
-    )
-    parser.add_argument(
-        "--max-failures", type=int, default=2, metavar="N", help="retries of a failing trial (default: 2)"
-    )
-    parser.add_argument(
-        "--trial-timeout", type=float, metavar="S",
-        help="end an attempt that finishes no epoch for so long, as a failure (default: never)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--wandb", choices=CHOICES, help="mirror to W&B; auto: online where a key is configured, else offline "
-        "(default: online with a key, else off; `python -m study.tracking sync` makes the runs at any time)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--wandb-project", metavar="NAME", help=f"W&B project (default: as before, $WANDB_PROJECT or {DEFAULT_PROJECT})"
-    )
-    parser.add_argument("-v", "--verbose", action="store_true", help="show what Ray says")
-    return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -244,12 +166,13 @@ def _run_on(machine: Machine, spec: StudySpec, options: argparse.Namespace, argu
         place.open() as lock,
         Mirror(folder, choose_mode(options.wandb), options.wandb_project, shown=place.shown) as mirror,
     ):
-        _repair(place)
+        repair(place)
         if folder.exists():
             study = extend_study(folder.read_study(), study, accept_changes=options.accept_changes)
         attempts = len(study.attempts)
+        attempt = Attempt(options, arguments, data, place, machine, resources, lock, mirror)
         if spec.search is not None:
-            found = _search(spec, study, data, place, machine, resources, lock, mirror, options, arguments)
+            found = search(attempt, spec, study)
             if isinstance(found, int):
                 return found
             study, spec = found
@@ -257,137 +180,11 @@ def _run_on(machine: Machine, spec: StudySpec, options: argparse.Namespace, argu
         ledger = open_ledger(folder, spec.trial_configs(), data.fingerprint, retry_failed=retry, role=role)
         if not ledger.to_run:
             print(f"nothing to run: {len(ledger.done)} of {ledger.total} trials are done")
-        elif not _run_missing(
-            study, ledger, data, place, machine, resources, lock, mirror, options, arguments,
-            noted=len(study.attempts) > attempts,
-        ):  # fmt: skip
-            return _say_interrupted(folder, ledger, arguments)
+        elif not run_missing(attempt, study, ledger, noted=len(study.attempts) > attempts):
+            return _say_interrupted(attempt, ledger)
         status = _report(place, ledger)
         mirror.finish()
         return status
-
-
-def _search(
-    spec: StudySpec, study: StudyInfo, data: ImageData, place: StudyPlace, machine: Machine, resources: TrialResources,
-    lock: StudyLock | RemoteLock, mirror: Mirror, options: argparse.Namespace, arguments: list[str],
-) -> tuple[StudyInfo, StudySpec] | int:  # fmt: skip
-    """Search until the budget is spent; the study with the winners as cells, or an exit status when it ended before that."""
-    from study.search import add_winners, describe_end, describe_start, run_search
-    from study.search_journal import SearchJournal
-
-    folder = place.folder
-    if folder.trials.is_dir():
-        consolidate(folder)  # it rebuilds records that are damaged, from which the journal may have to be made again
-    interrupted = False
-    journal = SearchJournal(folder, spec, data.fingerprint, place.change_trial)
-    if not journal.over:
-        if machine.is_cluster:
-            check_nodes(place.storage, lock.token)
-        plan.check_space(folder.path, place.disk_bytes([plan.searched_config(spec)] * journal.num_to_run))
-        write_study(folder, with_attempt(study, describe_attempt(arguments, journal.num_to_run)))
-        print(describe_start(journal, spec, resources))
-        mirror.start()
-        interrupted = not run_search(
-            journal, spec, data, place, machine, resources, lock, _run_options(options, mirror)
-        )
-        _check_kept(place, lock)
-        consolidate(folder)
-    print(describe_end(journal, width=shutil.get_terminal_size((120, 24)).columns))
-    if not journal.over:
-        print(f"the search is not over; every finished epoch is kept, and this goes on:\n  {_command(arguments)}")
-        return INTERRUPTED if interrupted else SOME_FAILED
-    found = add_winners(spec, journal)
-    known = folder.read_study()
-    return extend_study(known, build_study(found, data, machine, resources), accept_changes=True), found
-
-
-def _check_search(spec: StudySpec, options: argparse.Namespace, machine: Machine, resources: TrialResources) -> None:
-    from study.search import check_budget, check_workers
-
-    assert spec.search is not None
-    if options.calibrate and options.plan:
-        raise SpecError(
-            "--calibrate: the plan of a search cannot be timed yet, its trials differ in speed; leave it out"
-        )
-    check_workers(options.max_concurrent, machine, resources)
-    check_budget(spec.search, resources)
-
-
-def _repair(place: StudyPlace) -> None:
-    for line in place.repair():
-        print(f"repaired: {line}")
-
-
-def _run_missing(
-    study: StudyInfo, ledger: Ledger, data: ImageData, place: StudyPlace, machine: Machine, resources: TrialResources,
-    lock: StudyLock | RemoteLock, mirror: Mirror, options: argparse.Namespace, arguments: list[str], *, noted: bool,
-) -> bool:  # fmt: skip
-    """Note the attempt in study.json, unless it is `noted`, and run what is to run; False when the user interrupted."""
-    folder = place.folder
-    if machine.is_cluster:
-        check_nodes(place.storage, lock.token)
-    missing = [plan.rest_of_trial(s.config, s.epochs_completed) for s in ledger.to_run]
-    speeds = calibrate(missing, data, resources, plan.reference_rate) if options.calibrate else None
-    cost = plan.estimate_cost(missing, resources, speeds)
-    plan.check_space(folder.path, place.disk_bytes(missing))
-    write_study(folder, study if noted else with_attempt(study, describe_attempt(arguments, len(ledger.to_run))))
-    _print_start(ledger, cost, resources)
-    if not mirror.started:
-        mirror.start()
-    try:
-        finished = _run_trials(study, ledger, data, place, machine, resources, lock, mirror, options)
-        place.fetch()
-    except OSError:
-        if folder.exists():
-            raise
-        finished = False
-    _check_kept(place, lock)
-    _repair(place)
-    after = [state for state in map(read_state, map(folder.trial, (s.trial_id for s in ledger.to_run))) if state]
-    if finished and (line := plan.compare_time(cost, actual_training_s(ledger.to_run, after))):
-        print(line)
-    return finished
-
-
-def _check_kept(place: StudyPlace, lock: StudyLock | RemoteLock) -> None:
-    if lock.lost or not place.folder.exists():
-        raise StudyFolderError(
-            f"{place.shown}: removed or taken over by another driver while its trials ran; the same command starts it again"
-        )
-
-
-def _run_options(options: argparse.Namespace, mirror: Mirror) -> RunOptions:
-    from study.driver import RunOptions
-
-    return RunOptions(
-        options.checkpoint_interval, options.max_failures, options.trial_timeout,
-        max_concurrent=options.max_concurrent, verbose=options.verbose, mirror=mirror,
-    )  # fmt: skip
-
-
-def _run_trials(
-    study: StudyInfo, ledger: Ledger, data: ImageData, place: StudyPlace, machine: Machine, resources: TrialResources,
-    lock: StudyLock | RemoteLock, mirror: Mirror, options: argparse.Namespace,
-) -> bool:  # fmt: skip
-    """Run what is to run; False when the user interrupted."""
-    from rich.console import Console
-
-    from study.artifacts import model_tables, write_samples
-    from study.driver import run_trials
-    from study.progress import Progress
-
-    folder = place.folder
-    register_trials(folder, ledger.to_run)
-    for state in ledger.to_run:
-        if state.status == "failed" or state.role != "grid":  # pending again, or of a role that its node must know
-            place.put_trial(state.trial_id)
-    write_samples(folder, data)
-    shown = sorted((*ledger.done, *ledger.left_failed, *ledger.to_run), key=lambda state: state.config.seed)
-    with (
-        model_tables(folder, {state.config.width for state in ledger.to_run}),
-        Progress(Console(), shown, study.factors, resources.max_concurrent) as progress,
-    ):
-        return run_trials(place, ledger.to_run, data, machine, resources, lock, progress, _run_options(options, mirror))
 
 
 def _report(place: StudyPlace, ledger: Ledger) -> int:
@@ -416,22 +213,16 @@ def _report(place: StudyPlace, ledger: Ledger) -> int:
     return SOME_FAILED if unfinished else OK
 
 
-def build_study_spec(options: argparse.Namespace) -> StudySpec:
-    """The specification that the command line asks for. Errors: SpecError."""
-    texts = [*options.set, *([f"epochs={options.epochs}"] if options.epochs is not None else [])]
-    try:
-        overrides = dict(parse_override(text) for text in texts)
-    except ValueError as error:
-        raise SpecError(str(error)) from error
-    return build_spec(
-        load_grid(options.grid),
-        name=options.name,
-        seeds=None if options.seeds is None else parse_seeds(options.seeds),
-        overrides=overrides,
-        defaults={"precision": "bf16" if options.gpus_per_trial else "fp32"},
-        trials=options.trials,
-        searching={"optuna": True, "none": False}.get(options.search or ""),
-    )
+def _check_search(spec: StudySpec, options: argparse.Namespace, machine: Machine, resources: TrialResources) -> None:
+    from study.search import check_budget, check_workers
+
+    assert spec.search is not None
+    if options.calibrate and options.plan:
+        raise SpecError(
+            "--calibrate: the plan of a search cannot be timed yet, its trials differ in speed; leave it out"
+        )
+    check_workers(options.max_concurrent, machine, resources)
+    check_budget(spec.search, resources)
 
 
 def _print_plan(
@@ -460,31 +251,6 @@ def _calibrate(spec: StudySpec, resources: TrialResources, options: argparse.Nam
     if not options.calibrate:
         return None
     return calibrate(spec.trial_configs(), _load_data(spec, options), resources, plan.reference_rate)
-
-
-def _print_start(ledger: Ledger, cost: plan.Cost, resources: TrialResources) -> None:
-    resumed = sum(state.epochs_completed > 0 for state in ledger.to_run)
-    if ledger.done or resumed:
-        print(
-            f"goes on: {len(ledger.done)} trials done, {len(ledger.to_run)} to run, {resumed} of them from a checkpoint"
-        )
-    if cost.cpu_time_s is not None:
-        print(f"training will take about {plan.format_duration(cost.cpu_time_s)} on {resources.max_concurrent} x "
-              f"{resources.cpus_per_trial} CPU, {plan.describe_basis(cost)}; {plan.BESIDES_TRAINING}")  # fmt: skip
-
-
-def check_run_options(options: argparse.Namespace) -> None:
-    """Refuse numbers that make no sense. Errors: SpecError."""
-    if options.max_failures < 0:
-        raise SpecError(f"--max-failures {options.max_failures}: 0 or more retries")
-    if not (math.isfinite(options.checkpoint_interval) and options.checkpoint_interval >= 0):
-        raise SpecError(f"--checkpoint-interval {options.checkpoint_interval:g}: 0 or more seconds")
-    if options.calibrate and options.address is not None:
-        raise SpecError(
-            "--calibrate times this machine, but with --address the trials run on others: leave one of them out"
-        )
-    if options.trial_timeout is not None and not options.trial_timeout > 0:
-        raise SpecError(f"--trial-timeout {options.trial_timeout:g}: more than 0 seconds")
 
 
 def _check_source(spec: StudySpec, options: argparse.Namespace) -> str:
@@ -519,17 +285,13 @@ def _check_writable(results: str, place: StudyPlace) -> None:
         raise SpecError(f"--results {results}: {existing} is not writable ({error.strerror})") from error
 
 
-def _say_interrupted(folder: StudyFolder, ledger: Ledger, arguments: list[str]) -> int:
+def _say_interrupted(attempt: Attempt, ledger: Ledger) -> int:
     planned = {state.trial_id for state in (*ledger.done, *ledger.to_run)}
-    states = [state for state in consolidate(folder) if state.trial_id in planned]
+    states = [state for state in consolidate(attempt.place.folder) if state.trial_id in planned]
     done = sum(state.finished for state in states)
     print(f"interrupted: {done} of {ledger.total} trials done, every finished epoch is kept; this goes on:")
-    print(f"  {_command(arguments)}")
+    print(f"  {attempt.command}")
     return INTERRUPTED
-
-
-def _command(arguments: list[str]) -> str:
-    return shlex.join(["python", "-m", "study.run", *arguments])
 
 
 if __name__ == "__main__":

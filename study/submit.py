@@ -11,8 +11,9 @@ import shlex
 import sys
 from pathlib import PurePosixPath
 
-from study import run
 from study.grid_file import SpecError
+from study.options import DEFAULT_RESULTS, build_study_spec, check_run_options
+from study.options import build_parser as build_run_parser
 from study.service.command_line import add_cluster_options, connect_as_asked, follow, guarded
 from study.service.connection import Cluster, ClusterError
 from study.service.package import GRID_FILE, is_grid_file, stage_package
@@ -44,10 +45,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _submit(options: argparse.Namespace, study_arguments: list[str]) -> int:
-    study_options = run.build_parser().parse_args(study_arguments)
+    study_options = build_run_parser().parse_args(study_arguments)
     _check_options(study_options)
-    study = run.build_study_spec(study_options).name
-    results = "" if str(study_options.results) == str(run.DEFAULT_RESULTS) else str(study_options.results)
+    study = build_study_spec(study_options).name
+    results = "" if str(study_options.results) == str(DEFAULT_RESULTS) else str(study_options.results)
     cluster = connect_as_asked(options)
     cluster.check_version()
     _refuse_second(cluster, study)
@@ -67,7 +68,7 @@ def _submit(options: argparse.Namespace, study_arguments: list[str]) -> int:
 
 def _check_options(options: argparse.Namespace) -> None:
     """Refuse what makes no sense on a cluster. Errors: SpecError."""
-    run.check_run_options(options)
+    check_run_options(options)
     if options.plan:
         raise SpecError("--plan needs no cluster: python -m study.run --plan")
     if options.wandb == "offline":
@@ -76,7 +77,7 @@ def _check_options(options: argparse.Namespace) -> None:
         raise SpecError("--address is for drivers on the cluster; here --cluster names it")
     for name in ("data", "results"):
         path = getattr(options, name)
-        given = path is not None and str(path) != str(run.DEFAULT_RESULTS)
+        given = path is not None and str(path) != str(DEFAULT_RESULTS)
         if given and not (PurePosixPath(path).is_absolute() or str(path)[0] in "~$" or "://" in str(path)):
             raise SpecError(f"--{name} {path}: is a folder on the cluster, seen by its head; give its whole path there")
 

@@ -41,8 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
     action, results, *rest = sys.argv[1:] if arguments is None else arguments
     if action == "run":
         from study import run
+        from study.options import build_parser
 
-        data = run.build_parser().parse_args(rest).data
+        data = build_parser().parse_args(rest).data
         given = [] if data is None else ["--data", expand(str(data))]
         return run.main([*rest, *given, "--results", resolve_results(results), "--address", "auto"])
     if action == "send":

@@ -1,28 +1,34 @@
 """What the instruments cost, beside other ways to measure the same: `python -m tests.benchmarks.instruments`.
 
 All variants take turns in one process, one training step each, so that a shared machine's moods fall on all of them. The
-time of a variant's own calls is set against the median step without any. Prints a markdown table; asserts nothing.
+time of a variant's own calls is set against the median step without any. Where wandb is not installed its variant is left out.
+Prints a markdown table; asserts nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from typing import TYPE_CHECKING, Protocol
 
 import torch
-import wandb
 from torch import Tensor, nn
-from wandb.integration.torch.wandb_torch import TorchHistory
 
+from trainable.fingerprint import cpu_name
 from trainable.instruments.noise_scale import MICROBATCH_SIZE, NUM_MICROBATCHES, measure_noise_scale
 from trainable.instruments.probe import LayerProbe
 from trainable.model import build_model
+
+if TYPE_CHECKING:
+    import wandb
 
 STEPS_PER_EPOCH = 781
 PUBLISHED_EVERY = 100
@@ -110,6 +116,8 @@ class WandbWatch:
     """What the hooks of wandb.watch(log="all", log_freq=1) do, in an offline run: a histogram of every tensor."""
 
     def __init__(self, model: nn.Module, run: wandb.Run) -> None:
+        from wandb.integration.torch.wandb_torch import TorchHistory
+
         self._parameters = dict(model.named_parameters())
         self._history = TorchHistory()  # type: ignore[no-untyped-call]
         self._run = run
@@ -133,22 +141,35 @@ def main() -> None:
     initial = [parameter.detach().clone() for parameter in model.parameters()]
     probe = LayerProbe(model, initial, arguments.rounds + 1)
     step = _build_step(model, arguments.batch_size, device)
-    with tempfile.TemporaryDirectory() as folder:
-        run = wandb.init(mode="offline", dir=folder, settings=wandb.Settings(silent=True, x_disable_stats=True))
-        variants: dict[str, Probe] = {
-            "no instruments": NoProbe(),
-            "this project's probe": probe,
-            "torch foreach reductions": ForeachProbe(model, initial),
-            "per tensor, .item()": ItemProbe(model, initial),
-            "wandb.watch histograms": WandbWatch(model, run),
-        }
+    variants: dict[str, Probe] = {
+        "no instruments": NoProbe(),
+        "this project's probe": probe,
+        "torch foreach reductions": ForeachProbe(model, initial),
+        "per tensor, .item()": ItemProbe(model, initial),
+    }
+    with _wandb_run() as run:
+        if run is not None:
+            variants["wandb.watch histograms"] = WandbWatch(model, run)
         bare, own = _measure(step, variants, arguments.rounds, device)
-        run.finish()
     _print_header(arguments, device)
     _print_costs(bare, own)
     _print_rest(
         model, probe, arguments, device, statistics.median(bare["no instruments"]), sum(t.nbytes for t in initial)
     )
+
+
+@contextmanager
+def _wandb_run() -> Iterator[wandb.Run | None]:
+    """An offline run; None where wandb is not installed."""
+    if importlib.util.find_spec("wandb") is None:
+        yield None
+        return
+    import wandb
+
+    with tempfile.TemporaryDirectory() as folder:
+        run = wandb.init(mode="offline", dir=folder, settings=wandb.Settings(silent=True, x_disable_stats=True))
+        yield run
+        run.finish()
 
 
 def _parse_arguments() -> argparse.Namespace:
@@ -206,17 +227,16 @@ def _now(device: torch.device) -> float:
 
 
 def _print_header(arguments: argparse.Namespace, device: torch.device) -> None:
-    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{_cpu_name()}, {os.cpu_count()} cores"
-    print(f"{hardware}; Python {platform.python_version()}, torch {torch.__version__}, wandb {wandb.__version__}")
+    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{cpu_name()}, {os.cpu_count()} cores"
+    print(f"{hardware}; Python {platform.python_version()}, torch {torch.__version__}{_wandb_version()}")
     print(
         f"width {arguments.width}, batch {arguments.batch_size}, {arguments.threads} threads, {arguments.rounds} rounds; "
         f"load average {os.getloadavg()[0]:.1f}\n"
     )
 
 
-def _cpu_name() -> str:
-    with open("/proc/cpuinfo") as lines:  # noqa: PTH123
-        return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+def _wandb_version() -> str:
+    return f", wandb {metadata.version('wandb')}" if importlib.util.find_spec("wandb") else ""
 
 
 def _print_costs(bare: dict[str, list[float]], own: dict[str, list[float]]) -> None:

@@ -3,11 +3,13 @@
     rate --places 16     reports/s that the driver takes, from trials that report as fast as they can
     paced --places 64    100 reports/s for a minute: whether it keeps up, and what that costs
     trials --trials 1000 --places 64    a whole study: time, the driver's memory, the growth of files
+    trials --trials 1000 --places 64 --nodes 64    the same through a cluster of so many nodes
 
 The driver is the real one: `study.driver.run_trials` with Ray Tune, all callbacks, the states and the gathering of records.
 What is simulated are the trials: real Ray workers that train nothing, report what a trial of the published grid reports, and
-leave copies of records of its size; and the nodes: places for trials on one node of as many logical CPUs, since a driver's
-work depends on trials and reports and not on where they come from. Prints rows of a table; asserts nothing.
+leave copies of records of its size. Without --nodes these are places on one node of as many logical CPUs; with it, each node
+has all of Ray's servers of a node, on this machine (150 MiB each, and 110 MiB for a worker). Prints rows of a table; asserts
+nothing.
 """
 
 from __future__ import annotations
@@ -42,16 +44,25 @@ from trainable.fingerprint import cpu_name
 from trainable.trial_state import RECORD_KINDS, TrialState, read_state, utc_now, write_state
 
 MIB = 2**20
+_MOST_START_S = 600
+_NODE_STORE_BYTES = 80 * MIB  # Ray's least; nothing but the reports goes through it
+# Workers are not started before they are needed, and what is slow to answer or to start is not taken for dead.
+_MANY_ON_TWO_CORES = {
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_health_check_failure_threshold": "1000",
+    "RAY_worker_register_timeout_seconds": "900",
+}
 _STEPS_PER_REPORT = 16  # 781 steps of an epoch, one record every 50
 
 
 @dataclass(frozen=True)
 class Pace:
-    """What a simulated trial does: so many reports, a pause before each, and records of this folder at its end."""
+    """What a simulated trial does: so many reports, one every so many seconds if it can, and records of this folder at its end."""
 
     reports: int
     pause_s: float
-    records: str | None
+    records: str
+    places: int
     fingerprint: str = "d" * 16
 
 
@@ -64,6 +75,8 @@ class Sample:
     ended: int
     cpu_s: float
     rss_mib: float
+    gcs_cpu_s: float
+    gcs_rss_mib: float
 
 
 class Observer(Progress):
@@ -93,19 +106,33 @@ def report_without_training(tune_config: Mapping[str, Any], *, settings: Any, da
     """A trial as the driver sees it, in the place of `run_tune_trial`."""
     from ray import tune
 
+    _wait_for_workers(settings.storage.study_folder.parent, data.places)
     folder = settings.storage.study_folder / "trials" / tune_config["trial"]["trial_id"]
     state = read_state(folder)
     assert state is not None
     write_state(folder, replace(state, status="running", attempts=1, started_at=utc_now()))
+    due_at = time.monotonic()
     for epoch in range(1, data.reports + 1):
-        time.sleep(data.pause_s)
+        due_at += data.pause_s
+        time.sleep(max(0.0, due_at - time.monotonic()))
         tune.report(_build_report(epoch))
-    if data.records is not None:
-        for kind in RECORD_KINDS:
-            shutil.copy(f"{data.records}/{kind}.parquet", folder)
+    for kind in RECORD_KINDS:
+        shutil.copy(f"{data.records}/{kind}.parquet", folder)
     write_state(
         folder, replace(state, status="completed", attempts=1, epochs_completed=data.reports, ended_at=utc_now())
     )
+
+
+def _wait_for_workers(folder: Path, places: int) -> None:
+    """Start when all places have a worker. Two cores start 64 of them in minutes, and Tune gives the worker of each trial that
+    ends meanwhile to one whose own is about to be ready, and ends that: of trials shorter than that, half the places stay empty.
+    """
+    (folder / f"worker-{os.getpid()}").touch()
+    waited_until = time.monotonic() + _MOST_START_S
+    while len(list(folder.glob("worker-*"))) < places:
+        if time.monotonic() > waited_until:
+            raise TimeoutError(f"only {len(list(folder.glob('worker-*')))} of {places} workers after {_MOST_START_S} s")
+        time.sleep(1.0)
 
 
 def _build_report(epoch: int) -> dict[str, Any]:
@@ -125,17 +152,45 @@ def _build_report(epoch: int) -> dict[str, Any]:
     return {**scalars, "epoch": epoch, "step": 781 * epoch, "peak_memory_bytes": 2_000_000_000, "step_series": series}
 
 
-def run(num_trials: int, places: int, pace: Pace, folder: Path) -> tuple[Observer, StudyFolder]:
+@contextmanager
+def nodes_for(places: int, nodes: int) -> Iterator[Machine]:
+    """A cluster of so many nodes on this machine, joined as a driver does; without nodes, the places on one of its own."""
+    if nodes == 0:
+        yield Machine(num_cpus=places, num_gpus=0)
+        return
+    from ray.cluster_utils import Cluster
+
+    started = time.monotonic()
+    servers = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": _NODE_STORE_BYTES}
+    )  # fmt: skip
+    try:
+        for _ in range(nodes):
+            servers.add_node(wait=False, num_cpus=places // nodes, object_store_memory=_NODE_STORE_BYTES)
+        servers.wait_for_nodes(timeout=_MOST_START_S)
+        print(f"{nodes} nodes have started after {time.monotonic() - started:.0f} s", flush=True)
+        with cluster.joined_cluster(servers.address, verbose=False) as machine:
+            yield machine
+    finally:
+        servers.shutdown()  # type: ignore[no-untyped-call]
+
+
+def run(num_trials: int, places: int, pace: Pace, folder: Path, nodes: int = 0) -> tuple[Observer, StudyFolder]:
     """Run so many simulated trials with the real driver; what was observed, and the study folder."""
     setattr(driver, "run_tune_trial", report_without_training)  # noqa: B010 - not an assignment, for the type checker
     study = StudyFolder(folder / "study")
     states = [TrialState(config=_config(seed), data_fingerprint=pace.fingerprint) for seed in range(num_trials)]
     observer = Observer(states, places)
     resources = TrialResources(cpus_per_trial=1, gpus_per_trial=0.0, max_concurrent=places)
-    with StudyLock(study.path) as lock, _sampled(observer), _timed_snapshots(observer):
+    with (
+        nodes_for(places, nodes) as machine,
+        StudyLock(study.path) as lock,
+        _sampled(observer),
+        _timed_snapshots(observer),
+    ):
         register_trials(study, states)
         finished = driver.run_trials(
-            FolderPlace(study), states, pace, Machine(num_cpus=places, num_gpus=0), resources, lock,  # type: ignore[arg-type]
+            FolderPlace(study), states, pace, machine, resources, lock,  # type: ignore[arg-type]
             observer, driver.RunOptions(),
         )  # fmt: skip
     if not finished:
@@ -152,12 +207,11 @@ def _sampled(observer: Observer) -> Iterator[None]:
     process, started, ended = psutil.Process(), time.monotonic(), threading.Event()
 
     def sample() -> None:
-        while not ended.wait(0.5):
-            cpu = process.cpu_times()
-            observer.samples.append(
-                Sample(time.monotonic() - started, observer.reports, observer.ended, cpu.user + cpu.system,
-                       process.memory_info().rss / MIB)
-            )  # fmt: skip
+        over = False
+        while not over:
+            over = ended.wait(0.5)  # and once more after the end
+            usage = (*_usage(process), *_usage(_find_gcs(process)))
+            observer.samples.append(Sample(time.monotonic() - started, observer.reports, observer.ended, *usage))
 
     thread = threading.Thread(target=sample, daemon=True)
     thread.start()
@@ -166,6 +220,22 @@ def _sampled(observer: Observer) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
+
+
+def _find_gcs(process: psutil.Process) -> psutil.Process | None:
+    """Ray's server of the whole cluster, which was started by this process, as soon as it has been."""
+    return next((child for child in process.children() if child.name().startswith("gcs_server")), None)
+
+
+def _usage(process: psutil.Process | None) -> tuple[float, float]:
+    """(CPU seconds, MiB resident) of a process; of none, zeros."""
+    if process is None:
+        return 0.0, 0.0
+    try:
+        cpu = process.cpu_times()
+        return cpu.user + cpu.system, process.memory_info().rss / MIB
+    except psutil.NoSuchProcess:
+        return 0.0, 0.0
 
 
 @contextmanager
@@ -205,7 +275,7 @@ def _measure_middle(observer: Observer, num_reports: int) -> tuple[int, float, f
 def measure_rate(places: int, reports: int) -> None:
     """Reports/s at saturation."""
     with tempfile.TemporaryDirectory() as name:
-        observer, _ = run(places, places, Pace(reports, 0.0, None), Path(name))
+        observer, _ = run(places, places, Pace(reports, 0.0, write_records(Path(name) / "records"), places), Path(name))
         count, took_s, cpu_s = _measure_middle(observer, places * reports)
         print("| trials at once | reports | reports/s | driver's CPU time of a report, ms | driver's cores busy |")
         print(f"| {places} | {count:,} | {count / took_s:.0f} | {1000 * cpu_s / count:.2f} | "
@@ -216,23 +286,29 @@ def measure_paced(places: int, rate: float, duration_s: float) -> None:
     """Whether the driver keeps up with so many reports/s."""
     reports = round(rate * duration_s / places)
     with tempfile.TemporaryDirectory() as name:
-        observer, _ = run(places, places, Pace(reports, places / rate, None), Path(name))
+        observer, _ = run(
+            places, places, Pace(reports, places / rate, write_records(Path(name) / "records"), places), Path(name)
+        )
         count, took_s, cpu_s = _measure_middle(observer, places * reports)
         print("| trials at once | asked, reports/s | taken, reports/s | driver's cores busy | driver's memory, MiB |")
         print(f"| {places} | {rate:.0f} | {count / took_s:.1f} | {cpu_s / took_s:.2f} | "
               f"{max(s.rss_mib for s in observer.samples):.0f} |")  # fmt: skip
 
 
-def measure_trials(num_trials: int, places: int, reports: int) -> None:
+def measure_trials(num_trials: int, places: int, reports: int, pause_s: float, nodes: int) -> None:
     """A whole study: time, memory and files by the number of trials that have ended."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         records = write_records(folder / "records")
-        observer, study = run(num_trials, places, Pace(reports, 0.0, records), folder)
-        print("| trials ended | s | driver's memory, MiB | driver's CPU time, s |")
+        observer, study = run(num_trials, places, Pace(reports, pause_s, records, places), folder, nodes)
+        print(f"{len(list(folder.glob('worker-*')))} worker processes for {places} trials at once\n")
+        print(
+            "| trials ended | s | driver's memory, MiB | driver's CPU time, s | GCS's memory, MiB | GCS's CPU time, s |"
+        )
         for part in (0.0, 0.1, 0.25, 0.5, 0.75, 1.0):
             sample = next(s for s in observer.samples if s.ended >= part * observer.samples[-1].ended)
-            print(f"| {sample.ended} | {sample.at_s:.0f} | {sample.rss_mib:.0f} | {sample.cpu_s:.1f} |")
+            print(f"| {sample.ended} | {sample.at_s:.0f} | {sample.rss_mib:.0f} | {sample.cpu_s:.1f} | "
+                  f"{sample.gcs_rss_mib:.0f} | {sample.gcs_cpu_s:.1f} |")  # fmt: skip
         attempt = next(study.ray.iterdir())
         state = sorted(attempt.glob("experiment_state-*.json"))[-1].stat().st_size
         started = time.monotonic()
@@ -253,11 +329,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.scaling", description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=("rate", "paced", "trials"))
     parser.add_argument("--places", type=int, default=64, help="trials at the same time (default: 64)")
+    parser.add_argument(
+        "--nodes", type=int, default=0, help="nodes that share the places of `trials` (default: 0, one node)"
+    )
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--reports", type=int, help="of a trial (default: 200 for rate, 3 for trials)")
+    parser.add_argument(
+        "--pause", type=float, default=0.0, metavar="S", help="between a trial's reports in `trials` (default: 0)"
+    )
     parser.add_argument("--rate", type=float, default=100.0, help="reports/s of `paced` (default: 100)")
     options = parser.parse_args()
-    os.environ.update(cluster._QUIET | cluster._LOOPBACK)  # as the driver does before Ray is imported
+    # Before Ray is imported, as the driver does.
+    os.environ.update(cluster._QUIET | cluster._LOOPBACK | _MANY_ON_TWO_CORES)
     print(f"{time.strftime('%Y-%m-%d')}, {len(os.sched_getaffinity(0))} x {cpu_name()}, Python {platform.python_version()}, "
           f"Ray {metadata.version('ray')}\n")  # fmt: skip
     if options.part == "rate":
@@ -265,7 +348,7 @@ def main() -> None:
     elif options.part == "paced":
         measure_paced(options.places, options.rate, duration_s=60.0)
     else:
-        measure_trials(options.trials, options.places, options.reports or 3)
+        measure_trials(options.trials, options.places, options.reports or 3, options.pause, options.nodes)
 
 
 if __name__ == "__main__":

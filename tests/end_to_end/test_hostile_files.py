@@ -155,7 +155,7 @@ def test_links_that_lead_out_of_the_study_are_refused_before_anything_is_written
     with pytest.raises(StudyFolderError, match="is a link"):
         check_links(folder)
     command = ["--grid", "demo", "--results", str(tmp_path / "results"), "--name", "study"]
-    assert study.run.main(command) == study.run.BAD_INPUT
+    assert study.run.main(command) == 2
     assert "is a link" in capsys.readouterr().err
     assert list(outside.iterdir()) == []
 

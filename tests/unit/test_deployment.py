@@ -15,8 +15,8 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from study.autoscaling import VARIABLE, parse_nodes
+from study.options import build_parser
 from study.resources import Node
-from study.run import build_parser
 
 ROOT = Path(__file__).parents[2]
 LAUNCHER_FILES = ("cluster.yaml", "deploy/on-premises.yaml")

@@ -6,7 +6,7 @@ import re
 
 from study import logs, pull, status, stop, submit
 from study.grid_file import list_grids, parse_grid
-from study.run import build_parser
+from study.options import build_parser
 from study.spec import build_spec
 from tests.readme import CLUSTER_FILE, README, render_cluster_file, render_columns
 

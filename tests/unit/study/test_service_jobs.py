@@ -17,6 +17,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from study import logs, pull, run, status, stop, submit
+from study.options import build_parser
 from study.progress import Summary, find_summary
 from study.service import connection, remote
 from study.service.connection import Cluster, ClusterError, connect, read_token
@@ -237,10 +238,10 @@ def test_data_and_results_are_named_with_the_home_and_variables_of_the_head(
     monkeypatch.setenv("HOME", "/home/head")
     monkeypatch.setenv("DISK", "/home/head")
     remote.main(["run", "~/out", "--grid", "demo", *given])
-    options = run.build_parser().parse_args(ran[0])
+    options = build_parser().parse_args(ran[0])
     assert (str(options.data), options.results, options.address) == ("/home/head/cifar", "/home/head/out", "auto")
     remote.main(["run", "s3://bucket/$DISK/", "--grid", "demo"])
-    options = run.build_parser().parse_args(ran[1])
+    options = build_parser().parse_args(ran[1])
     assert (options.data, options.results) == (None, "s3://bucket//home/head")
 
 

@@ -1,0 +1,65 @@
+"""The trials of a grid one after the other in this process, where Ray is not installed: `--grid paper --device cuda ...`.
+
+Takes the options of `study.run` and leaves a study folder of the same kind: the same command to `study.run`, on a machine with Ray
+and the same torch, finds nothing to run and makes the report. Needs torch, pyarrow and pandas alone. For machines that are lent
+for minutes; a second call goes on from the last checkpoint of each trial. Prints the seconds of each trial and the comparison.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from analysis.formats import to_text
+from analysis.study_folder import StudyFolder
+from analysis.tables import build_tables
+from study.artifacts import write_samples
+from study.ledger import consolidate, open_ledger, register_trials
+from study.lock import StudyLock
+from study.options import build_parser, build_study_spec
+from study.repair import write_study
+from study.resources import TrialResources, inspect_machine
+from study.study_record import build_study, describe_attempt, extend_study, with_attempt
+from trainable.data import load_data
+from trainable.trial import Placement, run_trial
+
+
+def main(arguments: list[str]) -> int:
+    """Train what is missing, then gather the records and print the comparison."""
+    parser = build_parser()
+    parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
+    options = parser.parse_args(arguments)
+    on_gpu = torch.device(options.device).type == "cuda"
+    options.gpus_per_trial = 1.0 if on_gpu else None
+    spec = build_study_spec(options)
+    data = load_data(spec.cells[0].config["dataset"], options.data)
+    machine = inspect_machine()
+    resources = TrialResources(machine.num_cpus, 1.0 if on_gpu else 0.0, max_concurrent=1)
+    placement = Placement(options.device, machine.num_cpus, resources.gpus_per_trial)
+    folder = StudyFolder(Path(options.results) / spec.name)
+    study = build_study(spec, data, machine, resources)
+    with StudyLock(folder.path):
+        if folder.exists():
+            study = extend_study(folder.read_study(), study, accept_changes=options.accept_changes)
+        ledger = open_ledger(folder, spec.trial_configs(), data.fingerprint)
+        write_study(folder, with_attempt(study, describe_attempt(arguments, len(ledger.to_run))))
+        register_trials(folder, ledger.to_run)
+        write_samples(folder, data)
+        for state in ledger.to_run:
+            started = time.monotonic()
+            ended = run_trial(state.config, data, folder.trial(state.trial_id), placement)
+            print(
+                f"batch {state.config.batch_size}  lr {state.config.learning_rate:g}  seed {state.config.seed}  "
+                f"{ended.status}  {time.monotonic() - started:.1f} s", flush=True,
+            )  # fmt: skip
+        consolidate(folder)
+    print(to_text(build_tables(folder, ["comparison"])["comparison"], width=160))
+    print(folder.path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
