@@ -99,6 +99,15 @@ def search(attempt: Attempt, spec: StudySpec, study: StudyInfo) -> tuple[StudyIn
     ), found
 
 
+def complete_artifacts(attempt: Attempt, ledger: Ledger) -> None:
+    """What the report draws besides measurements, where an earlier attempt could not leave it."""
+    from study.artifacts import model_tables, write_samples
+
+    write_samples(attempt.place.folder, attempt.data)
+    with model_tables(attempt.place.folder, {state.config.width for state in ledger.done}):
+        pass
+
+
 def run_missing(attempt: Attempt, study: StudyInfo, ledger: Ledger, *, noted: bool) -> bool:
     """Note the attempt in study.json, unless it is `noted`, and run what is to run; False when the user interrupted."""
     place, resources = attempt.place, attempt.resources

@@ -87,7 +87,7 @@ def describe_header(spec: StudySpec, resources: TrialResources, machine: Machine
     configs = spec.trial_configs()
     dataset = {"cifar10": "CIFAR-10", "synthetic": "synthetic images"}
     data = sorted({f"{dataset[c.dataset]} {_epoch_images(c)[0]:,}/{_epoch_images(c)[1]:,}" for c in configs})
-    models = sorted({f"ResNet18 {_parameters(c.width) / 1e6:.1f} M" for c in configs})
+    models = sorted({f"ResNet18 {_describe_size(_parameters(c.width))}" for c in configs})
     where = f"{resources.gpus_per_trial:g} GPU a trial" if resources.gpus_per_trial else f"{machine.num_cpus} CPU cores"
     if machine.is_cluster:
         where += f" on {sum(node.count for node in machine.nodes)} nodes"
@@ -272,6 +272,10 @@ def _flops_per_image(width: int) -> float:
 
 def _parameters(width: int) -> float:
     return _PARAMETERS_WIDTH_64 * (width / 64) ** 2
+
+
+def _describe_size(parameters: float) -> str:
+    return f"{parameters / 1e6:.1f} M" if parameters >= 1e6 else f"{parameters / 1e3:.0f} k"
 
 
 def disk_bytes(configs: Iterable[TrialConfig], *, checkpoints: int = 3) -> int:

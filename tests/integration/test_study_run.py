@@ -111,8 +111,13 @@ def test_nothing_of_ray_stands_between_user_and_table(finished: str) -> None:
 
 def test_the_same_command_again_trains_nothing_and_prints_the_tables(workplace: Path, finished: str) -> None:
     before = trials(workplace, "small")
+    folder = workplace / "results/small"
+    model, samples = ((folder / name).read_bytes() for name in ("model.parquet", "samples.npz"))
+    for name in ("model.parquet", "samples.npz"):  # as where the process that counts was ended
+        (folder / name).unlink()
     output = run(workplace, *SMALL, "--name", "small")
     assert "nothing to run: 2 of 2 trials are done" in output
+    assert ((folder / "model.parquet").read_bytes(), (folder / "samples.npz").read_bytes()) == (model, samples)
     assert "final test accuracy" in output
     assert trials(workplace, "small").equals(before)
 
