@@ -82,7 +82,9 @@ def study_notes(study: Study) -> tuple[str, ...]:
     if info.data.get("dataset") == "synthetic":
         notes.append("Synthetic data: drawn images, not CIFAR-10. The numbers say nothing about the published ones.")
     if info.reductions:
-        notes.append(f"Reduced run: {'; '.join(info.reductions)}. Not comparable with the published numbers.")
+        notes.append(
+            f"Reduced or changed run: {'; '.join(info.reductions)}. Not comparable with the published numbers."
+        )
     if counts := count_outcomes(study):
         total = sum(counts.values())
         listed = ", ".join(f"{number} {status}" for status, number in counts.items())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from analysis.study_folder import StudyFolderError
 from study import plan
 from study.calibration import actual_training_s, calibrate
-from study.ledger import Ledger, consolidate, register_trials
+from study.ledger import Ledger, consolidate, list_states, register_trials
 from study.lock import StudyLock
 from study.node_probe import check_nodes
 from study.options import INTERRUPTED, SOME_FAILED
@@ -99,13 +99,18 @@ def search(attempt: Attempt, spec: StudySpec, study: StudyInfo) -> tuple[StudyIn
     ), found
 
 
-def complete_artifacts(attempt: Attempt, ledger: Ledger) -> None:
+def complete_artifacts(attempt: Attempt) -> None:
     """What the report draws besides measurements, where an earlier attempt could not leave it."""
     from study.artifacts import model_tables, write_samples
 
     write_samples(attempt.place.folder, attempt.data)
-    with model_tables(attempt.place.folder, {state.config.width for state in ledger.done}):
+    with model_tables(attempt.place.folder, _list_widths(attempt)):
         pass
+
+
+def _list_widths(attempt: Attempt) -> set[int]:
+    """Of all trials that the study has, also earlier and searched ones."""
+    return {state.config.width for state in list_states(attempt.place.folder)}
 
 
 def run_missing(attempt: Attempt, study: StudyInfo, ledger: Ledger, *, noted: bool) -> bool:
@@ -163,7 +168,7 @@ def _run_trials(attempt: Attempt, study: StudyInfo, ledger: Ledger) -> bool:
     write_samples(folder, attempt.data)
     shown = sorted((*ledger.done, *ledger.left_failed, *ledger.to_run), key=lambda state: state.config.seed)
     with (
-        model_tables(folder, {state.config.width for state in ledger.to_run}),
+        model_tables(folder, _list_widths(attempt)),
         Progress(Console(), shown, study.factors, resources.max_concurrent) as progress,
     ):
         return run_trials(

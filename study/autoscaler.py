@@ -27,9 +27,10 @@ def wait_for_node(machine: Machine, gpus: float, say: Callable[[str], None]) -> 
         return machine
     if machine.nodes == machine.running and not _has_autoscaler():
         return replace(machine, nodes=machine.running)
-    from ray.autoscaler.sdk import request_resources
+    import ray
 
-    request_resources(bundles=[{"CPU": 1, **({"GPU": gpus} if gpus else {})}])
+    # A task that waits asks for its node like a trial, and for nobody else's: the autoscaler knows one explicit request per cluster.
+    waiting = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_do_nothing).remote()
     started, said = time.monotonic(), False
     try:
         while time.monotonic() - started < (_UP_WITHIN_S if said else _ANSWERED_WITHIN_S):
@@ -41,10 +42,14 @@ def wait_for_node(machine: Machine, gpus: float, say: Callable[[str], None]) -> 
                 said = True
             time.sleep(_PAUSE_S)
     finally:
-        request_resources(bundles=[])
+        ray.cancel(waiting, force=True)
     if said:
         raise ResourceError(f"the autoscaler brought up no node within {_UP_WITHIN_S / 60:g} minutes; see `ray status`")
     return replace(machine, nodes=machine.running)
+
+
+def _do_nothing() -> None:
+    """What the task does that waited for a node."""
 
 
 def _has_autoscaler() -> bool:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import secrets
+import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,7 +61,8 @@ class ClusterError(Exception):
 @contextmanager
 def local_ray(machine: Machine, *, verbose: bool) -> Iterator[None]:
     """A Ray of our own on this machine, on loopback, without a dashboard; gone afterwards. Errors: ResourceError."""
-    _set_defaults({**_QUIET, **_LOOPBACK})
+    # A token of its own: else Ray would leave one in the home folder, which may not be writable, for all clusters to come.
+    _set_defaults({**_QUIET, **_LOOPBACK, "RAY_AUTH_TOKEN": secrets.token_hex(32)})
     import ray
 
     try:
@@ -89,9 +93,12 @@ def joined_cluster(address: str, *, verbose: bool) -> Iterator[Machine]:
     head = _find_head(address)
     os.environ["RAY_AUTH_MODE"] = _find_auth_mode(address, head)
     import ray
+    from ray._raylet import Config  # type: ignore[attr-defined]
 
+    Config.initialize("")  # Ray was imported to find the head, and has read that variable then
     try:
-        ray.init(address=head, runtime_env=_runtime_environment(), **_logging(verbose))
+        with _kept_sigterm():
+            ray.init(address=head, runtime_env=_runtime_environment(), **_logging(verbose))
     except Exception as error:  # Ray has no class of its own for what can go wrong here
         ray.shutdown()
         raise ClusterError(f"--address {address}: the cluster cannot be joined ({_first_line(error)})") from error
@@ -100,6 +107,15 @@ def joined_cluster(address: str, *, verbose: bool) -> Iterator[Machine]:
         yield read_cluster()
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _kept_sigterm() -> Iterator[None]:
+    """Ray sets a handler of its own when it joins a cluster; who runs this driver has one already."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if before is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def read_cluster() -> Machine:
@@ -166,9 +182,10 @@ def _find_auth_mode(address: str, head: str) -> str:
     A token is used only where one is asked for: servers that ask for none cannot talk back to a driver that does, and its
     workers would be ended as those of a driver that is gone.
     """
-    wanted = os.environ.get("RAY_AUTH_MODE")
+    wanted = os.environ.get("RAY_AUTH_MODE", "").lower() or None
     if wanted not in (None, "disabled", "token"):  # a way of Ray's that is not known here
-        _ask_head(address, head, wanted)
+        if not _ask_head(address, head, wanted):
+            raise ClusterError(f"--address {address}: the cluster refuses who comes with RAY_AUTH_MODE={wanted}")
         return wanted
     if _ask_head(address, head, "disabled"):
         if wanted == "token":
@@ -176,7 +193,11 @@ def _find_auth_mode(address: str, head: str) -> str:
                 f"--address {address}: RAY_AUTH_MODE is token here, but the cluster asks for none; unset it"
             )
         return "disabled"
-    if wanted != "disabled" and _has_token() and _ask_head(address, head, "token"):
+    if wanted == "disabled":
+        raise ClusterError(
+            f"--address {address}: RAY_AUTH_MODE is disabled here, but the cluster asks for a token; unset it"
+        )
+    if _has_token() and _ask_head(address, head, "token"):
         return "token"
     reason = "the cluster refuses the token" if _has_token() else "the cluster asks for a token"
     raise ClusterError(

@@ -22,6 +22,7 @@ from study.service.connection import STALL_TIMEOUT_S, Cluster, ClusterError
 from study.service.package import stage_package
 from study.service.study_jobs import find_study
 from study.service.transfer import TransferError, receive_folder
+from study.study_place import check_plain_url
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -48,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _pull(options: argparse.Namespace) -> int:
     if Path(options.name).name != options.name:
         raise ClusterError(f"{options.name!r} is not the name of a study")
+    check_plain_url(options.results or "")
     cluster = connect_as_asked(options)
     results = options.results if options.results is not None else find_study(cluster, options.name).results
     target = options.to or Path("results") / options.name

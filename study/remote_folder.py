@@ -6,6 +6,7 @@ the store's client looks for them on the machine that asks; none is kept or pass
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import shutil
 import time
@@ -84,8 +85,13 @@ class RemoteFolder:
             if local:
                 files.create_dir(path.rpartition("/")[0])
             made = f"{path}.{secrets.token_hex(4)}.tmp" if local else path
-            with files.open_output_stream(made) as stream:
-                fill(stream)
+            try:
+                with files.open_output_stream(made) as stream:
+                    fill(stream)
+            except BaseException:  # closing it has published what there was of it
+                with contextlib.suppress(OSError, pa.ArrowException):
+                    files.delete_file(made)
+                raise
             if local:
                 files.move(made, path)
 

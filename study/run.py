@@ -180,7 +180,7 @@ def _run_on(machine: Machine, spec: StudySpec, options: argparse.Namespace, argu
         ledger = open_ledger(folder, spec.trial_configs(), data.fingerprint, retry_failed=retry, role=role)
         if not ledger.to_run:
             print(f"nothing to run: {len(ledger.done)} of {ledger.total} trials are done")
-            complete_artifacts(attempt, ledger)
+            complete_artifacts(attempt)
         elif not run_missing(attempt, study, ledger, noted=len(study.attempts) > attempts):
             return _say_interrupted(attempt, ledger)
         status = _report(place, ledger)

@@ -168,7 +168,7 @@ class SearchJournal:
         return sum(state.wall_time_s * (state.gpu_share or 0.0) for state in self.states().values()) / 3600
 
     def winners(self) -> list[tuple[int, TrialConfig]]:
-        """The top_k trials: of the Pareto front by the first objective, or the best by the only one.
+        """The top_k trials of different configurations: of the Pareto front by the first objective, or the best by the only one.
 
         Pruned trials follow those that completed, the ones that got furthest first: a short search lets few of them complete.
         """
@@ -182,7 +182,8 @@ class SearchJournal:
                 scored,
                 key=lambda t: (t.state != OptunaState.COMPLETE, -self._epochs_reached(t), sign * t.values[0], t.number),
             )
-        return [(trial.number, self._config(trial)) for trial in best[: self.spec.top_k]]
+        different = [trial for place, trial in enumerate(best) if all(trial.params != t.params for t in best[:place])]
+        return [(trial.number, self._config(trial)) for trial in different[: self.spec.top_k]]
 
     def _epochs_reached(self, trial: FrozenTrial) -> int:
         """How far a pruned trial got; all that completed are alike, whatever their number of epochs."""

@@ -159,8 +159,8 @@ class UrlPlace:
         with self._fetching:
             found = self.remote.list()
             for name in found:
-                if name.split("/")[0] not in _NOT_COPIED and name not in self._put:  # what this driver wrote is its own
-                    self._bring(name)
+                known = name in self._put or _is_passing(name)  # what this driver wrote is its own
+                if name.split("/")[0] not in _NOT_COPIED and not known and self._bring(name):
                     self._put[name] = self._stamp(name)
             states = [name for name in found if name.startswith(f"{TRIALS}/") and name.endswith(f"/{STATE_FILE}")]
             changed = [name for name in states if self._fetched.get(name) != found[name]]
@@ -234,9 +234,12 @@ class UrlPlace:
         stat = (self.folder.path / name).stat()
         return (stat.st_size, stat.st_mtime_ns)
 
-    def _bring(self, name: str) -> None:
-        if (content := self.remote.read(name)) is not None:
-            write_atomically(self.folder.path / name, content)
+    def _bring(self, name: str) -> bool:
+        """Fetch one file; False where it is gone since it was listed."""
+        if (content := self.remote.read(name)) is None:
+            return False
+        write_atomically(self.folder.path / name, content)
+        return True
 
     def _keep_current(self, ended: threading.Event) -> None:
         while not ended.wait(_SYNC_INTERVAL_S):
@@ -252,15 +255,26 @@ StudyPlace = FolderPlace | UrlPlace
 
 def find_place(results: str, name: str) -> StudyPlace:
     """The place of the study `name` below `results`, a folder or a URL. Errors: StudyFolderError for a URL with a secret."""
+    check_plain_url(results)
     if is_url(results):
-        parts = urlsplit(results)
-        if "@" in parts.netloc or parts.query or parts.fragment:
-            raise StudyFolderError(
-                "--results: give a plain URL; credentials and endpoints belong into the environment of the nodes, e.g. "
-                "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL"
-            )
         return UrlPlace(RemoteFolder(f"{results.rstrip('/')}/{name}"))
     return FolderPlace(StudyFolder(Path(results) / name))
+
+
+def check_plain_url(results: str) -> None:
+    """Refuse a URL that holds more than a place: it is printed and written down. Errors: StudyFolderError."""
+    parts = urlsplit(results) if is_url(results) else None
+    if parts and ("@" in parts.netloc or parts.query or parts.fragment):
+        raise StudyFolderError(
+            "--results: give a plain URL; credentials and endpoints belong into the environment of the nodes, e.g. "
+            "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL"
+        )
+
+
+def _is_passing(name: str) -> bool:
+    """A probe, or a file that is being written beside its place: it is gone in a moment."""
+    last = name.rpartition("/")[2]
+    return last.startswith(".") or last.endswith(".tmp")
 
 
 def _copy_path(url: str) -> Path:

@@ -11,6 +11,7 @@ import shlex
 import sys
 from pathlib import PurePosixPath
 
+from analysis.study_folder import StudyFolderError
 from study.grid_file import SpecError
 from study.options import DEFAULT_RESULTS, build_study_spec, check_run_options
 from study.options import build_parser as build_run_parser
@@ -19,6 +20,7 @@ from study.service.connection import Cluster, ClusterError
 from study.service.package import GRID_FILE, is_grid_file, stage_package
 from study.service.remote import RESULTS_VARIABLE
 from study.service.study_jobs import StudyJob, describe_study, list_studies, parse_job
+from study.study_place import check_plain_url
 from study.tracking.mode import check_offline
 
 # A study that is stopped saves every trial's last epoch and gathers its records first; Ray's own limit is 3 s.
@@ -41,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options, study_arguments = build_parser().parse_known_args(arguments)
-    return guarded(lambda: _submit(options, study_arguments), SpecError)
+    return guarded(lambda: _submit(options, study_arguments), SpecError, StudyFolderError)
 
 
 def _submit(options: argparse.Namespace, study_arguments: list[str]) -> int:
@@ -67,14 +69,16 @@ def _submit(options: argparse.Namespace, study_arguments: list[str]) -> int:
 
 
 def _check_options(options: argparse.Namespace) -> None:
-    """Refuse what makes no sense on a cluster. Errors: SpecError."""
+    """Refuse what makes no sense on a cluster. Errors: SpecError, StudyFolderError."""
     check_run_options(options)
-    if options.plan:
-        raise SpecError("--plan needs no cluster: python -m study.run --plan")
+    for name in ("plan", "calibrate"):
+        if getattr(options, name):
+            raise SpecError(f"--{name} needs no cluster: python -m study.run --{name}")
     if options.wandb == "offline":
         check_offline("offline", str(options.results))
     if options.address is not None:
         raise SpecError("--address is for drivers on the cluster; here --cluster names it")
+    check_plain_url(str(options.results))
     for name in ("data", "results"):
         path = getattr(options, name)
         given = path is not None and str(path) != str(DEFAULT_RESULTS)

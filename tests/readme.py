@@ -12,8 +12,8 @@ from trainable.records import COLUMNS, CONFIG_COLUMNS
 
 README = Path(__file__).parents[1] / "README.md"
 CLUSTER_FILE = README.with_name("cluster.yaml")
-_CLUSTER_MARK = re.compile(r"<!-- cluster.yaml -->.*?(?=\n## )", re.DOTALL)
-_MARK = re.compile(r"<!-- columns -->.*?(?=\n## )", re.DOTALL)
+_CLUSTER_MARK = re.compile(r"<!-- cluster.yaml -->.*?(?=\n###? )", re.DOTALL)
+_MARK = re.compile(r"<!-- columns -->.*?(?=\n###? )", re.DOTALL)
 
 
 def render_columns() -> str:

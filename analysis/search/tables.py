@@ -92,7 +92,8 @@ def build_search_winners(study: Study) -> ResultTable:
     margin = f"{100 * study.info.equivalence_margin:g} points"
     notes = [
         "A winner was chosen for its validation value, which is therefore too good. Confirmed: trained anew over fresh seeds "
-        "on all training images, scored on the test set. Lost since: the value it was chosen for less the confirmed mean.",
+        "on all training images, scored on the test set. Lost since: the value it was chosen for less the confirmed mean. A winner "
+        "without such a value had been pruned: too few trials completed.",
         "The given cells (published, where numbers of theirs were) were searched without being chosen: what they lose (or gain) is due "
         "to other images and "
         "more of them. What a winner loses beyond that is the luck it was chosen for.",

@@ -47,7 +47,8 @@ class Contender:
 def list_contenders(search: Search) -> list[Contender]:
     """The top k configurations in the order of the first objective, then the given ones that are not among them.
 
-    With two objectives the winners are taken from the Pareto front.
+    With two objectives the winners are taken from the Pareto front. With one, trials that were pruned follow those that
+    completed, as the driver confirms them: the ones that got furthest first.
     """
     done = search.completed
     if len(search.objective_columns) > 1:
@@ -55,7 +56,7 @@ def list_contenders(search: Search) -> list[Contender]:
     ordered = done.sort_values(["objective_1", "number"], ascending=[search.is_better() < 0, True])
     enqueued = [dict(values) for values in search.description.enqueued]
     found: list[Contender] = []
-    for row in ordered.to_dict("records"):
+    for row in [*ordered.to_dict("records"), *_list_pruned(search)]:
         parameters = {name: row[column] for name, column in search.parameter_columns.items()}
         if len(found) == search.description.top_k:
             break
@@ -68,6 +69,20 @@ def list_contenders(search: Search) -> list[Contender]:
         rows = [row for row in search.completed.to_dict("records") if _is_of(search, row, values)]
         found.append(_contender(search, 0, values, rows[0] if rows else None, True))
     return found
+
+
+def _list_pruned(search: Search) -> list[dict[Any, Any]]:
+    """The rows of pruned trials, those with most epochs first and then by their last value; none with two objectives."""
+    if len(search.objective_columns) > 1:
+        return []
+    curves = {trial.number: trial.curve for trial in search.journal.trials if trial.curve}
+    rows = [row for row in search.trials.to_dict("records") if row["status"] == "pruned" and row["number"] in curves]
+
+    def rank(row: Mapping[Any, Any]) -> tuple[int, float, int]:
+        curve = curves[row["number"]]
+        return -max(curve), -search.is_better() * curve[max(curve)], row["number"]
+
+    return sorted(rows, key=rank)
 
 
 def compare_contenders(search: Search) -> pd.DataFrame:

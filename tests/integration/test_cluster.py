@@ -120,7 +120,13 @@ def test_nothing_of_a_cluster_is_stopped(workplace: Path, cluster: RayCluster, s
     [
         (("--gpus-per-trial", "1"), {}, "no node of the cluster has so many GPUs; its nodes are 2 x 1 CPU 0 GPU"),
         ((), {"RAY_AUTH_TOKEN": "0" * 64}, "the cluster refuses the token"),
-        ((), {"RAY_AUTH_TOKEN": "", "RAY_AUTH_MODE": "disabled"}, "the cluster asks for a token"),
+        ((), {"RAY_AUTH_TOKEN": "", "RAY_AUTH_MODE": ""}, "the cluster asks for a token"),
+        (
+            (),
+            {"RAY_AUTH_MODE": "disabled"},
+            "RAY_AUTH_MODE is disabled here, but the cluster asks for a token; unset it",
+        ),
+        ((), {"RAY_AUTH_MODE": "k8s"}, "the cluster refuses who comes with RAY_AUTH_MODE=k8s"),
     ],
 )
 def test_what_the_cluster_cannot_do_is_said_in_one_line(
@@ -131,6 +137,12 @@ def test_what_the_cluster_cannot_do_is_said_in_one_line(
     assert reason in output
     assert output.count("\n") == 1
     assert not (workplace / "results/refused").exists()
+
+
+@pytest.mark.parametrize("mode", ["", "TOKEN"])
+def test_a_token_alone_is_enough_to_join(workplace: Path, cluster: RayCluster, mode: str) -> None:
+    given = {name: value for name, value in {**cluster.environment, "RAY_AUTH_MODE": mode}.items() if value}
+    assert "CPU cores on" in run(workplace, given, "--address", cluster.address, "--plan")
 
 
 def test_a_token_is_used_only_where_the_cluster_asks_for_one(workplace: Path) -> None:

@@ -42,16 +42,17 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(workplace: Path, *arguments: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "HOME": str(workplace / "home"), "PYTHONPATH": str(Path(__file__).parents[2])}
+def start(workplace: Path, *arguments: str, home: Path | None = None) -> subprocess.Popen[str]:
+    home = home or workplace / "home"
+    environment = {**os.environ, "HOME": str(home), "PYTHONPATH": str(Path(__file__).parents[2])}
     return subprocess.Popen(
         [sys.executable, "-m", "study.run", *arguments],
         cwd=workplace, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
 
-def run(workplace: Path, *arguments: str, expect: int = 0) -> str:
-    process = start(workplace, *arguments)
+def run(workplace: Path, *arguments: str, expect: int = 0, home: Path | None = None) -> str:
+    process = start(workplace, *arguments, home=home)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == expect, output
     assert "Traceback" not in output
@@ -124,7 +125,8 @@ def test_the_same_command_again_trains_nothing_and_prints_the_tables(workplace: 
 
 def test_more_seeds_run_only_what_is_new(workplace: Path, finished: str) -> None:
     before = trials(workplace, "small").set_index("trial_id")["attempts"]
-    run(workplace, *SMALL, "--name", "small", "--seeds", "2")
+    run(workplace, *SMALL, "--name", "small", "--seeds", "2", home=Path("/proc/no-home"))  # one that cannot be written
+    assert not (workplace / "home/.ray").exists(), "no token is left in the home folder"
     rows = trials(workplace, "small").set_index("trial_id")
     assert len(rows) == 4
     assert (rows["attempts"] == 1).all()

@@ -8,7 +8,7 @@ from study import logs, pull, status, stop, submit
 from study.grid_file import list_grids, parse_grid
 from study.options import build_parser
 from study.spec import build_spec
-from tests.readme import CLUSTER_FILE, README, render_cluster_file, render_columns
+from tests.readme import CLUSTER_FILE, README, render_cluster_file, render_columns, replace_parts
 
 TEXT = README.read_text()
 
@@ -19,6 +19,10 @@ def test_the_columns_are_those_of_the_records() -> None:
 
 def test_cluster_yaml_is_in_the_readme_as_it_is() -> None:
     assert render_cluster_file() in TEXT, "run python -m tests.readme"
+
+
+def test_making_these_parts_anew_leaves_the_rest_alone() -> None:
+    assert replace_parts(TEXT) == TEXT
 
 
 def test_every_line_of_cluster_yaml_is_explained() -> None:

@@ -96,7 +96,7 @@ def test_reductions_and_mixed_code_are_said(tmp_path: Path) -> None:
     folder = write_synthetic_study(tmp_path, cells=cells, seeds=[0, 1], reductions=reductions)
     _change_trials(folder, 1, code_fingerprint="other")
     notes = " ".join(study_notes(load_study(tmp_path)))
-    assert "Reduced run: width: 8 instead of 64" in notes
+    assert "Reduced or changed run: width: 8 instead of 64" in notes
     assert "do not share their code" in notes
 
 

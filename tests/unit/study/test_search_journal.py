@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,20 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from analysis import load_study
+from analysis.search.history import load_search
+from analysis.search.winners import list_contenders
 from analysis.study_folder import StudyFolder, StudyFolderError
+from study.ledger import consolidate
+from study.resources import Machine, TrialResources
 from study.samplers import AshaPruner
+from study.search import add_winners
 from study.search_journal import SearchJournal
 from study.search_spec import FIRST_SEARCH_SEED, expected_epochs, list_rungs
 from study.spec import StudySpec
 from study.stored_optimizers import check_stored_optimizers
+from study.study_record import build_study
+from tests.images import make_image_data
 from tests.searches import DATA, Killed, accuracy, open_folder, run_journal, small_spec, state_of, train_epochs
 from tests.studies import write_model
 from trainable.trial_state import write_state
@@ -222,6 +231,16 @@ def test_winners_are_the_best_that_completed_and_then_those_pruned_last(tmp_path
     for number, config in journal.winners():
         assert (config.test_limit, config.validation_size) == (0, 100)
         assert config.seed == FIRST_SEARCH_SEED + 6 * 10_000 + number
+    info = build_study(add_winners(spec, journal), make_image_data(), Machine(1, 0), TrialResources(1, 0.0, 1))
+    folder = StudyFolder(tmp_path)
+    folder.write_study(info)
+    consolidate(folder)
+    contenders = list_contenders(load_search(load_study(tmp_path)))
+    assert [c.number for c in contenders if c.rank] == [number for number, _ in journal.winners()], (
+        "as the analysis finds them"
+    )
+    assert all(c.cell is not None for c in contenders)
+    assert [c.number for c in contenders if math.isfinite(c.searched)] == [t.number for t in completed]
 
 
 def test_budgets_count_what_earlier_drivers_spent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

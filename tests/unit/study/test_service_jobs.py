@@ -208,7 +208,9 @@ def test_a_study_that_runs_is_not_submitted_again(capsys: pytest.CaptureFixture[
     [
         (["--data", "data"], "--data data: is a folder on the cluster"),
         (["--results", "out"], "--results out: is a folder on the cluster"),
+        (["--results", "s3://key:secret@bucket/x"], "give a plain URL"),
         (["--plan"], "--plan needs no cluster"),
+        (["--calibrate"], "--calibrate needs no cluster"),
         (["--address", "auto"], "--cluster names it"),
         (["--set", "epoch=3"], "did you mean epochs"),
         (["--max-failures", "-1"], "--max-failures"),

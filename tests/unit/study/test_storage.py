@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from analysis.study_folder import StudyFolder, StudyFolderError
 from study import remote_lock, study_place
 from study.lock import StudyLockedError, watch_driver
-from study.remote_folder import RemoteFolder, StorageError
+from study.remote_folder import RemoteFolder, Stamp, StorageError
 from study.remote_lock import RemoteLock, claim_name, read_claim
 from study.storage import SharedStorage, UrlStorage
 from study.study_place import UrlPlace, find_place
@@ -240,6 +241,35 @@ def test_the_working_copy_follows_the_url_and_puts_what_the_driver_writes(
     assert (stored / "trials/t1/epoch-00001.a.ckpt").exists()
     assert not (stored / "ray").exists()
     assert (stored / "study.json").stat().st_mtime == 0, "what was only fetched is not put again"
+
+
+def test_what_is_gone_since_it_was_listed_or_on_its_way_is_passed_over(
+    remote: RemoteFolder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    place = find_place(remote.url.rpartition("/")[0], "paper")
+    for name in ("study.json", ".probe-of-another", "report/index.html.0f.tmp"):
+        remote.write(name, b"content")
+    list_now = RemoteFolder.list
+
+    def list_late(self: RemoteFolder, folder: str = "") -> dict[str, Stamp]:
+        return {**list_now(self, folder), **({} if folder else {"removed.json": Stamp(7, 1)})}
+
+    with monkeypatch.context() as late:
+        late.setattr(RemoteFolder, "list", list_late)
+        with place.open():
+            copied = [path.name for path in place.folder.path.rglob("*") if path.is_file()]
+    assert copied == ["study.json"]
+
+
+def test_a_write_that_is_interrupted_leaves_no_part_of_a_file(remote: RemoteFolder, stored: Path) -> None:
+    def interrupt(stream: Any) -> None:
+        stream.write(b"half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        remote._write("layers.parquet", interrupt)
+    assert list(stored.iterdir()) == []
 
 
 def test_what_the_driver_notes_of_a_trial_is_there_and_not_undone_by_its_copy(
