@@ -113,9 +113,11 @@ def joined_cluster(address: str, *, verbose: bool) -> Iterator[Machine]:
 def _kept_sigterm() -> Iterator[None]:
     """Ray sets a handler of its own when it joins a cluster; who runs this driver has one already."""
     before = signal.getsignal(signal.SIGTERM)
-    yield
-    if before is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def read_cluster() -> Machine:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+from types import FrameType
 
 import pytest
 
-from study.cluster import ClusterError, joined_cluster
+from study.cluster import ClusterError, _kept_sigterm, joined_cluster
 
 
 @pytest.mark.parametrize(
@@ -37,3 +39,17 @@ def test_something_else_listens_there(monkeypatch: pytest.MonkeyPatch) -> None:
             joined_cluster(address, verbose=False),
         ):
             pass
+
+
+def test_the_handler_of_sigterm_is_the_drivers_again_after_rays() -> None:
+    def own(number: int, frame: FrameType | None) -> None:
+        """Of the driver."""
+
+    before = signal.signal(signal.SIGTERM, own)
+    try:
+        with pytest.raises(RuntimeError, match="cannot be joined"), _kept_sigterm():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            raise RuntimeError("cannot be joined")
+        assert signal.getsignal(signal.SIGTERM) is own
+    finally:
+        signal.signal(signal.SIGTERM, before)
