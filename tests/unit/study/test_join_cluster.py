@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 from types import FrameType
@@ -47,9 +48,9 @@ def test_the_handler_of_sigterm_is_the_drivers_again_after_rays() -> None:
 
     before = signal.signal(signal.SIGTERM, own)
     try:
-        with pytest.raises(RuntimeError, match="cannot be joined"), _kept_sigterm():
+        with contextlib.suppress(RuntimeError), _kept_sigterm():
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            raise RuntimeError("cannot be joined")
+            raise RuntimeError("the cluster cannot be joined")
         assert signal.getsignal(signal.SIGTERM) is own
     finally:
         signal.signal(signal.SIGTERM, before)
