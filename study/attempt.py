@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import shlex
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -99,18 +101,18 @@ def search(attempt: Attempt, spec: StudySpec, study: StudyInfo) -> tuple[StudyIn
     ), found
 
 
-def complete_artifacts(attempt: Attempt) -> None:
-    """What the report draws besides measurements, where an earlier attempt could not leave it."""
+@contextmanager
+def artifacts(attempt: Attempt) -> Iterator[None]:
+    """Leave what the report draws besides measurements, where it is not there yet: samples first, layer tables meanwhile.
+
+    Layers of the models of all trials that the study has, also earlier and searched ones.
+    """
     from study.artifacts import model_tables, write_samples
 
-    write_samples(attempt.place.folder, attempt.data)
-    with model_tables(attempt.place.folder, _list_widths(attempt)):
-        pass
-
-
-def _list_widths(attempt: Attempt) -> set[int]:
-    """Of all trials that the study has, also earlier and searched ones."""
-    return {state.config.width for state in list_states(attempt.place.folder)}
+    folder = attempt.place.folder
+    write_samples(folder, attempt.data)
+    with model_tables(folder, {state.config.width for state in list_states(folder)}):
+        yield
 
 
 def run_missing(attempt: Attempt, study: StudyInfo, ledger: Ledger, *, noted: bool) -> bool:
@@ -155,20 +157,17 @@ def _run_trials(attempt: Attempt, study: StudyInfo, ledger: Ledger) -> bool:
     """Run what is to run; False when the user interrupted."""
     from rich.console import Console
 
-    from study.artifacts import model_tables, write_samples
     from study.driver import run_trials
     from study.progress import Progress
 
     place, resources = attempt.place, attempt.resources
-    folder = place.folder
-    register_trials(folder, ledger.to_run)
+    register_trials(place.folder, ledger.to_run)
     for state in ledger.to_run:
         if state.status == "failed" or state.role != "grid":  # pending again, or of a role that its node must know
             place.put_trial(state.trial_id)
-    write_samples(folder, attempt.data)
     shown = sorted((*ledger.done, *ledger.left_failed, *ledger.to_run), key=lambda state: state.config.seed)
     with (
-        model_tables(folder, _list_widths(attempt)),
+        artifacts(attempt),
         Progress(Console(), shown, study.factors, resources.max_concurrent) as progress,
     ):
         return run_trials(

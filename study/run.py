@@ -22,7 +22,7 @@ from analysis.confounds import find_confounds
 from analysis.grid_text import write_grid
 from analysis.study_folder import StudyFolderError, check_links
 from study import plan
-from study.attempt import Attempt, complete_artifacts, repair, run_missing, search
+from study.attempt import Attempt, artifacts, repair, run_missing, search
 from study.calibration import Speed, SpeedKey, calibrate
 from study.cluster import ClusterError, joined_cluster
 from study.grid_file import SpecError
@@ -180,7 +180,8 @@ def _run_on(machine: Machine, spec: StudySpec, options: argparse.Namespace, argu
         ledger = open_ledger(folder, spec.trial_configs(), data.fingerprint, retry_failed=retry, role=role)
         if not ledger.to_run:
             print(f"nothing to run: {len(ledger.done)} of {ledger.total} trials are done")
-            complete_artifacts(attempt)
+            with artifacts(attempt):
+                pass
         elif not run_missing(attempt, study, ledger, noted=len(study.attempts) > attempts):
             return _say_interrupted(attempt, ledger)
         status = _report(place, ledger)

@@ -182,8 +182,11 @@ class SearchJournal:
                 scored,
                 key=lambda t: (t.state != OptunaState.COMPLETE, -self._epochs_reached(t), sign * t.values[0], t.number),
             )
-        different = [trial for place, trial in enumerate(best) if all(trial.params != t.params for t in best[:place])]
-        return [(trial.number, self._config(trial)) for trial in different[: self.spec.top_k]]
+        found: list[FrozenTrial] = []
+        for trial in best:
+            if len(found) < self.spec.top_k and all(trial.params != other.params for other in found):
+                found.append(trial)
+        return [(trial.number, self._config(trial)) for trial in found]
 
     def _epochs_reached(self, trial: FrozenTrial) -> int:
         """How far a pruned trial got; all that completed are alike, whatever their number of epochs."""

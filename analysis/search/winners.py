@@ -56,7 +56,7 @@ def list_contenders(search: Search) -> list[Contender]:
     ordered = done.sort_values(["objective_1", "number"], ascending=[search.is_better() < 0, True])
     enqueued = [dict(values) for values in search.description.enqueued]
     found: list[Contender] = []
-    for row in [*ordered.to_dict("records"), *_list_pruned(search)]:
+    for row in [*ordered.to_dict("records"), *_list_pruned(search).to_dict("records")]:
         parameters = {name: row[column] for name, column in search.parameter_columns.items()}
         if len(found) == search.description.top_k:
             break
@@ -71,18 +71,14 @@ def list_contenders(search: Search) -> list[Contender]:
     return found
 
 
-def _list_pruned(search: Search) -> list[dict[Any, Any]]:
+def _list_pruned(search: Search) -> pd.DataFrame:
     """The rows of pruned trials, those with most epochs first and then by their last value; none with two objectives."""
+    pruned = search.trials[search.trials["status"] == "pruned"].merge(
+        search.curves.groupby("number").last(), on="number"
+    )
     if len(search.objective_columns) > 1:
-        return []
-    curves = {trial.number: trial.curve for trial in search.journal.trials if trial.curve}
-    rows = [row for row in search.trials.to_dict("records") if row["status"] == "pruned" and row["number"] in curves]
-
-    def rank(row: Mapping[Any, Any]) -> tuple[int, float, int]:
-        curve = curves[row["number"]]
-        return -max(curve), -search.is_better() * curve[max(curve)], row["number"]
-
-    return sorted(rows, key=rank)
+        pruned = pruned[:0]
+    return pruned.sort_values(["epoch", "value", "number"], ascending=[False, search.is_better() < 0, True])
 
 
 def compare_contenders(search: Search) -> pd.DataFrame:
