@@ -5,22 +5,39 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from trainable.augmentation import EvaluationBatches
 from trainable.config import TrialConfig
 
 
+class Scores(NamedTuple):
+    """What a model makes of images: mean loss in nats, fraction correct (None of no images), which ones (images,)."""
+
+    loss: float | None
+    accuracy: float | None
+    correct: NDArray[np.bool_]
+
+    def correct_bits(self) -> bytes | None:
+        """`correct` as one bit an image, in the order of the images; numpy.unpackbits reads it."""
+        return np.packbits(self.correct).tobytes() if len(self.correct) else None
+
+
 def evaluate(
     model: nn.Module, batches: EvaluationBatches, config: TrialConfig, stop: threading.Event | None = None
-) -> tuple[float, float] | None:
-    """(loss, accuracy) in evaluation mode; None when asked to stop.
+) -> Scores | None:
+    """Scores in evaluation mode; None when asked to stop.
 
     The loss is the mean over batches of `config.batch_size` images of the batch loss, as published, whatever the
     larger batches are that the images really go through the model in.
     """
+    if not batches.num_images:
+        return Scores(None, None, np.empty(0, dtype=bool))
     model.eval()
     losses, correct = [], []
     with torch.inference_mode():
@@ -30,9 +47,10 @@ def evaluate(
             with autocast(config, images.device):
                 logits = model(images).float()
             losses.append(nn.functional.cross_entropy(logits, labels, reduction="none"))
-            correct.append((logits.argmax(dim=1) == labels).sum())
+            correct.append(logits.argmax(dim=1) == labels)
         batch_means = [chunk.mean() for chunk in torch.split(torch.cat(losses).double().cpu(), config.batch_size)]
-        return float(torch.stack(batch_means).mean()), int(torch.stack(correct).sum()) / batches.num_images
+        right = torch.cat(correct).cpu().numpy()
+        return Scores(float(torch.stack(batch_means).mean()), int(right.sum()) / batches.num_images, right)
 
 
 def autocast(config: TrialConfig, device: torch.device) -> torch.autocast:

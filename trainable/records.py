@@ -45,6 +45,9 @@ EPOCH_COLUMNS = (
         "mean over test batches (of the trial's batch size) of the batch loss; null where test_limit is 0",
     ),
     Column("test_accuracy", pa.float64(), "fraction", "correct over all test images; null where test_limit is 0"),
+    Column(
+        "test_correct", pa.binary(), "", "in the last epoch: which test images were right, a bit each (numpy.packbits)"
+    ),
     Column("val_loss", pa.float64(), "nats", "as test_loss, on the held-out training images; null without them"),
     Column("val_accuracy", pa.float64(), "fraction", "as test_accuracy, on the held-out images; null without them"),
     Column("learning_rate", pa.float64(), "", "after the scheduler's step at the end of the epoch, as published"),

@@ -26,7 +26,7 @@ from trainable.config import TrialConfig, trial_id
 from trainable.data import ImageData, Split, split_data
 from trainable.evaluation import autocast, evaluate, full_fp32
 from trainable.instruments.noise_scale import MICROBATCH_SIZE, NUM_MICROBATCHES, measure_noise_scale
-from trainable.instruments.probe import LayerMeasurements, LayerProbe, is_due
+from trainable.instruments.probe import LayerMeasurements, LayerProbe, is_due, measured_steps
 from trainable.memory import peak_memory_bytes, reset_peak_memory
 from trainable.model import build_model
 from trainable.records import TrialRecords, build_table
@@ -89,7 +89,8 @@ def train(
     validation = EvaluationBatches(splits.validation, target, _EVALUATION_BATCH[target.type])
     model = build_model(config.width, config.seed, len(data.class_names))
     model = model.to(target).to(memory_format=torch.channels_last)
-    probe = LayerProbe(model, [p.detach().clone() for p in model.parameters()], _num_measurements(config, batches))
+    num_measured = len(measured_steps(batches.num_batches, config.instrument_every_steps))
+    probe = LayerProbe(model, [p.detach().clone() for p in model.parameters()], num_measured)
     optimizer = torch.optim.SGD(
         model.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
     )
@@ -109,8 +110,8 @@ def train(
             noise = _epoch_noise_scale(model, splits.train, config, epoch, target)
             memory_bytes = peak_memory_bytes(target)
             measured = time.perf_counter()
-            test_scores = evaluate(model, test, config, stop) if test.num_images else (None, None)
-            validation_scores = evaluate(model, validation, config, stop) if validation.num_images else (None, None)
+            test_scores = evaluate(model, test, config, stop)
+            validation_scores = evaluate(model, validation, config, stop)
             if test_scores is None or validation_scores is None:
                 return
             evaluated = time.perf_counter()
@@ -122,10 +123,11 @@ def train(
             "step": epoch * batches.num_batches,
             "train_loss": float(totals.losses.mean()),
             "train_accuracy": float(totals.correct.sum() / images),
-            "test_loss": test_scores[0],
-            "test_accuracy": test_scores[1],
-            "val_loss": validation_scores[0],
-            "val_accuracy": validation_scores[1],
+            "test_loss": test_scores.loss,
+            "test_accuracy": test_scores.accuracy,
+            "test_correct": test_scores.correct_bits() if epoch == config.epochs else None,
+            "val_loss": validation_scores.loss,
+            "val_accuracy": validation_scores.accuracy,
             "learning_rate": scheduled_learning_rate(config, epoch),
             "train_time_s": trained - started,
             "eval_time_s": evaluated - measured,
@@ -156,6 +158,7 @@ def _train_epoch(
     losses = torch.empty(batches.num_batches, device=batches.device)
     correct = torch.empty(batches.num_batches, device=batches.device)
     instrument_time_s = 0.0
+    due = measured_steps(batches.num_batches, config.instrument_every_steps)
     for step, (images, labels) in enumerate(batches.epoch(epoch)):
         if stop is not None and stop.is_set():
             return None
@@ -164,7 +167,7 @@ def _train_epoch(
             logits = model(images)
             loss = nn.functional.cross_entropy(logits, labels)
         loss.backward()  # type: ignore[no-untyped-call]
-        if is_due(step, config.instrument_every_steps):
+        if step in due:
             before = time.perf_counter()
             probe.before_step()
             stepping = time.perf_counter()
@@ -178,7 +181,7 @@ def _train_epoch(
             losses[step] = loss
             correct[step] = (logits.argmax(dim=1) == labels).sum()
     first = (epoch - 1) * batches.num_batches
-    measured = [first + s for s in range(batches.num_batches) if is_due(s, config.instrument_every_steps)]
+    measured = [first + step for step in due]
     host_losses, host_correct = torch.stack([losses, correct]).double().cpu().numpy()
     return _EpochTotals(host_losses, host_correct, measured, probe.drain(name, epoch, measured), instrument_time_s)
 
@@ -200,10 +203,6 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
     """Use `learning_rate` for every parameter from the next step on."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
-
-
-def _num_measurements(config: TrialConfig, batches: TrainingBatches) -> int:
-    return sum(is_due(step, config.instrument_every_steps) for step in range(batches.num_batches))
 
 
 def _step_records(config: TrialConfig, name: str, epoch: int, totals: _EpochTotals, num_batches: int) -> pa.Table:

@@ -42,6 +42,11 @@ def is_due(step_in_epoch: int, every: int) -> bool:
     return every > 0 and step_in_epoch % every == 0
 
 
+def measured_steps(num_steps: int, every: int) -> list[int]:
+    """The steps of an epoch that are measured: those that are due and, for the published Figure 4, the last one."""
+    return [step for step in range(num_steps) if is_due(step, every) or (every > 0 and step == num_steps - 1)]
+
+
 class LayerProbe:
     """Measures gradients, weights and updates of `model` at up to `measurements_per_epoch` steps between two drains.
 

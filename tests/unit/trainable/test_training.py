@@ -287,7 +287,28 @@ def test_evaluation_does_not_depend_on_its_own_batch_size(data: ImageData) -> No
     model = build_model(2, 0).to(memory_format=torch.channels_last)
     split = Split(data.test_images, data.test_labels)
     scores = [evaluate(model, EvaluationBatches(split, torch.device("cpu"), size), CONFIG) for size in (7, 50)]
-    assert scores[0] == pytest.approx(scores[1], rel=1e-5)
+    assert all(scores)
+    assert scores[0][:2] == pytest.approx(scores[1][:2], rel=1e-5)  # type: ignore[index]
+
+
+def test_the_last_epoch_says_which_test_images_were_right(data: ImageData) -> None:
+    results, _ = run(CONFIG, data)
+    assert [result.metrics["test_correct"] is None for result in results] == [True] * (CONFIG.epochs - 1) + [False]
+    bits = np.unpackbits(np.frombuffer(results[-1].metrics["test_correct"], np.uint8))[: len(data.test_labels)]
+    model = build_model(CONFIG.width, CONFIG.seed).to(memory_format=torch.channels_last)
+    model.load_state_dict(results[-1].take_checkpoint().model)
+    with torch.inference_mode():
+        logits = model.eval()(normalise(torch.from_numpy(data.test_images.copy())))
+    assert bits.tolist() == (logits.argmax(dim=1).numpy() == data.test_labels).astype(int).tolist()
+    assert 0 < bits.mean() == results[-1].metrics["test_accuracy"] < 1
+
+
+def test_layers_are_measured_at_steps_that_are_due_and_at_the_last(data: ImageData) -> None:
+    results, _ = run(CONFIG, data)
+    steps = results[-1].records.layers.column("step").unique().to_pylist()
+    assert steps == [6 * epoch + step for epoch in range(3) for step in (0, 2, 4, 5)]
+    none, _ = run(replace(CONFIG, instrument_every_steps=0), data)
+    assert none[-1].records.layers.num_rows == 0
 
 
 def test_no_memory_of_an_earlier_trial_of_the_process_is_reported(data: ImageData) -> None:

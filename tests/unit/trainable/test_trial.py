@@ -34,7 +34,7 @@ def test_a_completed_trial_leaves_state_checkpoint_and_records(tmp_path: Path) -
     assert read_state(tmp_path) == state
     assert len(list_checkpoints(tmp_path)) == 1  # none was due before the end
     assert pq.read_table(tmp_path / "epochs.parquet")["epoch"].to_pylist() == [1, 2, 3]
-    assert pq.read_table(tmp_path / "layers.parquet").num_rows == 3 * 62
+    assert pq.read_table(tmp_path / "layers.parquet").num_rows == 3 * 2 * 62  # the first step of an epoch, and its last
 
 
 def test_checkpoints_are_written_while_training_when_the_interval_is_short(tmp_path: Path) -> None:
