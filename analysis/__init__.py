@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from analysis.frames import Study
+    from analysis.records.frames import Study
 
 __all__ = ["load_study"]
 
@@ -16,6 +16,8 @@ def load_study(path: Path | str) -> Study:
 
     Errors: StudyFolderError where the folder is missing, damaged, foreign or written by a newer version.
     """
-    from analysis.frames import load_study as load  # pandas takes half a second, which a command's --help need not wait
+    from analysis.records.frames import (
+        load_study as load,  # pandas takes half a second, which a command's --help need not wait
+    )
 
     return load(path)

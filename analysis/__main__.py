@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from analysis.study_folder import StudyFolder
+    from analysis.records.study_folder import StudyFolder
 
 OK, NOT_REPRODUCED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 _EPILOG = """other commands:
@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     run, options = _parse(arguments)
-    from analysis.study_folder import StudyFolderError  # not before --help has answered
+    from analysis.records.study_folder import StudyFolderError  # not before --help has answered
 
     try:
         return run(options)
@@ -107,11 +107,11 @@ def _report(options: argparse.Namespace) -> int:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
     if options.watch:
-        from analysis.watch import watch_report
+        from analysis.report.watch import watch_report
 
         watch_report(folder, options.watch, options.claims)
     else:
-        from analysis.report import write_report
+        from analysis.report.page import write_report
 
         print(write_report(folder, claims_file=options.claims))
     return _check_claims(folder, options.claims) if options.check_claims else OK
@@ -119,8 +119,8 @@ def _report(options: argparse.Namespace) -> int:
 
 def _open_study(options: argparse.Namespace) -> StudyFolder:
     """The study folder, or a copy of what lies at a URL, in the user's cache."""
-    from analysis.pull import PullError, is_url, pull_to_cache
-    from analysis.study_folder import StudyFolder
+    from analysis.records.study_folder import StudyFolder
+    from analysis.sources.pull import PullError, is_url, pull_to_cache
 
     if not is_url(options.study):
         return StudyFolder(Path(options.study))
@@ -130,7 +130,7 @@ def _open_study(options: argparse.Namespace) -> StudyFolder:
 
 
 def _pull(options: argparse.Namespace) -> int:
-    from analysis.pull import pull
+    from analysis.sources.pull import pull
 
     print(pull(options.source, options.to).path)
     return OK
@@ -138,10 +138,10 @@ def _pull(options: argparse.Namespace) -> int:
 
 def _compare(options: argparse.Namespace) -> int:
     """Print how the cells of all studies compare; keep the merged study where asked to."""
-    from analysis.compare import merge_studies
-    from analysis.formats import to_text
-    from analysis.study_folder import StudyFolder
-    from analysis.tables import build_tables
+    from analysis.records.study_folder import StudyFolder
+    from analysis.sources.compare import merge_studies
+    from analysis.tables.formats import to_text
+    from analysis.tables.tables import build_tables
 
     with tempfile.TemporaryDirectory(prefix="compare-") as temporary:
         folders = [StudyFolder(path) for path in options.studies]
@@ -150,7 +150,7 @@ def _compare(options: argparse.Namespace) -> int:
         for table in build_tables(merged, ["comparison", "pairwise"]).values():
             print(to_text(table, width=width))
     if options.to:
-        from analysis.report import write_report
+        from analysis.report.page import write_report
 
         print(write_report(merged))
     return OK
@@ -159,7 +159,7 @@ def _compare(options: argparse.Namespace) -> int:
 def _check_claims(folder: StudyFolder, claims_file: Path | None) -> int:
     """Print how every claim came out; 1 where one that could be tested is not reproduced."""
     from analysis.claims.verdicts import FAILED, check_claims, count_verdicts
-    from analysis.frames import load_study
+    from analysis.records.frames import load_study
 
     checked = check_claims(load_study(folder, claims_file))
     for claim in checked:

@@ -15,14 +15,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from analysis.pull import pull as take_over
-from analysis.study_folder import StudyFolder, StudyFolderError
+from analysis.records.study_folder import StudyFolder, StudyFolderError
+from analysis.sources.pull import pull as take_over
 from study.service.command_line import add_cluster_options, connect_as_asked, guarded
 from study.service.connection import STALL_TIMEOUT_S, Cluster, ClusterError
 from study.service.package import stage_package
 from study.service.study_jobs import find_study
 from study.service.transfer import TransferError, receive_folder
-from study.study_place import check_plain_url
+from study.storage.study_store import check_plain_url
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -78,9 +78,9 @@ def _report(folder: StudyFolder) -> int:
     if not folder.records("trials").exists():
         print("it has no records yet")
         return 0
-    from analysis.formats import to_text
-    from analysis.report import write_report
-    from analysis.tables import build_tables
+    from analysis.report.page import write_report
+    from analysis.tables.formats import to_text
+    from analysis.tables.tables import build_tables
 
     page = write_report(folder)
     comparison = build_tables(folder, ["comparison"])["comparison"]

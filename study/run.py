@@ -18,19 +18,25 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, cast
 
-from analysis.confounds import find_confounds
-from analysis.grid_text import write_grid
-from analysis.study_folder import StudyFolderError, check_links
-from study import plan
-from study.attempt import Attempt, artifacts, repair, run_missing, search
-from study.calibration import Speed, SpeedKey, calibrate
-from study.cluster import ClusterError, joined_cluster
-from study.grid_file import SpecError
-from study.ledger import Ledger, consolidate, open_ledger
-from study.lock import StudyLockedError
-from study.options import BAD_INPUT, INTERRUPTED, OK, SOME_FAILED, build_parser, build_study_spec, check_run_options
-from study.remote_folder import StorageError
-from study.resources import (
+from analysis.design.confounds import find_confounds
+from analysis.design.grid_text import write_grid
+from analysis.records.study_folder import StudyFolderError, check_links
+from study.cluster.session import ClusterError, joined_cluster
+from study.command_line.options import (
+    BAD_INPUT,
+    INTERRUPTED,
+    OK,
+    SOME_FAILED,
+    build_parser,
+    build_study_spec,
+    check_run_options,
+)
+from study.driver.attempt import Attempt, artifacts, repair, run_missing, search
+from study.folder.ledger import Ledger, consolidate, open_ledger
+from study.folder.study_record import IncomparableError, build_study, extend_study
+from study.plan import estimate as plan
+from study.plan.calibration import Speed, SpeedKey, calibrate
+from study.plan.resources import (
     DEFAULT_GPUS_PER_TRIAL,
     Machine,
     ResourceError,
@@ -38,16 +44,18 @@ from study.resources import (
     divide_resources,
     inspect_machine,
 )
-from study.search_space import list_corners
-from study.spec import StudySpec
-from study.study_place import StudyPlace, UrlPlace, find_place
-from study.study_record import IncomparableError, build_study, extend_study
+from study.spec.grid_file import SpecError
+from study.spec.search_space import list_corners
+from study.spec.study_spec import StudySpec
+from study.storage.object_store import StorageError
+from study.storage.shared_lock import StudyLockedError
+from study.storage.study_store import StudyPlace, UrlPlace, find_place
 from study.tracking.mirror import Mirror
 from study.tracking.mode import check_offline, choose_mode
-from trainable.data import DataError, check_source, load_data, split_data
+from trainable.data.data_set import DataError, check_source, load_data, split_data
 
 if TYPE_CHECKING:
-    from trainable.image_data import ImageData
+    from trainable.data.image_data import ImageData
 
 _USER_ERRORS = (
     SpecError, DataError, ResourceError, StudyFolderError, IncomparableError, StudyLockedError, plan.NoSpaceError,
@@ -86,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
 @contextmanager
 def _terminable() -> Iterator[None]:
     """SIGTERM and SIGHUP end the program as Ctrl-C does, before and after the trials too."""
-    from study.driver import interrupting_signals
+    from study.driver.experiment import interrupting_signals
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
@@ -112,7 +120,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
 @contextmanager
 def _unread_output() -> Iterator[None]:
     """What is printed to a reader that has gone, as `tee` after Ctrl-C, is dropped: first of all trials are saved."""
-    from study.progress import QuietOutput  # imports rich
+    from study.driver.progress import QuietOutput  # imports rich
 
     output = sys.stdout
     try:
@@ -135,7 +143,7 @@ def _machine(options: argparse.Namespace) -> Iterator[Machine]:
         if options.plan:
             yield machine
             return
-        from study.autoscaler import wait_for_node
+        from study.cluster.autoscaler import wait_for_node
 
         yield wait_for_node(machine, options.gpus_per_trial or DEFAULT_GPUS_PER_TRIAL, print)
 
@@ -191,9 +199,9 @@ def _run_on(machine: Machine, spec: StudySpec, options: argparse.Namespace, argu
 
 def _report(place: StudyPlace, ledger: Ledger) -> int:
     """Gather the records, write the report, print the comparison; the exit status says whether all trials are done."""
-    from analysis.formats import to_text
-    from analysis.report import write_report
-    from analysis.tables import build_tables
+    from analysis.report.page import write_report
+    from analysis.tables.formats import to_text
+    from analysis.tables.tables import build_tables
 
     folder = place.folder
     planned = {state.trial_id for state in (*ledger.done, *ledger.to_run, *ledger.left_failed)}
@@ -216,7 +224,7 @@ def _report(place: StudyPlace, ledger: Ledger) -> int:
 
 
 def _check_search(spec: StudySpec, options: argparse.Namespace, machine: Machine, resources: TrialResources) -> None:
-    from study.search import check_budget, check_workers
+    from study.driver.search_phase import check_budget, check_workers
 
     assert spec.search is not None
     if options.calibrate and options.plan:

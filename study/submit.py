@@ -11,16 +11,16 @@ import shlex
 import sys
 from pathlib import PurePosixPath
 
-from analysis.study_folder import StudyFolderError
-from study.grid_file import SpecError
-from study.options import DEFAULT_RESULTS, build_study_spec, check_run_options
-from study.options import build_parser as build_run_parser
+from analysis.records.study_folder import StudyFolderError
+from study.command_line.options import DEFAULT_RESULTS, build_study_spec, check_run_options
+from study.command_line.options import build_parser as build_run_parser
 from study.service.command_line import add_cluster_options, connect_as_asked, follow, guarded
 from study.service.connection import Cluster, ClusterError
 from study.service.package import GRID_FILE, is_grid_file, stage_package
 from study.service.remote import RESULTS_VARIABLE
 from study.service.study_jobs import StudyJob, describe_study, list_studies, parse_job
-from study.study_place import check_plain_url
+from study.spec.grid_file import SpecError
+from study.storage.study_store import check_plain_url
 from study.tracking.mode import check_offline
 
 # A study that is stopped saves every trial's last epoch and gathers its records first; Ray's own limit is 3 s.

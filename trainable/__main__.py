@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(config: TrialConfig, options: argparse.Namespace) -> int:
     import torch
 
-    from trainable.data import load_data
+    from trainable.data.data_set import load_data
     from trainable.training import TrainingDiverged, train
     from trainable.trial import Placement, run_trial
 

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainable.config import TrialConfig
-from trainable.data import Split
-from trainable.image_data import ImageArray, LabelArray
+from trainable.data.data_set import Split
+from trainable.data.image_data import ImageArray, LabelArray
 
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2023, 0.1994, 0.2010)

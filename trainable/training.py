@@ -23,7 +23,7 @@ from torch import nn
 from trainable.augmentation import EvaluationBatches, TrainingBatches, draw_order, normalise
 from trainable.checkpoint import Checkpoint
 from trainable.config import TrialConfig, trial_id
-from trainable.data import ImageData, Split, split_data
+from trainable.data.data_set import ImageData, Split, split_data
 from trainable.evaluation import autocast, evaluate, full_fp32
 from trainable.instruments.noise_scale import MICROBATCH_SIZE, NUM_MICROBATCHES, measure_noise_scale
 from trainable.instruments.probe import LayerMeasurements, LayerProbe, is_due, measured_steps

@@ -26,7 +26,7 @@ import torch
 
 from trainable.checkpoint import Checkpoint, load_newest_checkpoint, write_checkpoint
 from trainable.config import TrialConfig
-from trainable.data import ImageData
+from trainable.data.data_set import ImageData
 from trainable.files import write_atomically
 from trainable.fingerprint import code_fingerprint, cpu_name
 from trainable.records import TrialRecords

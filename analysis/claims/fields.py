@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from analysis.metrics import METRICS
+from analysis.records.metrics import METRICS
 from trainable.config import TrialConfig, check_field_name
 from trainable.records import COLUMNS
 

@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 
 from analysis.claims.claims_file import Claim, Query
-from analysis.frames import FINISHED, Study
-from analysis.metrics import METRICS
-from analysis.result_table import ColumnKind
+from analysis.records.frames import FINISHED, Study
+from analysis.records.metrics import METRICS
+from analysis.records.study_folder import Cell
+from analysis.records.summary import summarize_trials
 from analysis.statistics import mean_interval
-from analysis.study_folder import Cell
-from analysis.summary import summarize_trials
+from analysis.tables.result_table import ColumnKind
 
 _LAYER_KEYS = ("trial_id", "epoch", "layer", "group", "kind")
 

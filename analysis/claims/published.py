@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from analysis.frames import Study
+from analysis.records.frames import Study
 
 
 def list_epoch_values(study: Study, column: str) -> dict[tuple[str, int], float]:

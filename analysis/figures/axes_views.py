@@ -25,7 +25,7 @@ from analysis.figures.style import (
     use_log_axis,
     use_plain_axis,
 )  # fmt: skip
-from analysis.phases import first_learning_rate
+from analysis.records.phases import first_learning_rate
 
 AXES = {
     "step": "step",

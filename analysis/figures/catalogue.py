@@ -32,7 +32,7 @@ from analysis.figures.layer_records import LayerSummary, read_trial_layers, summ
 from analysis.figures.plan import FigurePlan, StudyFigure
 from analysis.figures.selection import ShownCell, select_cells
 from analysis.figures.style import NothingToDraw
-from analysis.frames import Study
+from analysis.records.frames import Study
 
 MAX_CELLS = 20  # in a figure that compares cells
 MAX_DETAILED_CELLS = 6  # with pictures of their own
@@ -94,7 +94,7 @@ class _Records:
 
 def _plan_figures(records: _Records) -> Iterator[FigurePlan]:
     if records.study.search is not None:
-        from analysis.figures.search_catalogue import plan_search_figures  # Optuna takes a second to import
+        from analysis.figures.search.catalogue import plan_search_figures  # Optuna takes a second to import
 
         yield from plan_search_figures(records.study.search)
     yield FigurePlan(

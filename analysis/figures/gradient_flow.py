@@ -25,7 +25,7 @@ from analysis.figures.style import (
     styled,
     use_log_axis,
 )  # fmt: skip
-from analysis.phases import shown_epochs
+from analysis.records.phases import shown_epochs
 
 
 @dataclass(frozen=True)

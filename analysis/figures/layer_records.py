@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from analysis.figures.selection import ShownCell, cell_of_trial
-from analysis.frames import Study
+from analysis.records.frames import Study
 
 VALUES = ("gradient_mean_abs", "update_ratio", "angular_update")
 _TRIAL_COLUMNS = (

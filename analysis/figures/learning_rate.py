@@ -22,7 +22,7 @@ from analysis.figures.style import (
     use_epoch_axis,
     use_plain_axis,
 )  # fmt: skip
-from analysis.phases import first_learning_rate
+from analysis.records.phases import first_learning_rate
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from analysis.figures.style import NothingToDraw
-from analysis.study_folder import StudyInfo
+from analysis.records.study_folder import StudyInfo
 
 Records: TypeAlias = pa.Table | pd.DataFrame
 _PREFERENCE = (("completed",), ("running", "pending", "pruned"), ("diverged", "failed"))

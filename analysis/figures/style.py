@@ -22,7 +22,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from analysis.phases import GROUPS
+from analysis.records.phases import GROUPS
 
 PAPER, INK, MUTED, GRID, PANEL = "#ffffff", "#1b2128", "#59636e", "#d9dee4", "#fbfcfd"
 _CELLS = ("#0072b2", "#c84e00", "#1a9e77", "#a8508f", "#e0a100", "#56b0e6", "#3c3c3e")

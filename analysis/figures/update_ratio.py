@@ -25,7 +25,7 @@ from analysis.figures.style import (
     use_epoch_axis,
     use_log_axis,
 )  # fmt: skip
-from analysis.phases import GROUPS
+from analysis.records.phases import GROUPS
 
 
 @dataclass(frozen=True)

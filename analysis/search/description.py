@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from analysis.study_folder import StudyFolder, StudyFolderError
+from analysis.records.study_folder import StudyFolder, StudyFolderError
 from trainable.config import check_field_name
 
 Scale = Literal["log", "linear", "choices"]

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis.frames import Study
-from analysis.phases import scale_phases
+from analysis.records.frames import Study
+from analysis.records.phases import scale_phases
 from analysis.search.history import Search
 
 QUANTITIES = {

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.frames import FINISHED, Study
+from analysis.records.frames import FINISHED, Study
+from analysis.records.study_folder import StudyFolderError
 from analysis.search.description import SearchDescription, parse_search
 from analysis.search.journal import Journal, JournalTrial, read_journal
-from analysis.study_folder import StudyFolderError
 
 _STATUS = {"COMPLETE": FINISHED, "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "WAITING": "pending"}
 TITLES = {

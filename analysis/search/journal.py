@@ -20,7 +20,7 @@ from optuna.storages.journal import BaseJournalBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from analysis.study_folder import StudyFolderError
+from analysis.records.study_folder import StudyFolderError
 
 MOST_BYTES = 1 << 30
 _MOST, _MOST_EPOCHS = 2**53, 10_000_000

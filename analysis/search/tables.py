@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis.frames import FINISHED, Study
-from analysis.result_table import Column, ColumnKind, ResultTable
+from analysis.records.frames import FINISHED, Study
 from analysis.search.dynamics import QUANTITIES
 from analysis.search.history import Search
 from analysis.search.importances import FEWEST_TRIALS
 from analysis.search.winners import compare_contenders, list_contenders, names_of
+from analysis.tables.result_table import Column, ColumnKind, ResultTable
 
 _KINDS: dict[str, ColumnKind] = {
     "learning_rate": "learning_rate", "batch_size": "count", "epochs": "count", "warmup_epochs": "count",

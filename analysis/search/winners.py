@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 
 from analysis import statistics
+from analysis.records.study_folder import Cell
+from analysis.records.summary import summarize_trials
 from analysis.search.history import Search, find_front
-from analysis.study_folder import Cell
-from analysis.summary import summarize_trials
 
 METRIC = "final_test_accuracy"  # the only metric that winners are confirmed by
 

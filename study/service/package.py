@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from study.study_record import PROVENANCE_FILE, describe_source
+from study.folder.study_record import PROVENANCE_FILE, describe_source
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("study", "trainable", "analysis")

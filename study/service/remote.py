@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from analysis.pull import pull
-from analysis.study_folder import StudyFolderError
+from analysis.records.study_folder import StudyFolderError
+from analysis.sources.pull import pull
 from study.service.transfer import ERROR_MARK, send_folder
 
 RESULTS_VARIABLE = "STUDY_RESULTS"
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     action, results, *rest = sys.argv[1:] if arguments is None else arguments
     if action == "run":
         from study import run
-        from study.options import build_parser
+        from study.command_line.options import build_parser
 
         data = build_parser().parse_args(rest).data
         given = [] if data is None else ["--data", expand(str(data))]

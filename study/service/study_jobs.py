@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from study.progress import Summary, find_summary
+from study.driver.progress import Summary, find_summary
 from study.service.connection import ENDED, Cluster, ClusterError
 
 _STUDY, _RESULTS = "study", "results"  # keys of a job's metadata

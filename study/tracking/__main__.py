@@ -13,12 +13,12 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.pull import is_url
-from analysis.study_folder import StudyFolder, StudyFolderError, check_links
-from study.ledger import consolidate, list_states
-from study.lock import StudyLockedError
-from study.remote_folder import StorageError
-from study.study_place import FolderPlace, StudyPlace, UrlPlace, find_place
+from analysis.records.study_folder import StudyFolder, StudyFolderError, check_links
+from analysis.sources.pull import is_url
+from study.folder.ledger import consolidate, list_states
+from study.storage.object_store import StorageError
+from study.storage.shared_lock import StudyLockedError
+from study.storage.study_store import FolderPlace, StudyPlace, UrlPlace, find_place
 from study.tracking.mode import choose_project
 from trainable.trial_state import TrialState
 

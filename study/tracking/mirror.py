@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from analysis.study_folder import StudyFolder
+from analysis.records.study_folder import StudyFolder
 from study.tracking.mode import Mode, choose_project
 
 FINISH_LIMIT_S, INTERRUPT_LIMIT_S, QUIET_S = 600.0, 8.0, 3.0

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from analysis.pull import is_url
-from analysis.study_folder import StudyFolder
-from study.grid_file import SpecError
+from analysis.records.study_folder import StudyFolder
+from analysis.sources.pull import is_url
+from study.spec.grid_file import SpecError
 from trainable.files import write_atomically
 
 Mode = Literal["off", "offline", "online"]

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from analysis.study_folder import StudyFolder
+from analysis.records.study_folder import StudyFolder
 from study.tracking.connection import Connection
 from study.tracking.trial_run import TrialRun
 from trainable.trial_state import TrialState

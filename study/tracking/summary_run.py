@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.formats import to_csv
-from analysis.report import write_report
-from analysis.result_table import ResultTable
-from analysis.study_folder import StudyFolder
-from analysis.tables import build_tables
+from analysis.records.study_folder import StudyFolder
+from analysis.report.page import write_report
+from analysis.tables.formats import to_csv
+from analysis.tables.result_table import ResultTable
+from analysis.tables.tables import build_tables
 from study.tracking.connection import Connection
 
 TABLES = (

@@ -16,9 +16,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from analysis.phases import shown_epochs
-from analysis.study_folder import StudyFolder, StudyFolderError
-from study.ledger import load_state
+from analysis.records.phases import shown_epochs
+from analysis.records.study_folder import StudyFolder, StudyFolderError
+from study.folder.ledger import load_state
 from study.tracking.connection import Connection
 from study.tracking.rows import (
     EPOCH_AXIS,

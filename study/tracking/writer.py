@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from analysis.study_folder import StudyFolder, StudyFolderError
+from analysis.records.study_folder import StudyFolder, StudyFolderError
 
 if TYPE_CHECKING:
     from study.tracking.run_writer import RunWriter

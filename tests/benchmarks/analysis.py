@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.studies import build_cell, write_synthetic_study
+from tests.support.studies import build_cell, write_synthetic_study
 
 SEEDS_PER_CELL = 20
 LIMIT_S, LIMIT_BYTES = 30, 2 * 2**30
@@ -56,10 +56,10 @@ def _write(path: Path, num_trials: int) -> None:
 
 def _measure(path: Path) -> int:
     start = time.perf_counter()
-    from analysis.formats import write_tables
-    from analysis.frames import load_study
-    from analysis.result_table import ResultTable
-    from analysis.tables import build_tables, table_names
+    from analysis.records.frames import load_study
+    from analysis.tables.formats import write_tables
+    from analysis.tables.result_table import ResultTable
+    from analysis.tables.tables import build_tables, table_names
 
     study = load_study(path)
     print(f"{'import':24}{time.perf_counter() - start:8.2f} s")

@@ -26,7 +26,7 @@ from torchvision import transforms
 
 from trainable.augmentation import MEAN, STD, TrainingBatches
 from trainable.config import TrialConfig
-from trainable.data import Split, load_data
+from trainable.data.data_set import Split, load_data
 from trainable.fingerprint import cpu_name
 
 GOAL = 8  # times the loader's images per second

@@ -19,7 +19,7 @@ import torch
 
 from trainable.checkpoint import list_checkpoints, write_checkpoint
 from trainable.config import TrialConfig
-from trainable.data import load_data
+from trainable.data.data_set import load_data
 from trainable.fingerprint import cpu_name
 from trainable.training import train
 

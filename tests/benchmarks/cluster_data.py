@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from tests.ray_cluster import RayCluster
-from trainable.image_data import ImageArray
+from tests.support.ray_cluster import RayCluster
+from trainable.data.image_data import ImageArray
 
 NAMESPACE, INSIDE, OUTSIDE = "rc-data", "10.201.7.2", "10.201.7.1"
 CABLE = "rc-data0"

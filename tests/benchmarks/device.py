@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from trainable.augmentation import TrainingBatches
 from trainable.config import TrialConfig, parse_override
-from trainable.data import ImageData, load_data, split_data
+from trainable.data.data_set import ImageData, load_data, split_data
 from trainable.evaluation import autocast
 from trainable.fingerprint import cpu_name
 from trainable.model import NUM_CLASSES, ResNet18, build_model

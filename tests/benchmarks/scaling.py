@@ -31,14 +31,15 @@ from typing import Any
 import psutil
 from rich.console import Console
 
-from analysis.study_folder import StudyFolder
-from study import cluster, driver
-from study.ledger import consolidate, register_trials
-from study.lock import StudyLock
-from study.progress import Progress
-from study.resources import Machine, TrialResources
-from study.study_place import FolderPlace
-from tests.studies import build_cell, write_synthetic_study
+from analysis.records.study_folder import StudyFolder
+from study.cluster import session as cluster
+from study.driver import experiment as driver
+from study.driver.progress import Progress
+from study.folder.ledger import consolidate, register_trials
+from study.plan.resources import Machine, TrialResources
+from study.storage.shared_lock import StudyLock
+from study.storage.study_store import FolderPlace
+from tests.support.studies import build_cell, write_synthetic_study
 from trainable.config import TrialConfig
 from trainable.fingerprint import cpu_name
 from trainable.trial_state import RECORD_KINDS, TrialState, read_state, utc_now, write_state

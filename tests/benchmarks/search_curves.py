@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from trainable.image_data import ImageData
+    from trainable.data.image_data import ImageData
 
 CURVES = Path(__file__).parent / "data" / "search_curves.csv"
 BATCH_SIZES = (16, 32, 64, 128, 256)
@@ -39,7 +39,7 @@ def main() -> None:
     )
     parser.add_argument("--to", type=Path, default=CURVES, metavar="FILE")
     options = parser.parse_args()
-    from trainable.data import load_data
+    from trainable.data.data_set import load_data
 
     data = load_data("synthetic")
     rows: list[tuple[object, ...]] = []

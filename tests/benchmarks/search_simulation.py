@@ -23,8 +23,8 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from analysis.statistics import mean_interval
-from study.samplers import build_pruner, build_sampler
-from study.search_spec import SearchSpec
+from study.search.samplers import build_pruner, build_sampler
+from study.spec.search_spec import SearchSpec
 from tests.benchmarks.search_curves import BATCH_SIZES, LEARNING_RATES, NUM_EPOCHS, read_curves
 from trainable.fingerprint import cpu_name
 

@@ -22,14 +22,14 @@ from pathlib import Path
 
 import psutil
 
-from analysis.study_folder import StudyFolder
-from study.grid_file import parse_grid
-from study.ledger import consolidate
-from study.spec import build_spec
-from tests.faults import Driver, Workplace, compare_trials, states, truncate
+from analysis.records.study_folder import StudyFolder
+from study.folder.ledger import consolidate
+from study.spec.grid_file import parse_grid
+from study.spec.study_spec import build_spec
+from tests.support.faults import Driver, Workplace, compare_trials, states, truncate
 from trainable.checkpoint import list_checkpoints
 from trainable.config import trial_id
-from trainable.data import load_data
+from trainable.data.data_set import load_data
 from trainable.trial import Placement, run_trial
 from trainable.trial_state import TrialStateError, read_state
 

@@ -13,17 +13,17 @@ from pathlib import Path
 
 import torch
 
-from analysis.formats import to_text
-from analysis.study_folder import StudyFolder
-from analysis.tables import build_tables
-from study.artifacts import write_samples
-from study.ledger import consolidate, open_ledger, register_trials
-from study.lock import StudyLock
-from study.options import build_parser, build_study_spec
-from study.repair import write_study
-from study.resources import TrialResources, inspect_machine
-from study.study_record import build_study, describe_attempt, extend_study, with_attempt
-from trainable.data import load_data
+from analysis.records.study_folder import StudyFolder
+from analysis.tables.formats import to_text
+from analysis.tables.tables import build_tables
+from study.command_line.options import build_parser, build_study_spec
+from study.folder.ledger import consolidate, open_ledger, register_trials
+from study.folder.model_and_samples import write_samples
+from study.folder.repair import write_study
+from study.folder.study_record import build_study, describe_attempt, extend_study, with_attempt
+from study.plan.resources import TrialResources, inspect_machine
+from study.storage.shared_lock import StudyLock
+from trainable.data.data_set import load_data
 from trainable.trial import Placement, run_trial
 
 

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from analysis.__main__ import main as analyse
-from analysis.pull import pull
-from analysis.study_folder import StudyFolder
-from study.grid_file import load_grid
-from study.ledger import consolidate
-from study.spec import build_spec
-from tests.faults import Driver, Workplace, compare_trials, states, wait_until
-from tests.object_store import SECRET, ObjectStore, download
-from tests.ray_cluster import RayCluster
+from analysis.records.study_folder import StudyFolder
+from analysis.sources.pull import pull
+from study.folder.ledger import consolidate
+from study.spec.grid_file import load_grid
+from study.spec.study_spec import build_spec
+from tests.support.faults import Driver, Workplace, compare_trials, states, wait_until
+from tests.support.object_store import SECRET, ObjectStore, download
+from tests.support.ray_cluster import RayCluster
 from trainable.config import trial_id
-from trainable.data import load_data
+from trainable.data.data_set import load_data
 from trainable.trial import Placement, run_trial
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]

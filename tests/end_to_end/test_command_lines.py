@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data_folders import write_shards
+from tests.support.data_folders import write_shards
 
 pytestmark = pytest.mark.end_to_end
 REPOSITORY = Path(__file__).parents[2]

@@ -20,8 +20,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from analysis.study_folder import StudyFolder
-from tests.faults import (
+from analysis.records.study_folder import StudyFolder
+from tests.support.faults import (
     PLANTED_SECRET,
     REPOSITORY,
     Driver,

@@ -21,11 +21,11 @@ import torch
 
 import analysis.__main__
 import study.run
-from analysis.frames import load_study
-from analysis.study_folder import StudyFolder, StudyFolderError, check_links
-from study.ledger import consolidate, open_ledger
-from study.repair import repair_study
-from tests.studies import paper_cells, write_synthetic_study
+from analysis.records.frames import load_study
+from analysis.records.study_folder import StudyFolder, StudyFolderError, check_links
+from study.folder.ledger import consolidate, open_ledger
+from study.folder.repair import repair_study
+from tests.support.studies import paper_cells, write_synthetic_study
 from trainable.config import TrialConfig, trial_id
 from trainable.records import SCHEMA_VERSION, SCHEMAS
 from trainable.trial_state import TrialState, write_state

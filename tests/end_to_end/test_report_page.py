@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from analysis.formats import to_csv
-from analysis.frames import Study
-from analysis.report import read_checked, render_page, write_report
-from analysis.tables import build_tables
+from analysis.records.frames import Study
+from analysis.report.page import read_checked, render_page, write_report
+from analysis.tables.formats import to_csv
+from analysis.tables.tables import build_tables
 from tests.end_to_end.browser import Browser, find_chromium, open_browser
 from tests.unit.analysis.figure_studies import HOSTILE, write_hostile_study
 

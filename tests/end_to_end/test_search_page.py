@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from analysis.frames import Study, load_study
-from analysis.report import write_report
-from analysis.study_folder import Cell, StudyFolder
+from analysis.records.frames import Study, load_study
+from analysis.records.study_folder import Cell, StudyFolder
+from analysis.report.page import write_report
 from tests.end_to_end.browser import Browser, find_chromium, open_browser
-from tests.search_studies import write_search_study
+from tests.support.search_studies import write_search_study
 from tests.unit.analysis.figure_studies import HOSTILE
 
 CHROMIUM = find_chromium()

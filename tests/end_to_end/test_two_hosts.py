@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from analysis.study_folder import StudyFolder
-from study.ledger import list_states
-from tests.two_hosts import ADDRESSES, TwoHosts, start_two_hosts, why_not
+from analysis.records.study_folder import StudyFolder
+from study.folder.ledger import list_states
+from tests.support.two_hosts import ADDRESSES, TwoHosts, start_two_hosts, why_not
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
 

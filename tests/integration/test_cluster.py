@@ -14,8 +14,8 @@ import pytest
 import ray
 
 import analysis
-from tests.faults import wait_until
-from tests.ray_cluster import RayCluster
+from tests.support.faults import wait_until
+from tests.support.ray_cluster import RayCluster
 
 pytestmark = pytest.mark.integration
 

@@ -20,10 +20,10 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from analysis.study_folder import StudyFolder
-from tests.faults import Workplace, compare_trials, states
-from tests.object_store import ObjectStore, download
-from tests.ray_cluster import RayCluster
+from analysis.records.study_folder import StudyFolder
+from tests.support.faults import Workplace, compare_trials, states
+from tests.support.object_store import ObjectStore, download
+from tests.support.ray_cluster import RayCluster
 from trainable.config import trial_id
 from trainable.records import config_from_row
 

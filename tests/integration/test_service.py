@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from analysis.study_folder import StudyFolder
-from study.ledger import list_states
-from tests.clusters import REPOSITORY, Head, start_head
-from tests.faults import wait_until
+from analysis.records.study_folder import StudyFolder
+from study.folder.ledger import list_states
+from tests.support.faults import wait_until
+from tests.support.head_by_hand import REPOSITORY, Head, start_head
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -161,8 +161,8 @@ def test_a_cluster_grows_from_its_head_for_two_studies_and_shrinks_again(tmp_pat
 SHARES = """
 import time
 import ray
-from study import fair_share
-from study.fair_share import FairShare
+from study.cluster import fair_share
+from study.cluster.fair_share import FairShare
 
 fair_share._INTERVAL_S = 0.2
 ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)

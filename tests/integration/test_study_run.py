@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 import analysis
-from tests.faults import command_line
+from tests.support.faults import command_line
 from trainable.trial_state import TrialState, read_state
 
 pytestmark = pytest.mark.integration

@@ -17,19 +17,19 @@ import psutil
 import pytest
 
 import analysis
-from analysis.phases import shown_epochs
-from analysis.study_folder import StudyFolder, StudyFolderError
-from study.ledger import list_states
+from analysis.records.phases import shown_epochs
+from analysis.records.study_folder import StudyFolder, StudyFolderError
+from study.folder.ledger import list_states
 from study.tracking import mirror as mirror_module
 from study.tracking.connection import Connection
 from study.tracking.mirror import Mirror
 from study.tracking.rows import PICTURES
 from study.tracking.run_writer import RunWriter
 from study.tracking.trial_run import TrialRun
-from tests.faults import command_line, wait_until
-from tests.trained_study import train_study
-from tests.wandb_files import WrittenRun, read_offline_runs
-from tests.wandb_server import KEY, WandbServer
+from tests.support.faults import command_line, wait_until
+from tests.support.trained_study import train_study
+from tests.support.wandb_files import WrittenRun, read_offline_runs
+from tests.support.wandb_server import KEY, WandbServer
 from trainable.trial_state import TrialState, write_state
 
 pytestmark = pytest.mark.integration
@@ -314,7 +314,7 @@ def test_an_interruption_does_not_wait_for_a_server_that_went_silent(
 
 def test_a_driver_that_is_killed_leaves_no_process_behind(trained: StudyFolder, tmp_path: Path) -> None:
     code = (
-        "import os, signal, sys, time; from pathlib import Path; from analysis.study_folder import StudyFolder;"
+        "import os, signal, sys, time; from pathlib import Path; from analysis.records.study_folder import StudyFolder;"
         "from study.tracking.mirror import Mirror; mirror = Mirror(StudyFolder(Path(sys.argv[1])), 'offline');"
         "mirror.start(); mirror.post_epoch(sys.argv[2], {'epoch': 1, 'step': 12, 'train_loss': 1.0}, []);"
         "print(mirror._process.pid, flush=True); sys.stdin.read()"

@@ -14,9 +14,9 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from study.autoscaling import VARIABLE, parse_nodes
-from study.options import build_parser
-from study.resources import Node
+from study.cluster.autoscaling import VARIABLE, parse_nodes
+from study.command_line.options import build_parser
+from study.plan.resources import Node
 
 ROOT = Path(__file__).parents[2]
 LAUNCHER_FILES = ("cluster.yaml", "deploy/on-premises.yaml")

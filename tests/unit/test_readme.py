@@ -5,20 +5,20 @@ from __future__ import annotations
 import re
 
 from study import logs, pull, status, stop, submit
-from study.grid_file import list_grids, parse_grid
-from study.options import build_parser
-from study.spec import build_spec
-from tests.readme import CLUSTER_FILE, README, render_cluster_file, render_columns, replace_parts
+from study.command_line.options import build_parser
+from study.spec.grid_file import list_grids, parse_grid
+from study.spec.study_spec import build_spec
+from tests.support.readme import CLUSTER_FILE, README, render_cluster_file, render_columns, replace_parts
 
 TEXT = README.read_text()
 
 
 def test_the_columns_are_those_of_the_records() -> None:
-    assert render_columns() in TEXT, "run python -m tests.readme"
+    assert render_columns() in TEXT, "run python -m tests.support.readme"
 
 
 def test_cluster_yaml_is_in_the_readme_as_it_is() -> None:
-    assert render_cluster_file() in TEXT, "run python -m tests.readme"
+    assert render_cluster_file() in TEXT, "run python -m tests.support.readme"
 
 
 def test_making_these_parts_anew_leaves_the_rest_alone() -> None:

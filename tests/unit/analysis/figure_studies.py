@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from analysis.frames import Study, load_study
-from analysis.study_folder import Cell, StudyFolder
-from tests.studies import build_cell, paper_cells, write_synthetic_study
+from analysis.records.frames import Study, load_study
+from analysis.records.study_folder import Cell, StudyFolder
+from tests.support.studies import build_cell, paper_cells, write_synthetic_study
 from trainable.records import SCHEMAS
 
 HOSTILE = '<script>window.hacked = 1</script>"\'&amp;<img src=x onerror="window.hacked = 1"> $\\frac{1}{$ =1+1 \N{RIGHT-TO-LEFT OVERRIDE}'

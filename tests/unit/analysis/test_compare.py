@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from analysis.compare import StudiesDifferError, merge_studies
-from analysis.frames import load_study
-from analysis.study_folder import StudyFolder, StudyFolderError
-from analysis.tables import build_tables
-from tests.studies import Truth, build_cell, paper_cells, write_synthetic_study
+from analysis.records.frames import load_study
+from analysis.records.study_folder import StudyFolder, StudyFolderError
+from analysis.sources.compare import StudiesDifferError, merge_studies
+from analysis.tables.tables import build_tables
+from tests.support.studies import Truth, build_cell, paper_cells, write_synthetic_study
 from trainable.records import build_table
 
 SMALL = {"epochs": 2, "width": 4, "instrument_every_steps": 390}

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from analysis.confounds import Confounds, count_updates, find_confounds
-from analysis.grid_text import write_grid
-from analysis.study_folder import Cell
-from study.grid_file import parse_grid
-from study.spec import build_spec
-from tests.studies import build_cell, paper_cells
+from analysis.design.confounds import Confounds, count_updates, find_confounds
+from analysis.design.grid_text import write_grid
+from analysis.records.study_folder import Cell
+from study.spec.grid_file import parse_grid
+from study.spec.study_spec import build_spec
+from tests.support.studies import build_cell, paper_cells
 
 TRAIN = 50_000
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.compute import build_flops, measure_compute, measure_flops
-from analysis.costs import build_cost_flips, find_flips, measure_costs
-from analysis.frames import Study, load_study
-from tests.studies import Truth, build_cell, paper_cells, write_synthetic_study
+from analysis.records.frames import Study, load_study
+from analysis.tables.compute import build_flops, measure_compute, measure_flops
+from analysis.tables.costs import build_cost_flips, find_flips, measure_costs
+from tests.support.studies import Truth, build_cell, paper_cells, write_synthetic_study
 
 TRAINING_FLOPS = 3_328_997_376  # per image, worksheet.md section 4
 

@@ -11,11 +11,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.dynamics import build_gradient_health, build_gradient_ranges, build_weight_update_ranks, phase_notes
-from analysis.frames import Study, load_study
-from analysis.layer_file import read_layers
-from analysis.study_folder import StudyFolder, StudyFolderError
-from tests.studies import build_cell, paper_cells, write_synthetic_study
+from analysis.records.frames import Study, load_study
+from analysis.records.layer_file import read_layers
+from analysis.records.study_folder import StudyFolder, StudyFolderError
+from analysis.tables.dynamics import (
+    build_gradient_health,
+    build_gradient_ranges,
+    build_weight_update_ranks,
+    phase_notes,
+)
+from tests.support.studies import build_cell, paper_cells, write_synthetic_study
 from trainable.records import SCHEMAS, build_table
 
 PHASES = {"all": (1, 25), "early": (1, 5), "middle": (10, 20), "late": (20, 25)}

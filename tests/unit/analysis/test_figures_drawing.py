@@ -30,9 +30,9 @@ from analysis.figures.files import dark_variables, render
 from analysis.figures.layer_records import read_trial_layers, summarise_layers
 from analysis.figures.plan import StudyFigure
 from analysis.figures.selection import select_cells
-from analysis.frames import Study, load_study
-from tests import synthetic_model
-from tests.studies import build_cell, write_synthetic_study
+from analysis.records.frames import Study, load_study
+from tests.support import synthetic_model
+from tests.support.studies import build_cell, write_synthetic_study
 from tests.unit.analysis.figure_studies import HOSTILE, small_cells, write_hostile_study, write_small_study
 from tests.unit.analysis.figure_texts import find_drawn_texts, find_overlaps
 

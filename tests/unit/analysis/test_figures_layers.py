@@ -24,9 +24,9 @@ from analysis.figures import (
 from analysis.figures.layer_records import LayerSummary, read_trial_layers, summarise_layers
 from analysis.figures.selection import ShownCell, select_cells
 from analysis.figures.style import NothingToDraw
-from analysis.frames import Study, load_study
-from tests import synthetic_model
-from tests.studies import build_cell, write_synthetic_study
+from analysis.records.frames import Study, load_study
+from tests.support import synthetic_model
+from tests.support.studies import build_cell, write_synthetic_study
 from tests.unit.analysis.figure_studies import rows_of, trials_of, write_small_study
 
 NAMES = [parameter.name for parameter in synthetic_model.parameters()]

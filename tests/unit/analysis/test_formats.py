@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.formats import (
+from analysis.records.study_folder import StudyFolder
+from analysis.tables.formats import (
     decimals_supported,
     format_rows,
     format_value,
@@ -23,8 +24,7 @@ from analysis.formats import (
     to_text,
     write_tables,
 )
-from analysis.result_table import Column, ColumnKind, ResultTable
-from analysis.study_folder import StudyFolder
+from analysis.tables.result_table import Column, ColumnKind, ResultTable
 
 HOSTILE = '<script>alert("x")</script> | 50% & $x_1$ `a` #\\ {b}'
 

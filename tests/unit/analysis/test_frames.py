@@ -16,10 +16,10 @@ import pytest
 
 import analysis
 import analysis.__main__
-from analysis.layer_file import read_layers
-from analysis.study_folder import StudyFolder, StudyFolderError
-from analysis.tables import build_tables
-from tests.studies import paper_cells, write_synthetic_study
+from analysis.records.layer_file import read_layers
+from analysis.records.study_folder import StudyFolder, StudyFolderError
+from analysis.tables.tables import build_tables
+from tests.support.studies import paper_cells, write_synthetic_study
 from trainable.records import SCHEMA_VERSION, SCHEMAS, build_table
 
 
@@ -41,7 +41,7 @@ def test_a_notebook_gets_dataframes(folder: StudyFolder) -> None:
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
-    code = "import sys, analysis, analysis.metrics, analysis.confounds; assert not {'pandas', 'torch', 'ray'} & set(sys.modules)"
+    code = "import sys, analysis, analysis.records.metrics, analysis.design.confounds; assert not {'pandas', 'torch', 'ray'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 
 from analysis.__main__ import main
-from analysis.study_folder import StudyFolder
-from analysis.watch import watch_report
+from analysis.records.study_folder import StudyFolder
+from analysis.report.watch import watch_report
 from tests.unit.analysis.figure_studies import rewrite, small_cells, write_small_study
 
 CLAIMS = """

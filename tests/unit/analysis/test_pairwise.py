@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.effects import list_effects, measure_effects
-from analysis.formats import format_rows
-from analysis.frames import Study, load_study
-from analysis.pairwise import MOST_CELLS_IN_PAIRS, build_pairwise, compare_cells, list_pairs
-from analysis.summary import summarize_trials
-from tests.studies import Truth, build_cell, paper_cells, write_synthetic_study
+from analysis.records.frames import Study, load_study
+from analysis.records.summary import summarize_trials
+from analysis.tables.effects import list_effects, measure_effects
+from analysis.tables.formats import format_rows
+from analysis.tables.pairwise import MOST_CELLS_IN_PAIRS, build_pairwise, compare_cells, list_pairs
+from tests.support.studies import Truth, build_cell, paper_cells, write_synthetic_study
 
 
 def _study(folder: Path, truths: list[Truth], seeds: int) -> Study:

@@ -9,14 +9,14 @@ import fsspec  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 
-from analysis.formats import write_tables
-from analysis.frames import load_study
-from analysis.pull import PullError, pull
-from analysis.pull_wandb import RunHistory, write_runs
-from analysis.study_folder import StudyFolder, StudyFolderError
-from analysis.tables import build_tables
+from analysis.records.frames import load_study
+from analysis.records.study_folder import StudyFolder, StudyFolderError
+from analysis.sources.pull import PullError, pull
+from analysis.sources.pull_wandb import RunHistory, write_runs
+from analysis.tables.formats import write_tables
+from analysis.tables.tables import build_tables
 from study.tracking.rows import EPOCH_METRICS, STEP_METRICS, expand_epoch
-from tests.studies import paper_cells, write_synthetic_study
+from tests.support.studies import paper_cells, write_synthetic_study
 
 RECORDS = {
     "study.json",

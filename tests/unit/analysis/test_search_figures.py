@@ -9,22 +9,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.figures import (
-    search_contour,
-    search_curves,
-    search_history,
-    search_importances,
-    search_parallel,
-    search_pareto,
-    search_slices,
-)
 from analysis.figures.catalogue import draw_study_figures
-from analysis.figures.search_catalogue import plan_search_figures
-from analysis.figures.search_marks import AxisScale
+from analysis.figures.search import (
+    contour,
+    curves,
+    history,
+    importances,
+    parallel,
+    pareto,
+    slices,
+)
+from analysis.figures.search.catalogue import plan_search_figures
+from analysis.figures.search.marks import AxisScale
 from analysis.figures.style import NothingToDraw
-from analysis.frames import load_study
+from analysis.records.frames import load_study
 from analysis.search.history import Search
-from tests.search_studies import BATCH_SIZES, NUM_EPOCHS, PUBLISHED, write_search_study
+from tests.support.search_studies import BATCH_SIZES, NUM_EPOCHS, PUBLISHED, write_search_study
 from tests.unit.analysis.figure_studies import write_small_study
 from tests.unit.analysis.figure_texts import find_drawn_texts, find_overlaps
 
@@ -50,7 +50,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Search:
 
 
 def test_history_is_the_running_best(search: Search) -> None:
-    data = search_history.build_search_history(search)
+    data = history.build_search_history(search)
     best, expected = -math.inf, []
     for trial in search.journal.trials:
         if trial.state == "COMPLETE":
@@ -64,7 +64,7 @@ def test_history_is_the_running_best(search: Search) -> None:
 
 
 def test_history_of_two_objectives_goes_its_own_way(two: Search) -> None:
-    data = search_history.build_search_history(two)
+    data = history.build_search_history(two)
     assert [name for name, _ in data.objectives] == ["val_accuracy", "train_flops"]
     assert data.best[0]["value"].is_monotonic_increasing
     assert data.best[1]["value"].is_monotonic_decreasing
@@ -72,7 +72,7 @@ def test_history_of_two_objectives_goes_its_own_way(two: Search) -> None:
 
 
 def test_front_is_what_no_other_trial_beats(two: Search) -> None:
-    trials = search_pareto.build_search_pareto(two).trials
+    trials = pareto.build_search_pareto(two).trials
     assert len(trials) == sum(trial.state == "COMPLETE" for trial in two.journal.trials)
     rows = trials.to_dict("records")
     for row in rows:
@@ -87,11 +87,11 @@ def test_front_is_what_no_other_trial_beats(two: Search) -> None:
 
 def test_one_objective_has_no_front(search: Search) -> None:
     with pytest.raises(NothingToDraw, match="one objective"):
-        search_pareto.build_search_pareto(search)
+        pareto.build_search_pareto(search)
 
 
 def test_contour_stands_on_the_completed_trials(search: Search) -> None:
-    data = search_contour.build_search_contour(search)
+    data = contour.build_search_contour(search)
     done = [trial for trial in search.journal.trials if trial.state == "COMPLETE"]
     places: dict[tuple[float, float], list[float]] = {}
     for trial in done:
@@ -107,7 +107,7 @@ def test_contour_stands_on_the_completed_trials(search: Search) -> None:
 
 
 def test_slices_have_every_trial_at_its_place(search: Search) -> None:
-    data = search_slices.build_search_slices(search)
+    data = slices.build_search_slices(search)
     scales = {scale.title: scale for scale in data.scales}
     assert [scales[name].kind for name in ("batch size", "learning rate", "momentum")] == ["log", "log", "linear"]
     trials = {trial.number: trial for trial in search.journal.trials}
@@ -118,7 +118,7 @@ def test_slices_have_every_trial_at_its_place(search: Search) -> None:
 
 
 def test_parallel_lines_are_the_completed_trials_best_last(search: Search) -> None:
-    data = search_parallel.build_search_parallel(search)
+    data = parallel.build_search_parallel(search)
     done = sorted((t for t in search.journal.trials if t.state == "COMPLETE"), key=lambda t: t.values[0])
     assert list(data.trials["value"]) == [trial.values[0] for trial in done]
     assert set(data.trials["number"]) == {trial.number for trial in done}
@@ -129,19 +129,19 @@ def test_parallel_lines_are_the_completed_trials_best_last(search: Search) -> No
 
 def test_ticks_of_parallel_axes_are_whole_for_whole_numbers_and_never_alike() -> None:
     whole = AxisScale("warmup epochs", "linear", np.array([0.0, 1.0, 3.0, 0.0]))
-    assert search_parallel._ticks(whole) == [
+    assert parallel._ticks(whole) == [
         (0.0, "0"),
         (pytest.approx(1 / 3), "1"),
         (pytest.approx(2 / 3), "2"),
         (1.0, "3"),
     ]
     narrow = AxisScale("momentum", "linear", np.array([0.885, 0.9]))
-    texts = [text for _, text in search_parallel._ticks(narrow)]
+    texts = [text for _, text in parallel._ticks(narrow)]
     assert len(set(texts)) == len(texts) == 5
 
 
 def test_curves_are_what_was_reported(search: Search) -> None:
-    data = search_curves.build_search_curves(search)
+    data = curves.build_search_curves(search)
     reported = [(t.number, epoch, value) for t in search.journal.trials for epoch, value in sorted(t.curve.items())]
     assert list(data.curves[["number", "epoch", "value"]].itertuples(index=False, name=None)) == reported
     best = max((t for t in search.journal.trials if t.values), key=lambda t: t.values[0])
@@ -152,15 +152,15 @@ def test_curves_are_what_was_reported(search: Search) -> None:
 def test_curves_come_from_the_records_where_the_journal_has_none(two: Search) -> None:
     """With two objectives Optuna keeps no values by epoch."""
     assert not any(trial.curve for trial in two.journal.trials)
-    curves = search_curves.build_search_curves(two).curves
+    drawn = curves.build_search_curves(two).curves
     numbers = {trial.trial_id: trial.number for trial in two.journal.trials}
     epochs = two.study.search_epochs
     expected = sorted(zip(epochs["trial_id"].map(numbers), epochs["epoch"], epochs["val_accuracy"], strict=True))
-    assert list(curves[["number", "epoch", "value"]].itertuples(index=False, name=None)) == expected
+    assert list(drawn[["number", "epoch", "value"]].itertuples(index=False, name=None)) == expected
 
 
 def test_importances_are_those_of_the_table(search: Search) -> None:
-    panels = search_importances.build_search_importances(search).panels
+    panels = importances.build_search_importances(search).panels
     assert [title.split(",")[0] for title, _ in panels] == [
         "Hyperparameters: final value", "Training dynamics: final value",
         "Hyperparameters: value after epoch 1", "Training dynamics: value after epoch 1",

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from analysis.records.study_folder import StudyFolderError
 from analysis.search.journal import Journal, read_journal
-from analysis.study_folder import StudyFolderError
-from tests.search_studies import PUBLISHED, write_search_study
+from tests.support.search_studies import PUBLISHED, write_search_study
 
 
 @pytest.fixture(scope="module")

@@ -12,15 +12,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from analysis import watch
 from analysis.__main__ import main
-from analysis.compare import merge_studies
-from analysis.figures.search_catalogue import plan_search_figures
-from analysis.frames import load_study
-from analysis.report import read_checked, render_page
-from analysis.study_folder import StudyFolder
-from analysis.tables import SEARCH_TABLES, build_tables
-from tests.search_studies import write_search_study
+from analysis.figures.search.catalogue import plan_search_figures
+from analysis.records.frames import load_study
+from analysis.records.study_folder import StudyFolder
+from analysis.report import watch
+from analysis.report.page import read_checked, render_page
+from analysis.sources.compare import merge_studies
+from analysis.tables.tables import SEARCH_TABLES, build_tables
+from tests.support.search_studies import write_search_study
 from tests.unit.analysis.figure_studies import rewrite, small_cells, write_small_study
 
 

@@ -18,15 +18,15 @@ from scipy import stats
 
 from analysis.figures.layer_records import summarise_layers
 from analysis.figures.selection import select_cells
-from analysis.frames import Study, load_study
+from analysis.records.frames import Study, load_study
+from analysis.records.study_folder import StudyFolder, StudyFolderError
+from analysis.records.summary import summarize_trials
 from analysis.search.dynamics import measure_dynamics
 from analysis.search.history import Search
 from analysis.search.importances import COLUMNS, FEWEST_TRIALS, NUM_RESAMPLES, _fanova, _measure, common_epoch
 from analysis.search.winners import compare_contenders, list_contenders
-from analysis.study_folder import StudyFolder, StudyFolderError
-from analysis.summary import summarize_trials
-from analysis.tables import SEARCH_TABLES, build_tables, table_names
-from tests.search_studies import NUM_EPOCHS, PUBLISHED, write_search_study
+from analysis.tables.tables import SEARCH_TABLES, build_tables, table_names
+from tests.support.search_studies import NUM_EPOCHS, PUBLISHED, write_search_study
 
 SEEDS = (100, 101, 102)
 

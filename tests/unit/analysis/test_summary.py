@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from analysis import load_study
-from analysis.frames import Study
-from analysis.study_folder import StudyFolder
-from analysis.summary import (
+from analysis.records.frames import Study
+from analysis.records.study_folder import StudyFolder
+from analysis.records.summary import (
     count_outcomes,
     study_notes,
     summarize_cells,
@@ -21,7 +21,7 @@ from analysis.summary import (
     timed_trials,
     timing_note,
 )
-from tests.studies import paper_cells, write_synthetic_study
+from tests.support.studies import paper_cells, write_synthetic_study
 from trainable.records import build_table
 
 

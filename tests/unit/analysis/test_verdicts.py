@@ -11,9 +11,9 @@ import pytest
 
 from analysis.claims.claims_file import load_claims
 from analysis.claims.verdicts import CheckedClaim, build_claims, check_claims, count_verdicts
-from analysis.frames import Study, load_study
-from analysis.study_folder import StudyFolder
-from tests.studies import Truth, build_cell, paper_cells, write_synthetic_study
+from analysis.records.frames import Study, load_study
+from analysis.records.study_folder import StudyFolder
+from tests.support.studies import Truth, build_cell, paper_cells, write_synthetic_study
 from trainable.records import build_table
 
 ORIGINAL = {"source": "original batch files in /somewhere"}

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from study import plan
-from study.calibration import Speed, actual_training_s, calibrate, speed_key
-from study.resources import ResourceError, TrialResources
+from study.plan import estimate as plan
+from study.plan.calibration import Speed, actual_training_s, calibrate, speed_key
+from study.plan.resources import ResourceError, TrialResources
 from trainable.config import TrialConfig
-from trainable.data import load_data
+from trainable.data.data_set import load_data
 from trainable.trial_state import TrialState
 
 SPEED = Speed(step_s=0.1, measurement_s=0.5, noise_scale_s=3.0, evaluated_image_s=0.001, peak_memory_bytes=10**9)

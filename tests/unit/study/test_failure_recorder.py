@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import ray
 
-from analysis.study_folder import StudyFolder
-from study import node_loss
-from study.callbacks import FailureRecorder, HangWatch
-from study.ledger import load_state
-from study.node_loss import find_node_trouble
-from study.node_probe import UnfitNodeError, require_versions, versions
-from study.study_place import FolderPlace
-from study.trial_runner import _has_cuda
+from analysis.records.study_folder import StudyFolder
+from study.cluster.node_probe import UnfitNodeError, require_versions, versions
+from study.driver import node_loss
+from study.driver.callbacks import FailureRecorder, HangWatch
+from study.driver.node_loss import find_node_trouble
+from study.driver.trial_runner import _has_cuda
+from study.folder.ledger import load_state
+from study.storage.study_store import FolderPlace
 from trainable.config import TrialConfig
 from trainable.trial_state import TrialState, write_state
 

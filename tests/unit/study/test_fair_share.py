@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.fair_share import FairShare, Shares, divide_places
+from study.cluster.fair_share import FairShare, Shares, divide_places
 
 
 def test_equal_shares_of_what_is_there() -> None:
@@ -37,7 +37,7 @@ def test_every_place_is_given_and_everyone_gets_one(limits: list[int | None], pl
 
 def test_who_falls_silent_or_leaves_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("study.fair_share.time.monotonic", lambda: now)
+    monkeypatch.setattr("study.cluster.fair_share.time.monotonic", lambda: now)
     shares = Shares()
     assert shares.announce("first", None) == {"first": None}
     assert shares.announce("second", 3) == {"first": None, "second": 3}
@@ -53,7 +53,7 @@ def test_who_falls_silent_or_leaves_is_forgotten(monkeypatch: pytest.MonkeyPatch
 
 def test_who_was_killed_does_not_keep_the_last_from_being_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("study.fair_share.time.monotonic", lambda: now)
+    monkeypatch.setattr("study.cluster.fair_share.time.monotonic", lambda: now)
     shares = Shares()
     shares.announce("killed", None)
     shares.announce("last", None)
@@ -64,7 +64,7 @@ def test_who_was_killed_does_not_keep_the_last_from_being_the_last(monkeypatch: 
 def test_an_error_of_the_cluster_leaves_the_last_share_and_is_followed_by_the_next_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("study.fair_share._INTERVAL_S", 0.01)
+    monkeypatch.setattr("study.cluster.fair_share._INTERVAL_S", 0.01)
     monkeypatch.setattr(FairShare, "_announce", lambda self: {"ours": None, "other": None})
     answers: list[int | Exception] = [8, 8, ConnectionError("GCS is down"), 6]
     seen: list[int] = []

@@ -24,12 +24,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from analysis.claims.claims_file import ClaimsError, parse_claims
-from analysis.study_folder import StudyFolderError, StudyInfo, parse_study, read_json
-from study.grid_file import SpecError, list_grids, parse_grid, parse_seeds
-from study.lock import LOCK_FILE, StudyLock, StudyLockedError
-from study.spec import build_spec
-from study.study_record import extend_study, find_changes
-from tests.studies import build_cell, build_study
+from analysis.records.study_folder import StudyFolderError, StudyInfo, parse_study, read_json
+from study.folder.study_record import extend_study, find_changes
+from study.spec.grid_file import SpecError, list_grids, parse_grid, parse_seeds
+from study.spec.study_spec import build_spec
+from study.storage.shared_lock import LOCK_FILE, StudyLock, StudyLockedError
+from tests.support.studies import build_cell, build_study
 from trainable.checkpoint import Checkpoint
 from trainable.config import FIELDS, TrialConfig, parse_override
 from trainable.records import TrialRecords, build_table

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from study import callbacks
-from study.callbacks import HangWatch
+from study.driver import callbacks
+from study.driver.callbacks import HangWatch
 
 
 class Clock:
@@ -29,7 +29,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def killed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     workers: list[Any] = []
-    monkeypatch.setattr("study.callbacks.ray.kill", workers.append)
+    monkeypatch.setattr("study.driver.callbacks.ray.kill", workers.append)
     return workers
 
 

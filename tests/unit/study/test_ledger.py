@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis.study_folder import StudyFolder, StudyFolderError
-from study.ledger import consolidate, open_ledger, record_failure, register_trials
+from analysis.records.study_folder import StudyFolder, StudyFolderError
+from study.folder.ledger import consolidate, open_ledger, record_failure, register_trials
 from trainable.config import TrialConfig, trial_id
 from trainable.records import TrialRecords, build_table
 from trainable.trial import export_records
@@ -122,7 +122,7 @@ def test_an_empty_study_gathers_nothing(tmp_path: Path) -> None:
 
 _OTHER_FILE_FAILS = """
 import sys
-from study.ledger import _open_writer
+from study.folder.ledger import _open_writer
 from trainable.records import build_table
 def write():
     with open(sys.argv[1], "wb") as file, _open_writer(file, "steps") as writer:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from study import plan
-from study.grid_file import load_grid
-from study.resources import Machine, ResourceError, TrialResources, divide_resources
-from study.spec import build_spec
+from study.plan import estimate as plan
+from study.plan.resources import Machine, ResourceError, TrialResources, divide_resources
+from study.spec.grid_file import load_grid
+from study.spec.study_spec import build_spec
 from trainable.config import TrialConfig
 
 

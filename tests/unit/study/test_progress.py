@@ -16,7 +16,7 @@ from typing import IO
 import pytest
 from rich.console import Console
 
-from study.progress import Progress, Summary, find_summary
+from study.driver.progress import Progress, Summary, find_summary
 from trainable.config import TrialConfig
 from trainable.trial_state import TrialState
 
@@ -116,7 +116,7 @@ def test_who_stops_reading_does_not_end_the_study(
 CODE = """
 import sys
 from rich.console import Console
-from study.progress import Progress
+from study.driver.progress import Progress
 from tests.unit.study.test_progress import make_states, run_trials
 sys.stdin.readline()
 states = make_states(3)

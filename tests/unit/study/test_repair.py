@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from analysis.study_folder import StudyFolder, StudyFolderError
-from study.ledger import consolidate, open_ledger
-from study.repair import STUDY_COPY, repair_study, write_study
-from tests.images import make_image_data
-from tests.studies import build_cell, build_study
+from analysis.records.study_folder import StudyFolder, StudyFolderError
+from study.folder.ledger import consolidate, open_ledger
+from study.folder.repair import STUDY_COPY, repair_study, write_study
+from tests.support.images import make_image_data
+from tests.support.studies import build_cell, build_study
 from trainable.checkpoint import list_checkpoints, load_newest_checkpoint
 from trainable.config import TrialConfig
 from trainable.trial import Placement, run_trial

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from study.resources import Machine, Node, ResourceError, TrialResources, divide_resources
+from study.plan.resources import Machine, Node, ResourceError, TrialResources, divide_resources
 
 
 def cluster(*nodes: Node) -> Machine:

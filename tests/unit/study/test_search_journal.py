@@ -13,21 +13,21 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from analysis import load_study
+from analysis.records.study_folder import StudyFolder, StudyFolderError
 from analysis.search.history import load_search
 from analysis.search.winners import list_contenders
-from analysis.study_folder import StudyFolder, StudyFolderError
-from study.ledger import consolidate
-from study.resources import Machine, TrialResources
-from study.samplers import AshaPruner
-from study.search import add_winners
-from study.search_journal import SearchJournal
-from study.search_spec import FIRST_SEARCH_SEED, expected_epochs, list_rungs
-from study.spec import StudySpec
-from study.stored_optimizers import check_stored_optimizers
-from study.study_record import build_study
-from tests.images import make_image_data
-from tests.searches import DATA, Killed, accuracy, open_folder, run_journal, small_spec, state_of, train_epochs
-from tests.studies import write_model
+from study.driver.search_phase import add_winners
+from study.folder.ledger import consolidate
+from study.folder.study_record import build_study
+from study.plan.resources import Machine, TrialResources
+from study.search.journal import SearchJournal
+from study.search.samplers import AshaPruner
+from study.search.stored_optimizers import check_stored_optimizers
+from study.spec.search_spec import FIRST_SEARCH_SEED, expected_epochs, list_rungs
+from study.spec.study_spec import StudySpec
+from tests.support.images import make_image_data
+from tests.support.journals import DATA, Killed, accuracy, open_folder, run_journal, small_spec, state_of, train_epochs
+from tests.support.studies import write_model
 from trainable.trial_state import write_state
 
 

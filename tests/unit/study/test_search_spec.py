@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from study.grid_file import SpecError, load_grid, parse_grid
-from study.resources import Machine, ResourceError, TrialResources
+from study.driver.search_phase import check_budget, check_workers
+from study.plan.resources import Machine, ResourceError, TrialResources
 from study.run import main
-from study.search import check_budget, check_workers
-from study.search_spec import FIRST_SEARCH_SEED, training_seed
-from study.spec import StudySpec, build_spec
-from tests.images import make_image_data
-from tests.searches import small_spec
+from study.spec.grid_file import SpecError, load_grid, parse_grid
+from study.spec.search_spec import FIRST_SEARCH_SEED, training_seed
+from study.spec.study_spec import StudySpec, build_spec
+from tests.support.images import make_image_data
+from tests.support.journals import small_spec
 from trainable.config import TrialConfig
-from trainable.data import split_data
+from trainable.data.data_set import split_data
 
 
 def grid_text(search: str = "trials = 4", space: str = "batch_size = { choices = [32, 64] }", rest: str = "") -> str:

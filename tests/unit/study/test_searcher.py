@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from ray.tune.search import Searcher
 
-from study.remote_folder import StorageError
-from study.search_journal import SearchJournal
-from study.searcher import JournalSearcher
-from study.study_place import FolderPlace
-from study.trial_runner import read_pruning_request
-from tests.searches import DATA, open_folder, small_spec, train_epochs
+from study.driver.searcher import JournalSearcher
+from study.driver.trial_runner import read_pruning_request
+from study.search.journal import SearchJournal
+from study.storage.object_store import StorageError
+from study.storage.study_store import FolderPlace
+from tests.support.journals import DATA, open_folder, small_spec, train_epochs
 
 
 class Silent:

@@ -17,8 +17,8 @@ from urllib.parse import parse_qs
 import pytest
 
 from study import logs, pull, run, status, stop, submit
-from study.options import build_parser
-from study.progress import Summary, find_summary
+from study.command_line.options import build_parser
+from study.driver.progress import Summary, find_summary
 from study.service import connection, remote
 from study.service.connection import Cluster, ClusterError, connect, read_token
 from study.service.study_jobs import exit_status, find_study, list_studies, parse_job, read_progress

@@ -11,14 +11,15 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.study_folder import StudyFolder, StudyFolderError
-from study import remote_lock, study_place
-from study.lock import StudyLockedError, watch_driver
-from study.remote_folder import RemoteFolder, Stamp, StorageError
-from study.remote_lock import RemoteLock, claim_name, read_claim
-from study.storage import SharedStorage, UrlStorage
-from study.study_place import UrlPlace, find_place
-from tests.images import make_image_data
+from analysis.records.study_folder import StudyFolder, StudyFolderError
+from study.storage import study_store as study_place
+from study.storage import url_lock as remote_lock
+from study.storage.object_store import RemoteFolder, Stamp, StorageError
+from study.storage.shared_lock import StudyLockedError, watch_driver
+from study.storage.study_store import UrlPlace, find_place
+from study.storage.trial_storage import SharedStorage, UrlStorage
+from study.storage.url_lock import RemoteLock, claim_name, read_claim
+from tests.support.images import make_image_data
 from trainable.config import TrialConfig, trial_id
 from trainable.trial import Placement, run_trial
 from trainable.trial_state import read_state
@@ -51,7 +52,7 @@ def test_files_go_out_and_come_back(remote: RemoteFolder, stored: Path) -> None:
 
 
 def test_what_a_store_refuses_is_said_with_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("study.remote_folder._FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr("study.storage.object_store._FIRST_PAUSE_S", 0.0)
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match="file/study/x"):
         RemoteFolder(f"file://{tmp_path}/file/study").write("x", b"")

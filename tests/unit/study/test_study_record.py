@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from analysis.study_folder import StudyInfo
-from study.study_record import IncomparableError, extend_study, find_changes
-from tests.studies import build_cell, build_study
+from analysis.records.study_folder import StudyInfo
+from study.folder.study_record import IncomparableError, extend_study, find_changes
+from tests.support.studies import build_cell, build_study
 
 
 def make_study(seeds: tuple[int, ...] = (0,), precisions: tuple[str, ...] = ("fp32",), **changes: Any) -> StudyInfo:

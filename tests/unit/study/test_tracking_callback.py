@@ -15,7 +15,7 @@ import pytest
 from ray import cloudpickle
 from ray.air.integrations.wandb import WandbLoggerCallback
 
-from analysis.study_folder import StudyFolder
+from analysis.records.study_folder import StudyFolder
 from study.tracking.callback import WandbMirror
 from study.tracking.mirror import Mirror
 
@@ -111,7 +111,7 @@ def test_what_wandb_still_writes_when_all_is_over_is_no_error(
 
 
 def test_the_driver_imports_wandb_for_a_mirror_only() -> None:
-    code = "import sys, study.run, study.driver, study.tracking.mirror, study.tracking.__main__; print('wandb' in sys.modules)"
+    code = "import sys, study.run, study.driver.experiment, study.tracking.mirror, study.tracking.__main__; print('wandb' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3]
     )

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from analysis.study_folder import StudyFolder
-from study import study_place
-from study.grid_file import SpecError
+from analysis.records.study_folder import StudyFolder
+from study.spec.grid_file import SpecError
+from study.storage import study_store as study_place
 from study.tracking.mode import (
     DEFAULT_PROJECT,
     PROJECT_FILE,

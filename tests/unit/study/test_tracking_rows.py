@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.figures.layer_records import read_trial_layers
-from analysis.frames import load_study
-from analysis.pull_wandb import RunHistory, build_records
-from analysis.result_table import Column, ResultTable
-from analysis.study_folder import StudyFolder
+from analysis.records.frames import load_study
+from analysis.records.study_folder import StudyFolder
+from analysis.sources.pull_wandb import RunHistory, build_records
+from analysis.tables.result_table import Column, ResultTable
 from study.tracking.pictures import draw_picture
 from study.tracking.rows import PICTURES, build_run_config, expand_epoch, final_values
 from study.tracking.summary_run import TABLES, build_readable_frame
-from tests.studies import write_synthetic_study
+from tests.support.studies import write_synthetic_study
 from trainable.config import TrialConfig
 from trainable.trial_state import TrialState
 
@@ -130,7 +130,7 @@ def test_summary_tables_show_percentages_and_lose_no_column(published: StudyFold
     assert frame.to_dict("list") == {
         "cell": ["a", "b"], "test, %": [50.0, None], "test, % sd": [25.0, None], "runs": [3, 4],
     }  # fmt: skip
-    from analysis.tables import build_tables
+    from analysis.tables.tables import build_tables
 
     for built in build_tables(published, TABLES).values():
         readable = build_readable_frame(built)

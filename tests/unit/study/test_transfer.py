@@ -14,15 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.formats import write_tables
-from analysis.pull import pull
-from analysis.report import write_report
-from analysis.study_folder import StudyFolder
-from analysis.tables import build_tables
+from analysis.records.study_folder import StudyFolder
+from analysis.report.page import write_report
+from analysis.sources.pull import pull
+from analysis.tables.formats import write_tables
+from analysis.tables.tables import build_tables
 from study.service import remote
 from study.service.connection import STALL_TIMEOUT_S
 from study.service.transfer import LINE_BYTES, TransferError, receive_folder, send_folder
-from tests.search_studies import write_search_study
+from tests.support.search_studies import write_search_study
 
 
 def write_study(folder: Path) -> dict[str, bytes]:

@@ -27,8 +27,8 @@ from trainable.augmentation import (
     normalise,
 )
 from trainable.config import TrialConfig
-from trainable.data import Split
-from trainable.synthetic import draw_images
+from trainable.data.data_set import Split
+from trainable.data.synthetic import draw_images
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 CPU = torch.device("cpu")

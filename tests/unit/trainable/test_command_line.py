@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.images import make_image_data
-from trainable import data, trial
+from tests.support.images import make_image_data
+from trainable import trial
 from trainable.__main__ import main
 from trainable.config import TrialConfig
+from trainable.data import data_set as data
 from trainable.trial import Placement
 from trainable.trial_state import TrialState
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tests.data_folders import (
+from tests.support.data_folders import (
     encode_png,
     make_images,
     pickle_batch,
@@ -25,8 +25,8 @@ from tests.data_folders import (
     write_shard,
     write_shards,
 )
-from trainable.batch_files import TRAIN_MD5, read_batch_files
-from trainable.data import DataError, check_source, load_data
+from trainable.data.batch_files import TRAIN_MD5, read_batch_files
+from trainable.data.data_set import DataError, check_source, load_data
 
 Spoil = Callable[[Path], object]
 Case = tuple[Spoil, str]  # how to spoil a good data folder, and what the message then says

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data_folders import write_class_folders, write_shards
-from trainable.data import DataError, check_source, load_data
-from trainable.data_cache import default_cache
+from tests.support.data_folders import write_class_folders, write_shards
+from trainable.data.cache import default_cache
+from trainable.data.data_set import DataError, check_source, load_data
 
 SHARD = "train-00000-of-00001.parquet"
 

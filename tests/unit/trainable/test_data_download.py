@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from torchvision.datasets import CIFAR10
 
-from tests.data_folders import make_images, write_batch_files
-from trainable import sources
-from trainable.data import DataError, check_source, load_data
+from tests.support.data_folders import make_images, write_batch_files
+from trainable.data import sources
+from trainable.data.data_set import DataError, check_source, load_data
 
 
 class Archive:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tests.data_folders import (
+from tests.support.data_folders import (
     encode_png,
     make_images,
     publish_batch_files,
@@ -22,9 +22,9 @@ from tests.data_folders import (
     write_shard,
     write_shards,
 )
-from trainable.data import ImageData, check_source, load_data
-from trainable.encoded_images import decode_image
-from trainable.image_data import CLASS_NAMES, build_image_data
+from trainable.data.data_set import ImageData, check_source, load_data
+from trainable.data.encoded_images import decode_image
+from trainable.data.image_data import CLASS_NAMES, build_image_data
 
 REAL_DATA = Path(__file__).parents[3].parent / "shared/data/cifar10"
 
@@ -152,7 +152,7 @@ def test_real_images(tmp_path: Path) -> None:
 
 def test_naming_a_source_needs_no_torch(tmp_path: Path) -> None:
     write_shards(tmp_path)
-    code = "import sys; from trainable.data import check_source; from pathlib import Path\n"
+    code = "import sys; from trainable.data.data_set import check_source; from pathlib import Path\n"
     code += f"print(check_source('cifar10', Path({str(tmp_path)!r})), 'torch' in sys.modules)"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
     assert output == f"Parquet shards in {tmp_path} False\n"

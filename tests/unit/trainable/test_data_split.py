@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from trainable.config import TrialConfig
-from trainable.data import ImageData, Split, split_data
-from trainable.image_data import CLASS_NAMES, build_image_data
+from trainable.data.data_set import ImageData, Split, split_data
+from trainable.data.image_data import CLASS_NAMES, build_image_data
 
 
 def number_images(labels: np.ndarray) -> np.ndarray:

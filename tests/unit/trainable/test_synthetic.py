@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainable.data import ImageData, check_source, load_data
-from trainable.image_data import build_image_data
-from trainable.synthetic import CLASS_NAMES, draw_images
+from trainable.data.data_set import ImageData, check_source, load_data
+from trainable.data.image_data import build_image_data
+from trainable.data.synthetic import CLASS_NAMES, draw_images
 
 
 @pytest.fixture(scope="module")

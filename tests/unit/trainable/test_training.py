@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import nn
 
-from tests.images import make_image_data
+from tests.support.images import make_image_data
 from trainable import training
 from trainable.augmentation import EvaluationBatches, TrainingBatches, normalise
 from trainable.checkpoint import Checkpoint
 from trainable.config import Precision, TrialConfig
-from trainable.data import Split
+from trainable.data.data_set import Split
+from trainable.data.image_data import ImageData
 from trainable.evaluation import evaluate
-from trainable.image_data import ImageData
 from trainable.model import ResNet18, build_model
 from trainable.training import EpochResult, TrainingDiverged, scheduled_learning_rate, train
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.images import make_image_data
+from tests.support.images import make_image_data
 from trainable import trial
 from trainable.checkpoint import list_checkpoints
 from trainable.config import TrialConfig, trial_id

@@ -1,0 +1,172 @@
+"""The records of a study as pandas DataFrames, read when asked for and kept.
+
+Checks that the records fit together; a study whose files contradict each other raises StudyFolderError. Knows nothing of
+what the numbers mean (summary.py) or how they are shown (tables.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from analysis.claims.claims_file import ClaimSet, load_claims
+from analysis.records.layer_file import read_layers
+from analysis.records.study_folder import Cell, StudyFolder, StudyFolderError, StudyInfo
+from trainable.records import SCHEMAS
+
+if TYPE_CHECKING:
+    from analysis.search.history import Search
+
+FINISHED = "completed"
+SEARCHED = "search"  # the role of the trials that a search tries
+_LAYER_KEYS = ("trial_id", "epoch", "layer", "group", "kind")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study: `info` is study.json, and each kind of record is a DataFrame with the columns of trainable/records.py.
+
+    `trials` has the label of the cell beside its id, one row per cell and seed; trials of cells that the study does not
+    have are left out, and so are those of a search (`search_trials`), which were never tested. `layers` holds every
+    measured tensor at every measured step, of all trials, and may be large: `read_layers` reads only some columns.
+    """
+
+    folder: StudyFolder
+    info: StudyInfo
+    claims_file: Path | None = None
+
+    @cached_property
+    def claims(self) -> ClaimSet:
+        """The published claims that the study is held against. Errors: ClaimsError."""
+        return load_claims(self.claims_file)
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        frame = self._all_trials[self._all_trials["role"] != SEARCHED].copy()
+        labels = {cell.cell_id: cell.label for cell in self.info.cells}
+        frame.insert(2, "label", frame["cell_id"].map(labels))
+        return _one_per_seed(frame[frame["label"].notna()], self.info)
+
+    @cached_property
+    def search_trials(self) -> pd.DataFrame:
+        """The trials that a search tried, scored on held-out training images; in no table but those of the search."""
+        return self._all_trials[self._all_trials["role"] == SEARCHED].reset_index(drop=True)
+
+    @cached_property
+    def search_epochs(self) -> pd.DataFrame:
+        """The epochs of `search_trials`, by trial and epoch."""
+        return self._of_trials("epochs", self.search_trials).sort_values(["trial_id", "epoch"], ignore_index=True)
+
+    @cached_property
+    def search_steps(self) -> pd.DataFrame:
+        """The steps of `search_trials`."""
+        return self._of_trials("steps", self.search_trials)
+
+    @cached_property
+    def epochs(self) -> pd.DataFrame:
+        frame = self._of_trials("epochs", self.trials).sort_values(["trial_id", "epoch"], ignore_index=True)
+        path = self.folder.records("epochs")
+        if frame.duplicated(["trial_id", "epoch"]).any():
+            row = frame[frame.duplicated(["trial_id", "epoch"])].iloc[0]
+            raise StudyFolderError(f"{path}: trial {row['trial_id']} has epoch {row['epoch']} more than once")
+        completed = self.trials[self.trials["status"] == FINISHED].set_index("trial_id")
+        found = frame.groupby("trial_id").size().reindex(completed.index, fill_value=0)
+        if len(short := found[found < completed["epochs_completed"]]):
+            trial_id = short.index[0]
+            raise StudyFolderError(
+                f"{path}: trial {trial_id} completed {completed.loc[trial_id, 'epochs_completed']} epochs and has "
+                f"records of {short.iloc[0]}"
+            )
+        return frame
+
+    @cached_property
+    def steps(self) -> pd.DataFrame:
+        return self._of_trials("steps", self.trials).sort_values(["trial_id", "step"], ignore_index=True)
+
+    @cached_property
+    def layers(self) -> pd.DataFrame:
+        return self.read_layers(SCHEMAS["layers"].names)
+
+    @cached_property
+    def model(self) -> pd.DataFrame:
+        frame: pd.DataFrame = self.folder.read_records("model").to_pandas()
+        return frame.sort_values(["width", "position"], ignore_index=True)
+
+    @cached_property
+    def search(self) -> Search | None:
+        """The search of the study with its journal, None where it has none. Errors: StudyFolderError."""
+        if self.info.search is None:
+            return None
+        from analysis.search.history import load_search  # Optuna takes a second to import
+
+        return load_search(self)
+
+    @cached_property
+    def completed_ids(self) -> list[str]:
+        """The trials that trained to their end."""
+        return list(self.trials.loc[self.trials["status"] == FINISHED, "trial_id"])
+
+    @cached_property
+    def cells(self) -> dict[str, Cell]:
+        """The cells by id, in the order of the study."""
+        return {cell.cell_id: cell for cell in self.info.cells}
+
+    def read_layers(self, columns: Sequence[str], trial_ids: Sequence[str] | None = None) -> pd.DataFrame:
+        """Some columns of layers, of all trials or of some; trial_id, layer, group and kind are categories."""
+        if trial_ids is not None:
+            return read_layers(self.folder, columns, trial_ids)
+        known = [name for name in columns if name in _LAYER_KEYS]
+        values = read_layers(self.folder, [name for name in columns if name not in _LAYER_KEYS])
+        return pd.concat([self._layer_keys[known], values], axis=1)[list(columns)]
+
+    @cached_property
+    def _layer_keys(self) -> pd.DataFrame:
+        """What each row of layers is about, read once for all tables: 10 bytes a row."""
+        return read_layers(self.folder, _LAYER_KEYS)
+
+    @cached_property
+    def _all_trials(self) -> pd.DataFrame:
+        frame: pd.DataFrame = self.folder.read_records("trials").to_pandas()
+        if frame["trial_id"].duplicated().any():
+            twice = frame.loc[frame["trial_id"].duplicated(), "trial_id"].iloc[0]
+            raise StudyFolderError(f"{self.folder.records('trials')}: trial {twice} has more than one row")
+        return frame
+
+    def _of_trials(self, kind: str, trials: pd.DataFrame) -> pd.DataFrame:
+        known = pc.field("trial_id").isin(pa.array(trials["trial_id"].tolist(), pa.string()))
+        frame: pd.DataFrame = self.folder.read_records(kind, filters=known).to_pandas()
+        frame["trial_id"] = frame["trial_id"].astype("str")
+        return frame
+
+
+def load_study(path: Path | str | StudyFolder, claims_file: Path | None = None) -> Study:
+    """The study in a folder, to be held against the claims of a file or, without one, those of the worksheet.
+
+    Errors: StudyFolderError where the folder is missing, damaged, foreign or too new.
+    """
+    folder = path if isinstance(path, StudyFolder) else StudyFolder(Path(path))
+    return Study(folder, folder.read_study(), claims_file)
+
+
+def _one_per_seed(trials: pd.DataFrame, info: StudyInfo) -> pd.DataFrame:
+    """One row per cell and seed: of several (data that was changed and accepted) the newest that completed."""
+    order = pd.DataFrame(
+        {
+            "data": trials["data_fingerprint"] == info.data.get("fingerprint"),
+            "completed": trials["status"] == FINISHED,
+            "started": trials["started_at"].fillna(""),
+        },
+        index=trials.index,
+    ).sort_values(["data", "completed", "started"], kind="stable")
+    newest = trials.loc[order.index].drop_duplicates(["cell_id", "seed"], keep="last")
+    position = {cell.cell_id: number for number, cell in enumerate(info.cells)}
+    return newest.assign(_position=newest["cell_id"].map(position)).sort_values(
+        ["_position", "seed"], ignore_index=True
+    ).drop(columns="_position")  # fmt: skip

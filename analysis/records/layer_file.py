@@ -1,0 +1,122 @@
+"""Reading layers.parquet, the one file of a study that can be large: by column, in batches, names as small integers.
+
+A study of a thousand trials has twelve million rows. Read whole they would take a gigabyte; read like this a column of
+numbers takes 50 MB and a column of names 12. Knows nothing of what the numbers mean.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from analysis.records.study_folder import StudyFolder, StudyFolderError, check_schema
+from trainable.records import SCHEMAS
+
+_BATCH_ROWS = 500_000
+
+
+def read_layers(folder: StudyFolder, columns: Sequence[str], trial_ids: Sequence[str] | None = None) -> pd.DataFrame:
+    """These columns of the layer records, of all trials or of some; names are categories, values not measured NaN.
+
+    Only those parts of the file are read that can hold the trials. Errors: StudyFolderError.
+    """
+    path, schema = folder.records("layers"), SCHEMAS["layers"]
+    wanted = list(columns)
+    if not path.exists():
+        empty: pd.DataFrame = schema.empty_table().select(wanted).to_pandas()
+        return empty
+    check_schema(path, "layers")
+    try:
+        collected = _collect(path, wanted, trial_ids)
+    except (pa.ArrowException, OSError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise StudyFolderError(f"{path}: cannot be read ({reason})") from error
+    return pd.DataFrame(collected, columns=wanted, copy=False)
+
+
+def _collect(path: Path, wanted: Sequence[str], trial_ids: Sequence[str] | None) -> dict[str, object]:
+    parts: dict[str, list[npt.NDArray[np.generic]]] = {name: [] for name in wanted}
+    known: dict[str, dict[str, int]] = {name: {} for name in ("trial_id", *wanted) if _is_name(name)}
+    chosen = None if trial_ids is None else set(trial_ids)
+    with pq.ParquetFile(path) as file:
+        for batch in _batches(file, wanted, chosen):
+            codes = {name: _codes(path, batch, name, known[name]) for name in known if name in batch.schema.names}
+            keep: slice | npt.NDArray[np.bool_] = slice(None)
+            if chosen is not None:
+                of_trial = np.array([trial_id in chosen for trial_id in known["trial_id"]], dtype=bool)
+                keep = of_trial[codes["trial_id"]]
+            for name in wanted:
+                parts[name].append(codes[name][keep] if name in codes else _numbers(path, batch, name)[keep])
+    return {name: _joined(name, parts[name], known.get(name)) for name in wanted}
+
+
+def _batches(file: pq.ParquetFile, wanted: Sequence[str], chosen: set[str] | None) -> Iterator[pa.RecordBatch]:
+    """Batches of the row groups that may hold the chosen trials, by the smallest and largest id in each."""
+    columns = list(wanted) if chosen is None else list({"trial_id": None} | dict.fromkeys(wanted))
+    position = file.schema_arrow.names.index("trial_id")
+    ordered = sorted(chosen or ())
+    groups = [
+        number
+        for number in range(file.metadata.num_row_groups)
+        if chosen is None or _may_hold(file.metadata.row_group(number).column(position), ordered)
+    ]
+    if groups:
+        yield from file.iter_batches(batch_size=_BATCH_ROWS, row_groups=groups, columns=columns)
+
+
+def _may_hold(trial_id_column: pq.ColumnChunkMetaData, ordered: Sequence[str]) -> bool:
+    """Whether one of these trials, in order, lies between the smallest and the largest id of a row group."""
+    bounds = trial_id_column.statistics if trial_id_column.is_stats_set else None
+    if bounds is None or not bounds.has_min_max:
+        return True
+    nearest = bisect.bisect_left(ordered, bounds.min)
+    return nearest < len(ordered) and bool(ordered[nearest] <= bounds.max)
+
+
+def _is_name(column: str) -> bool:
+    return bool(pa.types.is_dictionary(SCHEMAS["layers"].field(column).type))
+
+
+def _codes(path: Path, batch: pa.RecordBatch, name: str, known: dict[str, int]) -> npt.NDArray[np.int32]:
+    """The names of a batch as positions in `known`, which grows by those that are new."""
+    column = batch.column(name)
+    if column.null_count:
+        raise StudyFolderError(f"{path}: column {name} has empty values")
+    names = column.dictionary.to_pylist()
+    translation = np.array([known.setdefault(value, len(known)) for value in names], dtype=np.int32)
+    if not len(translation):
+        return np.empty(0, dtype=np.int32)
+    indices: npt.NDArray[np.int32] = column.indices.to_numpy()
+    return _smallest(translation, len(known))[indices]
+
+
+def _numbers(path: Path, batch: pa.RecordBatch, name: str) -> npt.NDArray[np.generic]:
+    column = batch.column(name)
+    if column.null_count and pa.types.is_integer(column.type):
+        raise StudyFolderError(f"{path}: column {name} has empty values")
+    values: npt.NDArray[np.generic] = column.to_numpy(zero_copy_only=False)
+    return values
+
+
+def _joined(name: str, parts: list[npt.NDArray[np.generic]], known: dict[str, int] | None) -> object:
+    if not parts:
+        empty = SCHEMAS["layers"].field(name).type
+        values = np.empty(0, dtype=np.int8 if known is not None else empty.to_pandas_dtype())
+    else:
+        values = np.concatenate(parts)
+        parts.clear()
+    if known is None:
+        return values
+    return pd.Categorical.from_codes(_smallest(values, len(known)), dtype=pd.CategoricalDtype(list(known)))
+
+
+def _smallest(codes: npt.NDArray[np.generic], count: int) -> npt.NDArray[np.int32]:
+    kind = np.int8 if count < 2**7 else np.int16 if count < 2**15 else np.int32
+    return codes.astype(kind, copy=False)

@@ -1,0 +1,1 @@
+"""The only writer of tables, figures and the page."""

@@ -1,0 +1,294 @@
+"""What the report page says, as plain values: its sections with tables and figures, and the verdict at its head.
+
+Takes tables and pictures that others made and sorts them; knows no HTML beyond what formats.py and figures/files.py
+return, and writes nothing. Every text may come from a study folder of somebody else: the template escapes it.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from analysis.design.confounds import Confounds
+from analysis.figures.files import Picture
+from analysis.figures.plan import StudyFigure
+from analysis.records.frames import FINISHED, Study
+from analysis.records.metrics import METRICS
+from analysis.records.summary import count_outcomes, study_notes
+from analysis.statistics import MOST_SEEDS
+from analysis.tables.formats import format_rows, format_value, to_csv, to_html
+from analysis.tables.result_table import ResultTable
+
+SECTIONS = {
+    "search": "Search", "comparison": "Comparison", "curves": "Curves", "dynamics": "Dynamics", "flops": "FLOPs", "schedule": "Schedule",
+    "claims": "Claims", "confounds": "Confounds", "data": "Data and model", "trials": "Trials", "more": "Further tables",
+}  # fmt: skip
+_TABLE_SECTIONS = {
+    "comparison": "comparison", "pairwise": "comparison", "factors": "comparison", "costs": "comparison",
+    "cost_flips": "comparison", "epochs": "curves", "gradient_ranges": "dynamics", "gradient_health": "dynamics",
+    "weight_update_ranks": "dynamics", "flops": "flops", "compute": "flops", "learning_rate": "schedule",
+    "claims": "claims", "trials": "trials", "search_winners": "search", "search_importances": "search",
+    "search_trials": "search",
+}  # fmt: skip
+HEADLINE_METRICS = ("final_test_accuracy", "final_val_accuracy")  # the first that the study has
+MAX_ROWS = 500  # of a table on the page; its CSV has all
+MAX_CSV_BYTES = 2_000_000  # embedded; a larger one is only a file
+MAX_SVG_BYTES = 600_000  # a heavier picture is embedded as PNG
+_MAX_PAIRS, _MAX_GLANCE_CELLS, _MAX_LISTED_TRIALS = 10, 6, 50
+
+
+@dataclass(frozen=True)
+class PageTable:
+    """A table of the page: `html` is safe, `csv_url` holds the whole table, empty where it is too large."""
+
+    name: str
+    title: str
+    notes: tuple[str, ...]
+    html: str
+    csv_url: str
+    num_columns: int
+    num_rows: int
+    num_shown: int
+
+
+@dataclass(frozen=True)
+class PagePicture:
+    """One picture: `svg` (safe) or `png_url`, or neither and the reason."""
+
+    name: str
+    cell: str
+    caption: str
+    title: str = ""
+    svg: str = ""
+    png_url: str = ""
+    width: int = 0
+    height: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class FigureGroup:
+    """Pictures of the same kind: of the whole study, or one per cell."""
+
+    title: str
+    pictures: tuple[PagePicture, ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the page; `texts` are paragraphs before its figures and tables."""
+
+    id: str
+    title: str
+    figures: tuple[FigureGroup, ...]
+    tables: tuple[PageTable, ...]
+    texts: tuple[str, ...] = ()
+    grid_text: str = ""
+    grid_url: str = ""
+
+
+@dataclass(frozen=True)
+class PairVerdict:
+    """How two cells compare in the headline metric, in words."""
+
+    label_a: str
+    label_b: str
+    verdict: str
+    text: str
+
+
+@dataclass(frozen=True)
+class GlanceRow:
+    """One quantity: its value in every cell, and the published one beside it where there is any."""
+
+    title: str
+    cells: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The head of the page; `headline` is the title of the metric that the pairs are compared in."""
+
+    headline: str
+    pairs: tuple[PairVerdict, ...]
+    num_pairs: int
+    counts: tuple[tuple[str, int], ...]  # pairs and metrics by verdict
+    claims: tuple[tuple[str, int], ...]  # claims by verdict
+    warnings: tuple[str, ...]
+    confounds: tuple[str, ...]
+    unfinished: tuple[dict[str, str], ...]  # trials that did not complete: cell, seed, status, reason
+    num_unfinished: int
+    glance: tuple[GlanceRow, ...]  # the comparison with a column per cell; the first row is its head
+
+
+def build_verdict(study: Study, tables: Mapping[str, ResultTable], confounds: Confounds) -> Verdict:
+    """The verdict summary, from whichever tables there are."""
+    pairs = tables["pairwise"].frame if "pairwise" in tables else pd.DataFrame({"metric": [], "verdict": []})
+    metric = next((name for name in HEADLINE_METRICS if (pairs["metric"] == name).any()), HEADLINE_METRICS[0])
+    headline = pairs[pairs["metric"] == metric]
+    trials = study.trials[study.trials["status"] != FINISHED]
+    unfinished = [
+        {"cell": str(row.label), "seed": str(row.seed), "status": str(row.status), "reason": str(row.reason or "")}
+        for row in trials.head(_MAX_LISTED_TRIALS).itertuples()
+    ]
+    missing = count_outcomes(study).get("missing", 0)
+    if missing:
+        unfinished.append({"cell": f"{missing} trials", "seed": "", "status": "missing", "reason": "no record of them"})
+    return Verdict(
+        headline=METRICS[metric].title.capitalize(),
+        pairs=tuple(_describe_pair(row) for row in headline.head(_MAX_PAIRS).to_dict("records")),
+        num_pairs=len(headline),
+        counts=_count(pairs["verdict"], ("different", "equivalent", "undecided")),
+        claims=_count(
+            tables["claims"].frame["verdict"] if "claims" in tables else (),
+            ("reproduced", "not reproduced", "contradicted", "undetermined"),
+        ),
+        warnings=study_notes(study),
+        confounds=confounds.sentences,
+        unfinished=tuple(unfinished),
+        num_unfinished=len(trials) + missing,
+        glance=_turn(tables["comparison"]) if "comparison" in tables else (),
+    )
+
+
+def _describe_pair(row: Mapping[Any, Any]) -> PairVerdict:
+    """`+0.96 points [0.90, 1.02], 2 seeds`, and what an undecided pair lacks."""
+    points = {name: 100 * float(row[name]) for name in ("difference", "t_low", "t_high", "sd")}
+    parts = []
+    if pd.notna(points["difference"]):
+        half_width = (points["t_high"] - points["t_low"]) / 2
+        value, low, high = (format_value(points[n], "number", half_width) for n in ("difference", "t_low", "t_high"))
+        sign = "+" if points["difference"] > 0 else ""
+        parts.append(f"{sign}{value} points" + (f" [{low}, {high}]" if pd.notna(half_width) else ""))
+    seeds = int(row["seeds"])
+    parts.append(f"{seeds} common seed{'' if seeds == 1 else 's'}")
+    if row["reason"]:
+        parts.append(str(row["reason"]))
+    if pd.notna(row["more_seeds"]):
+        more = int(row["more_seeds"])
+        number = f"{more:,} or more" if more >= MOST_SEEDS else f"about {more:,} more"
+        parts.append(f"{number} would probably settle it")
+    return PairVerdict(str(row["label_a"]), str(row["label_b"]), str(row["verdict"]), "; ".join(parts))
+
+
+def _count(verdicts: Iterable[Any], order: Sequence[str]) -> tuple[tuple[str, int], ...]:
+    counts = Counter(str(verdict) for verdict in verdicts)
+    names = [*order, *sorted(set(counts) - set(order))]
+    return tuple((name, counts[name]) for name in names if counts[name])
+
+
+def _turn(comparison: ResultTable) -> tuple[GlanceRow, ...]:
+    """The comparison with cells as columns, the first row with their labels; empty for more cells than fit side by side."""
+    headers, rows = format_rows(comparison)
+    if not 0 < len(rows) <= _MAX_GLANCE_CELLS:
+        return ()
+    columns = dict(zip((column.name for column in comparison.columns), zip(*rows, strict=True), strict=True))
+    turned = []
+    for column, header in zip(comparison.columns, headers, strict=True):
+        if not column.name.endswith("_published"):
+            published = columns.get(column.name.removesuffix("_mean") + "_published", ("",) * len(rows))
+            turned.append(GlanceRow(header, tuple(zip(columns[column.name], published, strict=True))))
+    return tuple(turned)
+
+
+def build_sections(
+    study: Study, tables: Mapping[str, ResultTable], figures: Sequence[tuple[StudyFigure, Picture | None]],
+    confounds: Confounds, grid_text: str, left_out: str,
+) -> list[Section]:  # fmt: skip
+    """The sections that have something to show, in reading order."""
+    common = set(study_notes(study))
+    sections = []
+    for name, title in SECTIONS.items():
+        groups = _group_figures([(figure, picture) for figure, picture in figures if figure.section == name])
+        own = tuple(
+            build_page_table(table, common) for key, table in tables.items() if _TABLE_SECTIONS.get(key, "more") == name
+        )
+        texts = _section_texts(study, name, confounds, left_out)
+        grid = grid_text if name == "confounds" else ""
+        if groups or own or texts:
+            url = _data_url("application/toml", grid.encode()) if grid else ""
+            sections.append(Section(name, title, groups, own, texts, grid, url))
+    return sections
+
+
+def _section_texts(study: Study, name: str, confounds: Confounds, left_out: str) -> tuple[str, ...]:
+    """The paragraphs at the head of a section."""
+    if name == "confounds":
+        nothing = ("No factors of this grid move together: the effect of each can be told from the others.",)
+        return confounds.sentences or nothing
+    if name == "dynamics" and left_out:
+        return (left_out,)
+    if name == "search" and study.search is not None:
+        from analysis.search.tables import describe_search  # Optuna takes a second to import
+
+        return describe_search(study.search)
+    return ()
+
+
+def build_page_table(table: ResultTable, common_notes: Iterable[str] = ()) -> PageTable:
+    """A table for the page, its first 500 rows shown; notes that stand at the head of the page are not repeated."""
+    csv = to_csv(table).encode()
+    short = dataclasses.replace(table, frame=table.frame.head(MAX_ROWS))
+    return PageTable(
+        table.name, table.title, tuple(note for note in table.notes if note not in set(common_notes)), to_html(short),
+        _data_url("text/csv;charset=utf-8", csv) if len(csv) <= MAX_CSV_BYTES else "", len(table.columns),
+        len(table.frame), len(short.frame),
+    )  # fmt: skip
+
+
+def _group_figures(figures: Sequence[tuple[StudyFigure, Picture | None]]) -> tuple[FigureGroup, ...]:
+    """Figures with the same title stand together, in the order of the first of them."""
+    groups: dict[str, list[PagePicture]] = {}
+    for figure, picture in figures:
+        groups.setdefault(figure.title, []).append(_page_picture(figure, picture))
+    return tuple(FigureGroup(title, tuple(pictures)) for title, pictures in groups.items())
+
+
+def _page_picture(figure: StudyFigure, picture: Picture | None) -> PagePicture:
+    if picture is None:
+        return PagePicture(figure.name, figure.cell, figure.caption, reason=figure.reason)
+    heavy = len(picture.inline_svg) > MAX_SVG_BYTES
+    return PagePicture(
+        figure.name, figure.cell, figure.caption, picture.title, svg="" if heavy else picture.inline_svg,
+        png_url=_data_url("image/png", picture.png) if heavy else "", width=picture.width, height=picture.height,
+    )  # fmt: skip
+
+
+def build_environment(study: Study) -> list[tuple[str, str]]:
+    """Where the numbers come from: commit, versions, hardware, data, attempts and accepted changes, as (name, value)."""
+    info = study.info
+    rows: list[tuple[str, str]] = [("study", info.name), ("created", info.created_at)]
+    for prefix, content in (
+        ("code", info.code), ("data", info.data), ("", info.environment), ("resources", info.resources),
+    ):  # fmt: skip
+        rows.extend(_flatten(prefix, content))
+    rows.append(("seeds", ", ".join(map(str, info.seeds))))
+    rows.append(("equivalence margin", f"{100 * info.equivalence_margin:g} points"))
+    rows.extend((f"reduction {number}", text) for number, text in enumerate(info.reductions, 1))
+    for number, attempt in enumerate(info.attempts, 1):
+        rows.extend(_flatten(f"attempt {number}", attempt))
+    for number, change in enumerate(info.accepted_changes, 1):
+        rows.extend(_flatten(f"accepted change {number}", change))
+    return rows
+
+
+def _flatten(prefix: str, content: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    for key, value in content.items():
+        name = f"{prefix} {key}".strip().replace("_", " ")
+        if isinstance(value, Mapping):
+            rows.extend(_flatten(name, value))
+        elif value is not None and value != []:
+            rows.append((name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
+    return rows
+
+
+def _data_url(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,148 @@
+"""The report of a study: the only writer of report/index.html, report/tables and report/figures.
+
+Everything on it follows from the records in the study folder; it needs neither Ray nor torch nor the data. The page is one
+file without any reference to another: styles, script, pictures and the tables' CSV are in it, and a content security
+policy keeps a browser from running or fetching anything else.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from analysis.design.confounds import find_confounds
+from analysis.design.grid_text import write_grid
+from analysis.figures.catalogue import draw_study_figures, left_out_note
+from analysis.figures.files import Picture, dark_variables, render
+from analysis.figures.plan import StudyFigure
+from analysis.records.frames import Study
+from analysis.records.study_folder import StudyFolder, StudyFolderError, check_links
+from analysis.report.content import build_environment, build_sections, build_verdict
+from analysis.tables.formats import write_tables
+from analysis.tables.result_table import ResultTable
+from analysis.tables.tables import build_tables
+from trainable.config import TrialConfig
+from trainable.files import write_atomically
+
+_FIGURE_FILE = re.compile(
+    r"(samples|architecture|training_curves|update_ratio|angular_update|noise_scale|axes_views|gradient_flow|"
+    r"gradient_heatmap|weight_updates|combined_analysis|flops_by_layer|learning_rate|"
+    r"search_(history|pareto|importances|contour|slices|parallel|curves))(-(cell|width)\d+)?\.(png|svg)"
+)
+
+# Control characters, and those that turn the direction of the text around them: shown as what they are, not obeyed.
+_INVISIBLE = dict.fromkeys(
+    [*range(9), 11, 12, *range(14, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd"
+)
+
+
+def write_report(folder: StudyFolder, *, refresh_s: int | None = None, claims_file: Path | None = None) -> Path:
+    """Rebuild every table, figure and the page from the records; the path of the page.
+
+    With `refresh_s` the page says that the study is running and reloads itself every so many seconds. `claims_file` holds
+    the published claims to check, the worksheet's where it is None. Errors: StudyFolderError where the folder is missing,
+    damaged, foreign or too new, or where links lead out of it; ClaimsError.
+    """
+    study = read_checked(folder, claims_file)
+    check_links(StudyFolder(folder.path.resolve()))  # whoever names a link to a study means the study
+    tables = build_tables(study)
+    write_tables(tables, folder)
+    figures = write_figures(study)
+    page = render_page(study, tables, figures, refresh_s)
+    path = folder.report / "index.html"
+    write_atomically(path, page.encode())
+    return path
+
+
+def read_checked(folder: StudyFolder, claims_file: Path | None = None) -> Study:
+    """The study, its cells' configurations and its texts checked. Errors: StudyFolderError."""
+    study = Study(folder, folder.read_study(), claims_file)
+    try:
+        json.dumps(dataclasses.asdict(study.info), ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise StudyFolderError(f"{folder.study_json}: holds text that is not valid Unicode ({error.reason})") from error
+    for cell in study.info.cells:
+        try:
+            TrialConfig.from_dict(cell.config)
+        except (TypeError, ValueError) as error:
+            raise StudyFolderError(f"{folder.study_json}: cell {cell.label!r}: {error}") from error
+    return study
+
+
+def write_figures(study: Study) -> list[tuple[StudyFigure, Picture | None]]:
+    """Draw every figure into report/figures as PNG and SVG; files of figures that no longer exist are removed."""
+    drawn: list[tuple[StudyFigure, Picture | None]] = []
+    written = set()
+    for figure in draw_study_figures(study):
+        picture = None
+        if figure.figure is not None:
+            title = f"{figure.title}, {figure.cell}" if figure.cell else figure.title
+            picture = render(figure.figure, figure.name, title, figure.caption)
+            for suffix, content in (("png", picture.png), ("svg", picture.svg)):
+                write_atomically(study.folder.figures / f"{figure.name}.{suffix}", content)
+                written.add(f"{figure.name}.{suffix}")
+        drawn.append((figure, picture))
+    for path in study.folder.figures.glob("*.*"):
+        if _FIGURE_FILE.fullmatch(path.name) and path.name not in written:
+            path.unlink()
+    return drawn
+
+
+def render_page(
+    study: Study,
+    tables: dict[str, ResultTable],
+    figures: Sequence[tuple[StudyFigure, Picture | None]],
+    refresh_s: int | None = None,
+) -> str:
+    """The text of the page."""
+    info = study.info
+    confounds = find_confounds(info.cells, info.factors, count_training_images(study))
+    grid = ""
+    if confounds.extra_cells:
+        grid = write_grid(
+            confounds, info.cells, name=info.name, title=info.title, seeds=info.seeds, margin=info.equivalence_margin
+        )
+    script = _read_asset("report.js")
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    template = environment.from_string(_read_asset("report.html"))
+    statuses = study.trials["status"].value_counts()
+    page = template.render(
+        info=info,
+        refresh_s=refresh_s,
+        styles=Markup(_read_asset("report.css").replace("/* figure colours */", dark_variables())),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        statuses=[(str(status), int(number)) for status, number in statuses.items()],
+        searched=[(str(s), int(n)) for s, n in study.search_trials["status"].value_counts().items()],
+        num_asked=len(info.cells) * len(info.seeds),
+        verdict=build_verdict(study, tables, confounds),
+        sections=build_sections(study, tables, figures, confounds, grid, left_out_note(study)),
+        environment=build_environment(study),
+        trusted=Markup,
+    )
+    return page.translate(_INVISIBLE)
+
+
+def count_training_images(study: Study) -> int:
+    """Training images of the data set; of a study that does not say, those that a trial's epoch held; 0 if unknown."""
+    recorded = study.info.data.get("num_train")
+    if isinstance(recorded, int) and not isinstance(recorded, bool) and recorded > 0:
+        return recorded
+    batch_size = study.epochs["trial_id"].map(study.trials.set_index("trial_id")["config.batch_size"])
+    seen = study.epochs["step"] // study.epochs["epoch"] * batch_size
+    return int(seen.max()) if len(seen) else 0
+
+
+def _read_asset(name: str) -> str:
+    return resources.files("analysis.report.templates").joinpath(name).read_text(encoding="utf-8")

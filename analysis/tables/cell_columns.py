@@ -1,0 +1,52 @@
+"""The columns that say which cell a row is about: its label and factors, first in every table, cells in study order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from analysis.records.frames import Study
+from analysis.tables.result_table import Column, ColumnKind
+
+_KINDS: dict[str, ColumnKind] = {"learning_rate": "learning_rate", "batch_size": "count", "epochs": "count"}
+
+
+def factor_columns(study: Study) -> tuple[Column, ...]:
+    """Batch size, learning rate and the other factors of the study, as columns."""
+    names = [
+        "batch_size",
+        "learning_rate",
+        *(f for f in study.info.factors if f not in ("batch_size", "learning_rate")),
+    ]
+    kind = {name: _factor_kind(study, name) for name in names}
+    return (Column("label", "cell"), *(Column(name, name.replace("_", " "), kind[name]) for name in names))
+
+
+def add_factors(study: Study, frame: pd.DataFrame) -> pd.DataFrame:
+    """`frame`, which has a column cell_id, with the columns of `factor_columns` in front and cell_id last."""
+    values = {
+        column.name: frame["cell_id"].map(
+            {
+                cell.cell_id: cell.label if column.name == "label" else cell.config.get(column.name)
+                for cell in study.info.cells
+            }
+        )
+        for column in factor_columns(study)
+    }
+    rest = frame.drop(columns=[*(name for name in values if name in frame), "cell_id"])
+    return pd.concat([pd.DataFrame(values, index=frame.index), rest, frame[["cell_id"]]], axis=1)
+
+
+def _factor_kind(study: Study, name: str) -> ColumnKind:
+    if all(isinstance(cell.config.get(name), (int, float)) for cell in study.info.cells):
+        return _KINDS.get(name, "number")
+    return "text"
+
+
+def in_study_order(study: Study, frame: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    position = {cell_id: number for number, cell_id in enumerate(study.cells)}
+    ordered = frame.assign(_position=frame["cell_id"].map(position)).sort_values(
+        ["_position", *keys], ignore_index=True
+    )
+    return ordered.drop(columns="_position")

@@ -1,0 +1,114 @@
+"""What training takes: FLOPs of every layer under each convention, and per cell FLOPs, FLOP/s and memory of a trial.
+
+The tables `flops` and `compute`. A number of FLOPs is only given with its convention; a trial's own FLOPs are forward and
+backward at two per multiply-accumulate.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from analysis.claims.measures import model_quantity
+from analysis.claims.published import find_model_value
+from analysis.records.frames import Study
+from analysis.records.summary import summarize_trials, timing_note
+from analysis.tables.cell_columns import add_factors, factor_columns
+from analysis.tables.result_table import Column, ResultTable
+
+CONVENTIONS = {
+    "flops_worksheet": "FLOPs, worksheet",
+    "flops_fvcore": "FLOPs, fvcore",
+    "flops_two_per_mac": "FLOPs, 2 per MAC",
+    "flops_two_per_mac_training": "FLOPs, 2 per MAC, forward + backward",
+}
+TOTAL = "total"
+
+
+def measure_flops(study: Study) -> pd.DataFrame:
+    """Every layer of every model in order of execution, then its total; shares are of the worksheet's FLOPs."""
+    parts = []
+    for width, layers in study.model.groupby("width"):
+        numbers = ["num_parameters", "macs", *CONVENTIONS]
+        total = layers[numbers].sum().to_frame().T.assign(width=width, layer=TOTAL, group="", kind="")
+        part = pd.concat([layers, total], ignore_index=True)
+        part["share"] = part["flops_worksheet"] / layers["flops_worksheet"].sum()
+        parts.append(part)
+    if not parts:
+        return study.model.assign(share=pd.Series(dtype="float64"))
+    return pd.concat(parts, ignore_index=True)
+
+
+def build_flops(study: Study) -> ResultTable:
+    """The table `flops`, with the published total and layers beside."""
+    frame = measure_flops(study)
+    frame["published"] = pd.Series(
+        [
+            find_model_value(study, "flops_worksheet", int(width), None if layer == TOTAL else layer)
+            for width, layer in zip(frame["width"], frame["layer"], strict=True)
+        ],
+        dtype="float64",
+    )
+    columns = (
+        Column("layer", "layer"), Column("kind", "kind"), Column("output_shape", "output"),
+        Column("num_parameters", "parameters", "count"), Column("macs", "MACs", "count"),
+        *(Column(name, title, "count") for name, title in CONVENTIONS.items()),
+        Column("share", "share of worksheet FLOPs", "percent"), Column("published", "published", "count"),
+    )  # fmt: skip
+    if frame["width"].nunique() > 1:
+        columns = (Column("width", "width", "count"), *columns)
+    notes = (
+        "Of one image. worksheet: 1 per multiply-accumulate, 2 per batch-norm element and pooled output, 1 per bias. fvcore: "
+        "that tool's own count in evaluation mode. 2 per MAC: torch's FlopCounterMode.",
+    )
+    return ResultTable("", "FLOPs by layer", frame, columns, notes)
+
+
+def measure_compute(study: Study) -> pd.DataFrame:
+    """One row per cell: size of its model, FLOPs per image, epoch and trial, achieved FLOP/s over seeds, peak memory."""
+    trials = summarize_trials(study)
+    peak = study.epochs.groupby("trial_id")["peak_memory_bytes"].max()
+    rows = []
+    for cell in study.info.cells:
+        layers = study.model[study.model["width"] == cell.config["width"]]
+        own = trials[trials["cell_id"] == cell.cell_id]
+        images = own["steps_per_epoch"].mean() * cell.config["batch_size"]
+        row: dict[str, object] = {"cell_id": cell.cell_id}
+        if len(layers):
+            per_image = float(layers["flops_two_per_mac_training"].sum())
+            speeds = per_image * images * cell.config["epochs"] / own["train_time_s"].dropna()
+            row |= {
+                "num_parameters": model_quantity(layers, "num_parameters"),
+                "memory_mb": model_quantity(layers, "memory_mb"),
+                "flops_per_parameter": model_quantity(layers, "flops_per_parameter"),
+                "flops_per_image": per_image, "flops_per_epoch": per_image * images,
+                "flops_per_trial": per_image * images * cell.config["epochs"],
+                "flops_per_s_mean": speeds.mean(), "flops_per_s_sd": speeds.std(),
+            }  # fmt: skip
+        row["peak_memory_mb"] = peak.reindex(own["trial_id"]).max() / 2**20
+        rows.append(row)
+    names = (
+        "cell_id", "num_parameters", "memory_mb", "flops_per_parameter", "flops_per_image", "flops_per_epoch",
+        "flops_per_trial", "flops_per_s_mean", "flops_per_s_sd", "peak_memory_mb",
+    )  # fmt: skip
+    return pd.DataFrame(rows, columns=list(names)).replace({None: np.nan})
+
+
+def build_compute(study: Study) -> ResultTable:
+    """The table `compute`."""
+    frame = measure_compute(study)
+    columns = (
+        *factor_columns(study), Column("num_parameters", "parameters", "count"),
+        Column("memory_mb", "parameters, MB", "number"), Column("flops_per_parameter", "FLOPs per parameter", "number"),
+        Column("flops_per_image", "FLOPs per image", "count"), Column("flops_per_epoch", "FLOPs per epoch", "flops"),
+        Column("flops_per_trial", "FLOPs per trial", "flops"),
+        Column("flops_per_s_mean", "FLOP/s", "flops", spread="flops_per_s_sd"),
+        Column("peak_memory_mb", "peak memory, MB", "count"),
+    )  # fmt: skip
+    notes = (
+        "FLOPs of training: forward and backward at 2 per multiply-accumulate, of convolutions and the linear layer; FLOPs "
+        "per parameter: forward, worksheet's convention. FLOP/s: over the training time, without evaluation.",
+        timing_note(study),
+    )
+    frame["peak_memory_mb"] = frame["peak_memory_mb"].round()
+    return ResultTable("", "What a trial takes", add_factors(study, frame), columns, notes)

@@ -1,0 +1,116 @@
+"""The command line of `study.run`, and what it asks for: the specification of a study, checked before anything is touched."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+from study.spec.grid_file import SpecError, list_grids, load_grid, parse_seeds
+from study.spec.study_spec import StudySpec, build_spec
+from study.tracking.mode import CHOICES, DEFAULT_PROJECT
+from trainable.config import FIELDS, parse_override
+
+DEFAULT_RESULTS = Path("results")
+OK, BAD_INPUT, SOME_FAILED, INTERRUPTED = 0, 2, 3, 130  # exit statuses
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m study.run",
+        description="Run a grid of training configurations as Ray Tune trials and report on them.",
+        epilog="fields for --set: " + ", ".join(f"{name}={spec.default}" for name, spec in FIELDS.items()),
+    )
+    parser.add_argument("--grid", required=True, metavar="NAME|FILE", help=f"{', '.join(list_grids())}, or a TOML file")
+    parser.add_argument("--seeds", metavar="N|LIST", help="number of seeds, or a list such as 0,1,5")
+    parser.add_argument("--epochs", metavar="N", help="as --set epochs=N")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="a field for all trials; repeatable"
+    )
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with CIFAR-10; default: cache, else download")
+    parser.add_argument(
+        "--results",
+        default=str(DEFAULT_RESULTS),
+        metavar="DIR|URL",
+        help="parent of the study folder; also s3://, gs://, ...",
+    )
+    parser.add_argument("--name", help="name of the study folder; default: the grid's name and the overrides")
+    parser.add_argument(
+        "--search", choices=("optuna", "none"), help="search the ranges of the grid; none: run its cells only"
+        " (default: search where the grid has [search])",
+    )  # fmt: skip
+    parser.add_argument(
+        "--trials", type=int, metavar="N", help="searched trials in all; more than before extends a search"
+    )
+    parser.add_argument("--plan", action="store_true", help="print what would run and what it costs; run nothing")
+    parser.add_argument(
+        "--calibrate", action="store_true", help="time a few steps here first and estimate from them; also with --plan"
+    )
+    parser.add_argument(
+        "--address", metavar="auto|HOST:PORT",
+        help="run the trials on this running Ray cluster; --results must then be on storage that its nodes share",
+    )  # fmt: skip
+    parser.add_argument(
+        "--gpus-per-trial", type=float, metavar="G", help="GPUs of a trial, also a part of one (default: 0)"
+    )
+    parser.add_argument(
+        "--max-concurrent", type=int, metavar="N", help="trials at the same time (default: as many as fit)"
+    )
+    parser.add_argument(
+        "--retry-failed", choices=("yes", "no"), default="yes", help="run failed trials again (default: yes)"
+    )
+    parser.add_argument(
+        "--accept-changes", action="store_true", help="go on with a study made with other data, code or torch"
+    )
+    parser.add_argument(
+        "--checkpoint-interval", type=float, default=30.0, metavar="S", help="seconds between checkpoints (default: 30)"
+    )
+    parser.add_argument(
+        "--max-failures", type=int, default=2, metavar="N", help="retries of a failing trial (default: 2)"
+    )
+    parser.add_argument(
+        "--trial-timeout", type=float, metavar="S",
+        help="end an attempt that finishes no epoch for so long, as a failure (default: never)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--wandb", choices=CHOICES, help="mirror to W&B; auto: online where a key is configured, else offline "
+        "(default: online with a key, else off; `python -m study.tracking sync` makes the runs at any time)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--wandb-project", metavar="NAME", help=f"W&B project (default: as before, $WANDB_PROJECT or {DEFAULT_PROJECT})"
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="show what Ray says")
+    return parser
+
+
+def build_study_spec(options: argparse.Namespace) -> StudySpec:
+    """The specification that the command line asks for. Errors: SpecError."""
+    texts = [*options.set, *([f"epochs={options.epochs}"] if options.epochs is not None else [])]
+    try:
+        overrides = dict(parse_override(text) for text in texts)
+    except ValueError as error:
+        raise SpecError(str(error)) from error
+    return build_spec(
+        load_grid(options.grid),
+        name=options.name,
+        seeds=None if options.seeds is None else parse_seeds(options.seeds),
+        overrides=overrides,
+        defaults={"precision": "bf16" if options.gpus_per_trial else "fp32"},
+        trials=options.trials,
+        searching={"optuna": True, "none": False}.get(options.search or ""),
+    )
+
+
+def check_run_options(options: argparse.Namespace) -> None:
+    """Refuse numbers that make no sense. Errors: SpecError."""
+    if options.max_failures < 0:
+        raise SpecError(f"--max-failures {options.max_failures}: 0 or more retries")
+    if not (math.isfinite(options.checkpoint_interval) and options.checkpoint_interval >= 0):
+        raise SpecError(f"--checkpoint-interval {options.checkpoint_interval:g}: 0 or more seconds")
+    if options.calibrate and options.address is not None:
+        raise SpecError(
+            "--calibrate times this machine, but with --address the trials run on others: leave one of them out"
+        )
+    if options.trial_timeout is not None and not options.trial_timeout > 0:
+        raise SpecError(f"--trial-timeout {options.trial_timeout:g}: more than 0 seconds")

@@ -1,0 +1,233 @@
+"""StudySpec's trials -> one Ray Tune experiment: resources, callbacks, interruption.
+
+Each invocation is one attempt with its own folder under ray/. Tune schedules and retries; what a trial was and is
+lies in the trial's folder, so nothing of Tune's state is ever restored.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from study.cluster.fair_share import FairShare
+from study.cluster.node_probe import versions
+from study.cluster.session import count_places_now, local_ray
+from study.driver.trial_runner import RunnerSettings, describe_trial, run_tune_trial
+from study.plan.resources import Machine, TrialResources
+from study.storage.shared_lock import StudyLock
+from study.storage.study_store import StudyPlace
+from study.storage.url_lock import RemoteLock
+from trainable.trial_state import TrialState
+
+if TYPE_CHECKING:
+    from study.driver.progress import Progress
+    from study.driver.searcher import JournalSearcher
+    from study.search.journal import SearchJournal
+    from study.tracking.mirror import Mirror
+    from trainable.data.image_data import ImageData
+
+INTERRUPT_GRACE_S = 8.0
+REMOTE_GRACE_S = 30.0  # trials elsewhere hear of it later, and may have to put what they save over a network
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How trials are run; nothing here changes a result."""
+
+    checkpoint_interval_s: float = 30.0
+    max_failures: int = 2
+    trial_timeout_s: float | None = None  # without a report for so long, an attempt is ended and counts as a failure
+    max_concurrent: int | None = None  # on a cluster, where nodes that join late are used too
+    verbose: bool = False
+    mirror: Mirror | None = None
+
+
+class Interruption:
+    """Whether and when the user asked to stop, and whether the trials that ran then have ended."""
+
+    def __init__(self, lock: StudyLock | RemoteLock, grace_s: float = INTERRUPT_GRACE_S) -> None:
+        self.lock = lock
+        self._grace_s = grace_s
+        self._awaited: set[str] | None = None
+        self.requested_at: float | None = None
+
+    def request(self) -> None:
+        """Ask all trials to save and end."""
+        if self.requested_at is None:
+            self.requested_at = time.monotonic()
+            threading.Thread(target=self.lock.stop_trials, name="stop-trials").start()
+
+    def observe_running(self, trials: set[str]) -> None:
+        """The trials that run now; those of the first call are waited for, later starts are not."""
+        self._awaited = trials if self._awaited is None else self._awaited & trials
+
+    def over(self) -> bool:
+        """True when the trials have ended, or had their time to."""
+        if self.requested_at is None:
+            return False
+        return self._awaited == set() or time.monotonic() - self.requested_at > self._grace_s
+
+
+def run_trials(
+    place: StudyPlace,
+    states: Sequence[TrialState],
+    data: ImageData,
+    machine: Machine,
+    resources: TrialResources,
+    lock: StudyLock | RemoteLock,
+    progress: Progress,
+    options: RunOptions,
+    journal: SearchJournal | None = None,
+) -> bool:
+    """Run `states` as one Tune experiment, or what `journal` suggests; False when the user interrupted it.
+
+    Errors of single trials end up in their states, never here.
+    """
+    remote = machine.is_cluster or isinstance(lock, RemoteLock)
+    interruption = Interruption(lock, REMOTE_GRACE_S if remote else INTERRUPT_GRACE_S)
+    settings = RunnerSettings(
+        storage=place.storage,
+        driver_token=lock.token,
+        num_threads=resources.cpus_per_trial,
+        gpu_share=resources.gpus_per_trial,
+        # The CPUs of a cluster's node may have other work too, also of other studies.
+        timing_exclusive=resources.timing_exclusive and not (machine.is_cluster and resources.gpus_per_trial == 0),
+        checkpoint_interval_s=options.checkpoint_interval_s,
+        versions=versions(),
+        prunable=journal is not None,
+    )
+    # A cluster was joined before its resources were shared out, and is left by who joined it.
+    own_ray = nullcontext() if machine.is_cluster else local_ray(machine, verbose=options.verbose)
+    with _signals(interruption) as set_handlers, own_ray, _share(lock, machine, resources, options) as share:
+        from ray import tune
+        from ray.tune.search import ConcurrencyLimiter
+        from ray.tune.search.basic_variant import BasicVariantGenerator
+
+        from study.driver.callbacks import (
+            FailureRecorder,
+            HangWatch,
+            InterruptionStopper,
+            ProgressReporter,
+            RunningTrials,
+            ShareKeeper,
+        )  # fmt: skip
+        from study.driver.node_loss import find_node_trouble
+
+        set_handlers()  # Ray has put its own in their place
+        hang_watch = HangWatch(options.trial_timeout_s)
+        find_trouble = (
+            find_node_trouble if machine.is_cluster else lambda trial: None
+        )  # the driver lives on the only node
+        searcher = None if journal is None else _build_searcher(journal, place, progress, interruption)
+        most = share.trials if share else resources.max_concurrent
+        trials = ConcurrencyLimiter(searcher, most) if searcher else BasicVariantGenerator(max_concurrent=most)
+        trainable = tune.with_resources(
+            tune.with_parameters(run_tune_trial, settings=settings, data=data),
+            {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
+        )
+        tuner = tune.Tuner(
+            trainable,
+            param_space={} if journal else {"trial": tune.grid_search([describe_trial(state) for state in states])},
+            tune_config=tune.TuneConfig(
+                search_alg=trials,
+                num_samples=-1 if journal else 1,
+                reuse_actors=True,
+                trial_name_creator=_trial_name,
+                trial_dirname_creator=_trial_name,
+            ),
+            run_config=tune.RunConfig(
+                name=f"attempt-{time.strftime('%Y%m%dT%H%M%S')}-{lock.token[:4]}",
+                storage_path=str(place.folder.ray),
+                failure_config=tune.FailureConfig(max_failures=-1),  # FailureRecorder counts
+                callbacks=[
+                    FailureRecorder(place, hang_watch, options.max_failures, find_trouble),
+                    hang_watch,
+                    RunningTrials(interruption),
+                    ProgressReporter(progress, place),
+                    *([ShareKeeper(trials, share)] if share else []),
+                    *_mirror_callbacks(options.mirror),
+                ],
+                stop=InterruptionStopper(interruption),
+                verbose=1 if options.verbose else 0,
+            ),
+        )
+        try:
+            tuner.fit()
+        except Exception as error:  # noqa: BLE001, of Tune's own files on a full disk; trials are in folders of their own
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            _log.warning("Ray Tune ended early (%s: %s)", type(error).__name__, reason)
+    return interruption.requested_at is None
+
+
+def _build_searcher(
+    journal: SearchJournal, place: StudyPlace, progress: Progress, interruption: Interruption
+) -> JournalSearcher:
+    from study.driver.searcher import JournalSearcher
+
+    return JournalSearcher(journal, place, progress, lambda: interruption.requested_at is not None)
+
+
+@contextmanager
+def _share(
+    lock: StudyLock | RemoteLock, machine: Machine, resources: TrialResources, options: RunOptions
+) -> Iterator[FairShare | None]:
+    """The study's share of a cluster, where others may run too; None on a Ray of our own."""
+    if not machine.is_cluster:
+        yield None
+        return
+    with FairShare(lock.token, options.max_concurrent, lambda: count_places_now(resources)) as share:
+        yield share
+
+
+def _mirror_callbacks(mirror: Mirror | None) -> list[Any]:
+    """The W&B callback where there is something to mirror to. After FailureRecorder: it asks for the trial's status."""
+    if mirror is None or not mirror.started:
+        return []
+    try:
+        from study.tracking.callback import WandbMirror  # imports wandb
+
+        return [WandbMirror(mirror)]
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with an installed wandb, trials do not need it
+        mirror.warn(f"wandb cannot be used ({error})")
+        return []
+
+
+def _trial_name(trial: Any) -> str:
+    return str(trial.config["trial"]["trial_id"])
+
+
+@contextmanager
+def _signals(interruption: Interruption) -> Iterator[Callable[[], None]]:
+    """Signals ask the trials to save and end; a second one ends the driver at once. Yields what sets the handlers again."""
+
+    def on_signal(number: int, frame: Any) -> None:
+        if interruption.requested_at is not None:
+            raise KeyboardInterrupt
+        interruption.request()
+
+    numbers = interrupting_signals()
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def set_handlers() -> None:
+        for number in numbers:
+            signal.signal(number, on_signal)
+
+    set_handlers()
+    try:
+        yield set_handlers
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def interrupting_signals() -> list[signal.Signals]:
+    """SIGINT, SIGTERM and, unless nohup has switched it off, the SIGHUP of a terminal that was closed."""
+    hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *hangup]

@@ -1,0 +1,174 @@
+"""study.json: built from what is asked, compared with what an existing study was, extended by later invocations.
+
+Trials of one study must be comparable: the same data, code of `trainable`, torch and precision. A difference is
+refused unless the user accepts it, and then recorded. Imports neither torch nor Ray.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+import sys
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from analysis.records.study_folder import StudyInfo
+from study.plan.resources import Machine, TrialResources
+from study.spec.study_spec import StudySpec
+from trainable.config import FIELDS
+from trainable.fingerprint import code_fingerprint, cpu_name
+from trainable.trial_state import utc_now
+
+if TYPE_CHECKING:
+    from trainable.data.image_data import ImageData
+
+PROVENANCE_FILE = "source.json"
+_PACKAGES = ("torch", "torchvision", "ray", "wandb", "optuna", "fvcore", "numpy", "pyarrow", "pandas", "matplotlib")
+
+
+class IncomparableError(Exception):
+    """The study on disk and the one asked for would hold trials that cannot be compared; the message lists what differs."""
+
+
+def build_study(spec: StudySpec, data: ImageData, machine: Machine, resources: TrialResources) -> StudyInfo:
+    """What study.json says about a study that starts now."""
+    return StudyInfo(
+        name=spec.name,
+        title=spec.title,
+        created_at=utc_now(),
+        cells=spec.cells,
+        seeds=spec.seeds,
+        factors=spec.factors,
+        reductions=spec.reductions,
+        equivalence_margin=spec.equivalence_margin,
+        data={
+            "dataset": data.dataset,
+            "fingerprint": data.fingerprint,
+            "source": data.source,
+            "num_train": len(data.train_labels),
+            "num_test": len(data.test_labels),
+            "class_names": list(data.class_names),
+        },
+        code={"fingerprint": code_fingerprint(), **describe_source()},
+        environment={
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "cpu": cpu_name(),
+            "num_cpus": machine.num_cpus,
+            "num_gpus": machine.num_gpus,
+            "packages": {name: _version(name) for name in _PACKAGES},
+        },
+        resources=resources.to_dict(),
+        search=None if spec.search is None else {**spec.search.to_dict(), "enqueued": list(spec.enqueued)},
+    )
+
+
+def extend_study(existing: StudyInfo, asked: StudyInfo, *, accept_changes: bool) -> StudyInfo:
+    """The existing study with the asked cells and seeds added. Errors: IncomparableError unless changes are accepted."""
+    changes = find_changes(existing, asked)
+    accepted = existing.accepted_changes
+    if changes and not accept_changes:
+        lines = "; ".join(f"{c['what']}: {c['before']} -> {c['now']}" for c in changes)
+        raise IncomparableError(
+            f"study {existing.name!r} was made under other conditions ({lines}); use another --name, or --accept-changes "
+            "to mix them (recorded and shown in the report)"
+        )
+    if changes:
+        accepted = (*accepted, {"at": utc_now(), "changes": changes})
+    known = {cell.cell_id: cell for cell in existing.cells}
+    known.update({cell.cell_id: cell for cell in asked.cells})
+    cells = tuple(known.values())
+    return replace(
+        asked,
+        created_at=existing.created_at,
+        cells=cells,
+        seeds=tuple(sorted({*existing.seeds, *asked.seeds})),
+        factors=tuple(f for f in FIELDS if f != "seed" and len({str(cell.config.get(f)) for cell in cells}) > 1),
+        reductions=tuple(dict.fromkeys((*existing.reductions, *asked.reductions))),
+        attempts=existing.attempts,
+        search=asked.search or existing.search,
+        accepted_changes=accepted,
+        data=existing.data if not changes else asked.data,
+        resources=existing.resources if not changes else asked.resources,
+    )
+
+
+def find_changes(existing: StudyInfo, asked: StudyInfo) -> list[dict[str, Any]]:
+    """What makes trials of the two incomparable: data, code of `trainable`, torch, precision."""
+    pairs = (
+        ("data fingerprint", existing.data.get("fingerprint"), asked.data.get("fingerprint")),
+        ("code of trainable", existing.code.get("fingerprint"), asked.code.get("fingerprint")),
+        ("torch", _packages(existing).get("torch"), _packages(asked).get("torch")),
+        ("precision", _precisions(existing), _precisions(asked) | _precisions(existing)),
+    )
+    return [
+        {"what": what, "before": _short(before), "now": _short(now)} for what, before, now in pairs if before != now
+    ]
+
+
+def with_attempt(study: StudyInfo, attempt: dict[str, Any]) -> StudyInfo:
+    """The study with one more invocation of the driver noted."""
+    return replace(study, attempts=(*study.attempts, attempt))
+
+
+def describe_attempt(arguments: list[str], num_to_run: int) -> dict[str, Any]:
+    """One invocation: when, where, with which command line."""
+    return {
+        "started_at": utc_now(),
+        "host": platform.node(),
+        "command": ["python", "-m", "study.run", *arguments],
+        "trials_to_run": num_to_run,
+        "python": sys.version.split()[0],
+    }
+
+
+def _packages(study: StudyInfo) -> dict[str, Any]:
+    packages = study.environment.get("packages")
+    return packages if isinstance(packages, dict) else {}
+
+
+def _precisions(study: StudyInfo) -> set[str]:
+    return {str(cell.config.get("precision")) for cell in study.cells}
+
+
+def _short(value: Any) -> str:
+    text = ", ".join(sorted(value)) if isinstance(value, set) else str(value)
+    return text[:12] if len(text) == 64 else text
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def describe_source() -> dict[str, Any]:
+    """The commit of the source and a hash of what differs from it; nulls outside a repository.
+
+    A copy that was sent to a cluster has it in a file, written where it was sent from.
+    """
+    folder = Path(__file__).parents[1]
+    if (folder / PROVENANCE_FILE).is_file():
+        content = json.loads((folder / PROVENANCE_FILE).read_bytes())
+        return {name: content.get(name) for name in ("commit", "diff_sha256")}
+    commit = _git(folder, "rev-parse", "HEAD")
+    diff = _git(folder, "diff", "HEAD") if commit else None
+    return {
+        "commit": commit.strip() if commit else None,
+        "diff_sha256": hashlib.sha256(diff.encode()).hexdigest() if diff else None,
+    }
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, errors="replace", timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None

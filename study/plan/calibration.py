@@ -1,0 +1,153 @@
+"""How fast the studied configurations train on this machine: a few real steps of each, as many at once as in the study.
+
+Times `trainable.training.train` itself on a small part of the data, in processes of their own with the threads that a trial
+gets, so neighbours slow each other as they will later. Knows no Ray; imports torch only in those processes.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import statistics
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from study.plan.resources import ResourceError, TrialResources
+from trainable.config import TrialConfig
+from trainable.data.image_data import ImageData
+
+if TYPE_CHECKING:
+    from trainable.trial_state import TrialState
+
+TIMED_S = 4.0  # about so long an epoch of the calibration trains, if this machine is as fast as the reference one
+LEAST_STEPS = 4
+NUM_EVALUATED = 500
+_TIME_LIMIT_S = 1_800.0
+_BARRIER_LIMIT_S = 300.0
+_barrier: threading.Barrier | None = None
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What one trial of a configuration costs beside its neighbours of the same kind."""
+
+    step_s: float  # a training step, augmentation included
+    measurement_s: float  # the instruments at one measured step
+    noise_scale_s: float  # one measurement of the gradient noise scale on its usual number of images
+    evaluated_image_s: float
+    peak_memory_bytes: int  # of the trial's process, the data set not counted
+
+    def epoch_s(self, config: TrialConfig, num_train: int, num_evaluated: int) -> float:
+        """One epoch of `config` on so many images."""
+        steps = num_train // config.batch_size
+        measured = math.ceil(steps / config.instrument_every_steps) if config.instrument_every_steps else 0
+        noise = self.noise_scale_s / config.noise_scale_every_epochs if config.noise_scale_every_epochs else 0.0
+        return steps * self.step_s + measured * self.measurement_s + noise + num_evaluated * self.evaluated_image_s
+
+
+SpeedKey = tuple[int, int, str]
+
+
+def speed_key(config: TrialConfig) -> SpeedKey:
+    """Configurations of the same key cost the same per step: width, batch size, precision."""
+    return config.width, config.batch_size, config.precision
+
+
+def calibrate(
+    configs: Iterable[TrialConfig], data: ImageData, resources: TrialResources, reference_rate: Callable[[int], float]
+) -> dict[SpeedKey, Speed]:
+    """Time one configuration of each key on the CPU; `reference_rate` (images/s and core at a width) decides how many steps are enough.
+
+    Errors: ResourceError for GPUs, where this was never run, and where the timing processes end without an answer.
+    """
+    if resources.gpus_per_trial:
+        raise ResourceError("--calibrate times CPUs only in this version: leave it out, or --gpus-per-trial")
+    kinds = {speed_key(config): config for config in configs}
+    places = resources.max_concurrent
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(places, context, initializer=_join, initargs=(context.Barrier(places),)) as pool:
+        try:
+            return {
+                key: _combine(
+                    pool.map(_measure, *zip(*[_task(config, data, resources, reference_rate)] * places, strict=True),
+                             timeout=_TIME_LIMIT_S)
+                )
+                for key, config in kinds.items()
+            }  # fmt: skip
+        except (OSError, RuntimeError, TimeoutError) as error:
+            raise ResourceError(f"--calibrate: the timing ended early ({type(error).__name__} {error})") from error
+
+
+def actual_training_s(before: Sequence[TrialState], after: Sequence[TrialState]) -> float | None:
+    """From the first trial's first step of this attempt to the last one's end; None where no trial has ended."""
+    earlier = {state.trial_id: state.wall_time_s for state in before}
+    spans = [
+        (datetime.fromisoformat(state.ended_at).timestamp(), state.wall_time_s - earlier[state.trial_id])
+        for state in after
+        if state.ended_at is not None and state.trial_id in earlier and state.wall_time_s > earlier[state.trial_id]
+    ]
+    return max(end for end, _ in spans) - min(end - took for end, took in spans) if spans else None
+
+
+def _task(
+    config: TrialConfig, data: ImageData, resources: TrialResources, rate: Callable[[int], float]
+) -> tuple[TrialConfig, ImageData, int]:
+    """The shortened configuration, as much of the data as it needs, and the number of threads."""
+    wanted_steps = max(LEAST_STEPS, round(TIMED_S * rate(config.width) * resources.cpus_per_trial / config.batch_size))
+    num_train = min(wanted_steps, len(data.train_labels) // config.batch_size) * config.batch_size
+    num_test = min(NUM_EVALUATED, len(data.test_labels))
+    shortened = replace(
+        config, train_limit=num_train, test_limit=num_test, validation_size=0, epochs=3, warmup_epochs=0,
+        noise_scale_every_epochs=2,
+        learning_rate=1e-6,  # costs the same as any other and never diverges
+    )  # fmt: skip
+    part = replace(
+        data, train_images=data.train_images[:num_train].copy(), train_labels=data.train_labels[:num_train].copy(),
+        test_images=data.test_images[:num_test].copy(), test_labels=data.test_labels[:num_test].copy(),
+    )  # fmt: skip
+    return shortened, part, resources.cpus_per_trial
+
+
+def _join(barrier: threading.Barrier) -> None:
+    global _barrier
+    _barrier = barrier
+
+
+def _measure(config: TrialConfig, data: ImageData, num_threads: int) -> Speed:
+    """Three epochs: the first warms up, the second is without the noise scale, the third with it."""
+    import torch
+
+    from trainable.instruments.noise_scale import MICROBATCH_SIZE, NUM_MICROBATCHES
+    from trainable.instruments.probe import is_due
+    from trainable.training import train
+
+    torch.set_num_threads(num_threads)
+    assert _barrier is not None
+    epochs = train(config, data)
+    rows = []
+    for _ in range(config.epochs):
+        _barrier.wait(_BARRIER_LIMIT_S)
+        rows.append(next(epochs).metrics)
+    _, plain, noisy = rows
+    steps = len(data.train_labels) // config.batch_size
+    measured = sum(is_due(step, config.instrument_every_steps) for step in range(steps))
+    noise_images = min(len(data.train_labels) // MICROBATCH_SIZE, NUM_MICROBATCHES)
+    noise_s = max(0.0, noisy["instrument_time_s"] - plain["instrument_time_s"])
+    return Speed(
+        step_s=(plain["train_time_s"] - plain["instrument_time_s"]) / steps,
+        measurement_s=plain["instrument_time_s"] / measured if measured else 0.0,
+        noise_scale_s=noise_s * NUM_MICROBATCHES / noise_images if noise_images > 1 else 0.0,
+        evaluated_image_s=(plain["eval_time_s"] + noisy["eval_time_s"]) / (2 * len(data.test_labels)),
+        peak_memory_bytes=int(noisy["peak_memory_bytes"]),
+    )
+
+
+def _combine(speeds: Iterable[Speed]) -> Speed:
+    """Of the places that trained at the same time: mean times, highest memory."""
+    found = [asdict(speed) for speed in speeds]
+    means = {f.name: statistics.fmean(values[f.name] for values in found) for f in fields(Speed)}
+    return Speed(**{**means, "peak_memory_bytes": max(values["peak_memory_bytes"] for values in found)})

@@ -1,0 +1,1 @@
+"""A search's journal, samplers and pruners: Optuna without Ray."""

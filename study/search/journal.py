@@ -1,0 +1,303 @@
+"""A search in Optuna's words: its journal in the study folder, suggestions, intermediate values and what became of trials.
+
+The journal (`search.journal`) and the trials' folders tell the same story twice; where they differ after a crash the folders
+are right, because they hold what was trained. Every trial that was suggested carries our id as the user attribute
+`trial_id`. RUNNING means a driver works on it now; what an ended driver left behind is WAITING, and goes on as the same
+Optuna trial. Knows no Ray: searcher.py lets Tune drive it.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
+
+from analysis.records.study_folder import StudyFolder, StudyFolderError
+from study.folder.ledger import load_state
+from study.search.journal_storage import open_search
+from study.search.samplers import build_distributions, build_sampler
+from study.spec.search_spec import INTERMEDIATE, SearchSpec, training_seed
+from study.spec.study_spec import StudySpec
+from trainable.config import TrialConfig, trial_id
+from trainable.trial_state import TrialState, utc_now, write_state
+
+WALL_TIME_INTERVAL_S = 5.0
+_WALL_TIME = "wall_time_s"
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """One searched trial to train, or to go on with."""
+
+    number: int
+    state: TrialState
+
+
+class SearchJournal:
+    """The search of one study folder. Open it while the study's lock is held."""
+
+    def __init__(
+        self, folder: StudyFolder, spec: StudySpec, data_fingerprint: str,
+        change_trial: Callable[[str, Callable[[StudyFolder], None]], None] | None = None,
+    ) -> None:  # fmt: skip
+        """`change_trial(id, change)` lets `change` write into a trial of the folder, where the folder is a copy of another."""
+        assert spec.search is not None
+        self._folder, self._base, self._data = folder, spec.search_base, data_fingerprint
+        self._change_trial = change_trial or (lambda trial_id, change: change(folder))
+        self.spec: SearchSpec = spec.search
+        self._opened_at = self._noted_at = time.monotonic()
+        self._study, self._storage = open_search(folder, spec, data_fingerprint)
+        for cell, values in zip(spec.cells, spec.enqueued, strict=False):
+            self._study.enqueue_trial(values, user_attrs={"cell": cell.label}, skip_if_exists=True)
+        spent = self._study.user_attrs.get(_WALL_TIME, 0.0)
+        self._spent_before_s = spent if isinstance(spent, float) and math.isfinite(spent) else 0.0
+        for trial in self.trials:
+            self._check_trial(trial)
+        for state in self.states().values():
+            if state.role != "search":  # a checkpoint, from which a state may have been rebuilt, does not know it
+                self._write(replace(state, role="search"))
+        self._left: list[FrozenTrial] = self._take_over()
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """Every trial of the search that was ever suggested, in order."""
+        return [trial for trial in self._study.get_trials(deepcopy=False) if "trial_id" in trial.user_attrs]
+
+    @property
+    def unfinished(self) -> int:
+        """Suggested trials that have not ended."""
+        return sum(not trial.state.is_finished() for trial in self.trials)
+
+    @property
+    def over(self) -> bool:
+        """True when the budget is spent and every suggested trial has ended."""
+        return self.unfinished == 0 and self.spent() is not None
+
+    @property
+    def num_to_run(self) -> int:
+        """Trials that are left to run, as far as a number of trials says."""
+        new = 0 if self.spec.trials is None else max(0, self.spec.trials - len(self.trials))
+        return self.unfinished + new
+
+    def states(self) -> dict[int, TrialState]:
+        """What is on disk of the suggested trials, by number."""
+        found = {trial.number: load_state(self._folder, trial.user_attrs["trial_id"]) for trial in self.trials}
+        return {number: state for number, state in found.items() if state is not None}
+
+    def suggest(self) -> Suggestion | None:
+        """The next trial to train: one that was left unfinished, else a new one; None where the budget is spent.
+
+        A trial that is found finished on disk is told to the sampler, and the next one is suggested.
+        """
+        while True:
+            if self._left:
+                frozen = self._left.pop(0)
+                self._storage.set_trial_state_values(frozen._trial_id, OptunaState.RUNNING)
+                config = self._config(frozen)
+            elif self.spent() is not None:
+                return None
+            else:
+                config, frozen = self._ask()
+            state = load_state(self._folder, frozen.user_attrs["trial_id"])
+            if state is None:
+                state = TrialState(config=config, data_fingerprint=self._data, role="search")
+            if not self._replay(frozen.number, state):
+                return Suggestion(frozen.number, state)
+
+    def observe(self, number: int, epoch: int, values: Mapping[str, Any]) -> str | None:
+        """Note what a trial reached after an epoch; a reason where it is to be pruned."""
+        self._note_wall_time()
+        self._note(number, epoch, values)
+        return self._judge(number, epoch)
+
+    def settle(self, number: int) -> None:
+        """Tell Optuna how a trial ended, as its folder says; one that has not ended waits to go on."""
+        frozen = self._frozen(number)
+        if frozen.state.is_finished():
+            return
+        state = load_state(self._folder, frozen.user_attrs["trial_id"])
+        if state is None or not (state.finished or state.status == "failed"):
+            self._storage.set_trial_state_values(frozen._trial_id, OptunaState.WAITING)
+            return
+        for row in self._epochs(state):
+            self._note(number, row["epoch"], row)
+        values = self._objective_values(state) if state.status == "completed" else None
+        if state.reason:
+            self._storage.set_trial_user_attr(frozen._trial_id, "reason", state.reason)
+        if values is not None and all(math.isfinite(value) for value in values):
+            self._study.tell(number, values)
+        elif state.status == "pruned":
+            self._study.tell(number, state=OptunaState.PRUNED)
+        else:
+            if values is not None:
+                self._storage.set_trial_user_attr(frozen._trial_id, "reason", f"objective not finite: {values}")
+            self._study.tell(number, state=OptunaState.FAIL)
+
+    def close(self) -> None:
+        """Leave nothing RUNNING: tell what has ended, let the rest wait."""
+        self._note_wall_time(at_once=True)
+        for trial in self.trials:
+            if trial.state == OptunaState.RUNNING:
+                self.settle(trial.number)
+
+    def spent(self) -> str | None:
+        """The budget that is spent, in words; None while there is some left. What earlier drivers spent counts."""
+        spec = self.spec
+        if spec.trials is not None and len(self.trials) >= spec.trials:
+            return f"{spec.trials} trials"
+        if spec.wall_time_h is not None and self.wall_time_s() >= 3600 * spec.wall_time_h:
+            return f"{spec.wall_time_h:g} h"
+        if spec.gpu_hours is not None and self.gpu_hours() >= spec.gpu_hours:
+            return f"{spec.gpu_hours:g} GPU hours"
+        return None
+
+    def wall_time_s(self) -> float:
+        """Time that drivers have searched, this one included."""
+        return self._spent_before_s + time.monotonic() - self._opened_at
+
+    def gpu_hours(self) -> float:
+        """Time of trials times their share of a GPU."""
+        return sum(state.wall_time_s * (state.gpu_share or 0.0) for state in self.states().values()) / 3600
+
+    def winners(self) -> list[tuple[int, TrialConfig]]:
+        """The top_k trials of different configurations: of the Pareto front by the first objective, or the best by the only one.
+
+        Pruned trials follow those that completed, the ones that got furthest first: a short search lets few of them complete.
+        """
+        sign = -1 if self.spec.directions[0] == "maximize" else 1
+        if len(self.spec.objectives) > 1:
+            best = [trial for trial in self._study.best_trials if "trial_id" in trial.user_attrs]
+            best.sort(key=lambda trial: (sign * trial.values[0], trial.number))
+        else:
+            scored = [trial for trial in self.trials if trial.values and trial.state.is_finished()]
+            best = sorted(
+                scored,
+                key=lambda t: (t.state != OptunaState.COMPLETE, -self._epochs_reached(t), sign * t.values[0], t.number),
+            )
+        found: list[FrozenTrial] = []
+        for trial in best:
+            if len(found) < self.spec.top_k and all(trial.params != other.params for other in found):
+                found.append(trial)
+        return [(trial.number, self._config(trial)) for trial in found]
+
+    def _epochs_reached(self, trial: FrozenTrial) -> int:
+        """How far a pruned trial got; all that completed are alike, whatever their number of epochs."""
+        return 0 if trial.state == OptunaState.COMPLETE else trial.last_step or 0
+
+    def _check_trial(self, trial: FrozenTrial) -> None:
+        """Refuse a trial of the journal that is none of this search. Errors: StudyFolderError."""
+        try:
+            known = trial.user_attrs["trial_id"] == trial_id(self._config(trial), self._data)
+        except (ValueError, TypeError):
+            known = False
+        if not known:
+            raise StudyFolderError(
+                f"{self._folder.search_journal}: its trial {trial.number} is none of this search; remove the journal, it is made "
+                "again from the trials' folders"
+            )
+
+    def _ask(self) -> tuple[TrialConfig, FrozenTrial]:
+        everything = self._study.get_trials(deepcopy=False)
+        waiting = [trial.number for trial in everything if trial.state == OptunaState.WAITING]
+        number = min(waiting, default=len(everything))
+        self._study.sampler = build_sampler(self.spec, number)
+        asked = self._study.ask(fixed_distributions=build_distributions(self.spec.space))
+        assert asked.number == number
+        config = self._config(self._frozen(number))
+        asked.set_user_attr("trial_id", trial_id(config, self._data))
+        return config, self._frozen(number)
+
+    def _take_over(self) -> list[FrozenTrial]:
+        """Let what an ended driver left RUNNING wait; returns the trials that were suggested and have not ended."""
+        for trial in self._study.get_trials(deepcopy=False, states=(OptunaState.RUNNING,)):
+            self._storage.set_trial_state_values(trial._trial_id, OptunaState.WAITING)
+        return [trial for trial in self.trials if trial.state == OptunaState.WAITING]
+
+    def _replay(self, number: int, state: TrialState) -> bool:
+        """Bring a RUNNING trial up to what is on disk; True where that is its end, so there is nothing to train."""
+        if not (state.finished or state.status == "failed"):
+            reason = self._feed(number, state)
+            if reason is None:
+                return False
+            state = replace(state, status="pruned", reason=reason, ended_at=utc_now())
+            self._write(state)
+        self.settle(number)
+        return True
+
+    def _write(self, state: TrialState) -> None:
+        self._change_trial(state.trial_id, lambda folder: write_state(folder.trial(state.trial_id), state))
+
+    def _feed(self, number: int, state: TrialState) -> str | None:
+        """Note the epochs on disk that the journal lacks, in order; a reason where one of them prunes the trial.
+
+        Epochs before the newest one that the journal knows are not judged again: the trial went on after them, and others that
+        have come since would be held against it.
+        """
+        newest = max(self._frozen(number).intermediate_values, default=0)
+        for row in self._epochs(state):
+            self._note(number, row["epoch"], row)
+            if row["epoch"] >= newest and (reason := self._judge(number, row["epoch"])):
+                return reason
+        return None
+
+    def _note(self, number: int, epoch: int, values: Mapping[str, Any]) -> None:
+        """Keep the objective of an epoch, where one is known after every epoch and Optuna takes it: not with two objectives."""
+        name, frozen = self.spec.objectives[0], self._frozen(number)
+        if len(self.spec.objectives) > 1 or name not in INTERMEDIATE or epoch in frozen.intermediate_values:
+            return
+        if values.get(name) is not None and math.isfinite(values[name]):
+            self._storage.set_trial_intermediate_value(frozen._trial_id, epoch, float(values[name]))
+
+    def _judge(self, number: int, epoch: int) -> str | None:
+        """Why the trial is to end after this epoch; None where it goes on. As it was then: later epochs are not looked at."""
+        frozen = self._frozen(number)
+        if epoch >= self._config(frozen).epochs or epoch not in frozen.intermediate_values:
+            return None
+        then = copy.copy(frozen)
+        then.intermediate_values = {e: value for e, value in frozen.intermediate_values.items() if e <= epoch}
+        if not self._study.pruner.prune(self._study, then):
+            return None
+        value = frozen.intermediate_values[epoch]
+        return f"pruned after epoch {epoch} by {self.spec.pruner}: {self.spec.objectives[0]} {value:.4f} is behind"
+
+    def _epochs(self, state: TrialState) -> list[dict[str, Any]]:
+        path = self._folder.trial(state.trial_id) / "epochs.parquet"
+        if not path.exists():
+            return []
+        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+        return [row for row in rows if row["epoch"] <= state.epochs_completed]
+
+    def _objective_values(self, state: TrialState) -> list[float]:
+        epochs = self._epochs(state)
+        values = {name: epochs[-1][name] for name in INTERMEDIATE}
+        values["train_time_s"] = sum(row["train_time_s"] for row in epochs)
+        if "train_flops" in self.spec.objectives:
+            values["train_flops"] = (
+                epochs[-1]["step"] * state.config.batch_size * self._flops_per_image(state.config.width)
+            )
+        return [float(values[name]) for name in self.spec.objectives]
+
+    def _flops_per_image(self, width: int) -> int:
+        model = self._folder.read_records("model", filters=pc.field("width") == width)
+        if model.num_rows == 0:
+            raise StudyFolderError(f"{self._folder.records('model')}: the model of width {width} is missing")
+        return int(pc.sum(model["flops_two_per_mac_training"]).as_py())
+
+    def _config(self, frozen: FrozenTrial) -> TrialConfig:
+        return TrialConfig.from_dict({**self._base, **frozen.params, "seed": training_seed(self.spec, frozen.number)})
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        return self._study.get_trials(deepcopy=False)[number]
+
+    def _note_wall_time(self, *, at_once: bool = False) -> None:
+        if at_once or time.monotonic() - self._noted_at >= WALL_TIME_INTERVAL_S:
+            self._study.set_user_attr(_WALL_TIME, self.wall_time_s())
+            self._noted_at = time.monotonic()

@@ -1,0 +1,226 @@
+"""Grid files: TOML -> a checked Grid.
+
+    name, title, seeds = [0, 1]        seeds as a list
+    [base]                             TrialConfig fields of all cells
+    [grid]                             field = [values]: every combination is a cell
+    [[cells]]                          explicit cells, with an optional label
+    [[published]]                      cell = { field = value }, and published values of cell metrics
+    [analysis]                         equivalence_margin = 0.005
+    [search]                           see search_spec.py; [[cells]] are then what the search starts from
+
+The shipped ones lie in study/grids. Every error is a SpecError: one line that says what is wrong and what to do.
+Imports neither torch nor Ray.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import math
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from study.spec.search_spec import SearchSpec, parse_search
+from trainable.config import check_field_name
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,127}")
+_TOP_LEVEL = ("name", "title", "seeds", "base", "grid", "cells", "published", "analysis", "search")
+MAX_TRIALS = 100_000
+
+
+class SpecError(ValueError):
+    """A grid file, override or name that cannot be used; the message says what is wrong and what to do."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A grid file, read and checked but not yet combined with overrides."""
+
+    name: str
+    title: str
+    seeds: tuple[int, ...]
+    base: dict[str, Any]
+    cells: tuple[dict[str, Any], ...]  # fields of each cell, with an optional 'label'
+    published: tuple[dict[str, Any], ...] = ()
+    analysis: dict[str, Any] = field(default_factory=dict)
+    search: SearchSpec | None = None
+
+
+def list_grids() -> list[str]:
+    """Names of the shipped grids."""
+    return sorted(
+        path.name.removesuffix(".toml")
+        for path in resources.files("study.grids").iterdir()
+        if path.name.endswith(".toml")
+    )
+
+
+def load_grid(name_or_path: str) -> Grid:
+    """A shipped grid by name, or a TOML file by path. Errors: SpecError."""
+    if name_or_path in list_grids():
+        return parse_grid(resources.files("study.grids").joinpath(f"{name_or_path}.toml").read_text(), name_or_path)
+    if not name_or_path.endswith(".toml"):
+        near = difflib.get_close_matches(name_or_path, list_grids(), n=1)
+        hint = f"did you mean {near[0]}?" if near else f"grids are {', '.join(list_grids())}, or a FILE.toml"
+        raise SpecError(f"no grid named {name_or_path!r}: {hint}")
+    try:
+        return parse_grid(Path(name_or_path).read_text(encoding="utf-8"), name_or_path)
+    except OSError as error:
+        raise SpecError(f"grid file {name_or_path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SpecError(f"grid file {name_or_path}: not UTF-8 text") from error
+
+
+def parse_grid(text: str, source: str) -> Grid:
+    """The text of a grid file -> Grid; `source` names it in errors. Errors: SpecError."""
+    try:
+        content = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+        raise SpecError(f"grid file {source}: {error}") from error
+    try:
+        return _parse_grid(content)
+    except ValueError as error:
+        raise SpecError(f"grid file {source}: {error}") from error
+
+
+def check_study_name(name: str) -> str:
+    """`name` if it can be a folder under the results folder and nothing else. Errors: SpecError."""
+    if not _NAME.fullmatch(name):
+        raise SpecError(
+            f"study name {name!r}: use letters, digits and . _ = + - (at most 128, a letter or digit first)"
+        )
+    return name
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """`3` -> (0, 1, 2); `0,4,7` -> (0, 4, 7); `5,` -> (5,). Errors: SpecError."""
+    try:
+        if "," in text:
+            return check_seeds([int(part) for part in text.split(",") if part.strip()])
+        count = int(text)
+    except ValueError as error:
+        raise SpecError(f"--seeds {text!r}: give a number of seeds, or a list like 0,1,5") from error
+    if not 1 <= count <= MAX_TRIALS:
+        raise SpecError(f"--seeds {text!r}: the number of seeds is from 1 to {MAX_TRIALS:,}")
+    return tuple(range(count))
+
+
+def _parse_grid(content: dict[str, Any]) -> Grid:
+    if unknown := [key for key in content if key not in _TOP_LEVEL]:
+        raise ValueError(f"unknown key {unknown[0]!r}; keys are {', '.join(_TOP_LEVEL)}")
+    for key, kind in (("name", str), ("title", str), ("seeds", list), ("base", dict), ("grid", dict), ("cells", list),
+                      ("published", list), ("analysis", dict)):  # fmt: skip
+        if key in content and not isinstance(content[key], kind):
+            raise ValueError(f"{key} is not a {kind.__name__}")
+    if "name" not in content:
+        raise ValueError("name is missing")
+    base = content.get("base", {})
+    for name in base:
+        check_field_name(name)
+    if "seed" in base:
+        raise ValueError("seed does not belong in [base]; use seeds = [...]")
+    cells = (*_product(content.get("grid", {})), *(_explicit_cell(cell) for cell in content.get("cells", [])))
+    search = _search(content) if "search" in content else None
+    if not cells and search:
+        cells = ({"label": "defaults"},)  # the one configuration that the search starts from
+    if not cells:
+        raise ValueError("no cells: give [grid] with lists of values, or [[cells]]")
+    return Grid(
+        name=check_study_name(content["name"]),
+        title=content.get("title", content["name"]),
+        seeds=check_seeds(content.get("seeds", [0])),
+        base=base,
+        cells=cells,
+        published=tuple(_published_entry(entry, cells) for entry in content.get("published", [])),
+        analysis=_analysis(content.get("analysis", {})),
+        search=search,
+    )
+
+
+def _search(content: dict[str, Any]) -> SearchSpec:
+    search = parse_search(content["search"])
+    if both := [name for name in content.get("grid", {}) if name in search.space]:
+        raise ValueError(f"{both[0]} is in [grid] and in [search.space]; a field is either enumerated or searched")
+    if "grid" in content:
+        raise ValueError("[grid] and [search] do not go together: put what the search starts from into [[cells]]")
+    if search.confirmation_seeds is not None and "seeds" in content:
+        raise ValueError(
+            "seeds and [search] confirmation_seeds are both given; a search uses one of them, remove the other"
+        )
+    return search
+
+
+def _product(axes: dict[str, Any]) -> list[dict[str, Any]]:
+    if not axes:
+        return []
+    for name, values in axes.items():
+        check_field_name(name)
+        if name == "seed":
+            raise ValueError("seed does not belong in [grid]; use seeds = [...]")
+        if not isinstance(values, list) or not values:
+            raise ValueError(f"[grid] {name} is not a list of values")
+    if math.prod(len(values) for values in axes.values()) > MAX_TRIALS:
+        raise ValueError(f"[grid] has more than {MAX_TRIALS:,} cells")
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+def _explicit_cell(cell: Any) -> dict[str, Any]:
+    if not isinstance(cell, dict) or not cell_fields(cell):
+        raise ValueError("[[cells]] holds something else than fields of a cell")
+    for name in cell_fields(cell):
+        check_field_name(name)
+    if "seed" in cell:
+        raise ValueError("seed does not belong in [[cells]]; use seeds = [...]")
+    if not isinstance(cell.get("label", ""), str):
+        raise ValueError(f"label {cell['label']!r} is not a text")
+    return cell
+
+
+def _published_entry(entry: Any, cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    if not isinstance(entry, dict) or not isinstance(entry.get("cell"), dict) or not entry["cell"]:
+        raise ValueError("[[published]] needs cell = { field = value }")
+    for name in entry["cell"]:
+        check_field_name(name)
+    from analysis.records.metrics import METRICS
+
+    for name, value in entry.items():
+        if name == "cell":
+            continue
+        if name not in METRICS:
+            raise ValueError(f"[[published]] {name!r} is not a cell metric; metrics are {', '.join(METRICS)}")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e300:
+            raise ValueError(f"[[published]] {name} is not a number")
+    if not any(all(cell.get(f) == v for f, v in entry["cell"].items()) for cell in cells):
+        raise ValueError(f"[[published]] no cell of the grid has {entry['cell']}")
+    return entry
+
+
+def _analysis(content: dict[str, Any]) -> dict[str, Any]:
+    if unknown := [key for key in content if key != "equivalence_margin"]:
+        raise ValueError(f"[analysis] unknown key {unknown[0]!r}; the only key is equivalence_margin")
+    margin = content.get("equivalence_margin", 0.005)
+    if isinstance(margin, bool) or not isinstance(margin, (int, float)) or not 0 < margin < 1:
+        raise ValueError("[analysis] equivalence_margin is a fraction between 0 and 1, e.g. 0.005 for 0.5 points")
+    return dict(content)
+
+
+def check_seeds(seeds: Sequence[Any]) -> tuple[int, ...]:
+    """Seeds that can be used, as a tuple. Errors: ValueError."""
+    if not seeds:
+        raise ValueError("no seeds: give at least one")
+    for seed in seeds:
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
+            raise ValueError(f"seed {seed!r} is not a whole number from 0 to {2**31 - 1}")
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("a seed is given twice")
+    return tuple(seeds)
+
+
+def cell_fields(cell: Mapping[str, Any]) -> dict[str, Any]:
+    """The TrialConfig fields of a cell of a grid, without its label."""
+    return {name: value for name, value in cell.items() if name != "label"}

@@ -1,0 +1,222 @@
+"""What a study asks: a grid and a few overrides -> a StudySpec -> complete trial configurations.
+
+Imports neither torch nor Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from analysis.records.study_folder import Cell
+from study.spec.grid_file import MAX_TRIALS, Grid, SpecError, cell_fields, check_seeds, check_study_name
+from study.spec.search_space import check_space
+from study.spec.search_spec import FIRST_SEARCH_SEED, SearchSpec, check_trials
+from trainable.config import FIELDS, FieldValue, TrialConfig, cell_id
+
+# Images of the whole training set, as far as known without reading the data.
+NOMINAL_TRAIN_IMAGES = {"cifar10": 50_000, "synthetic": 10_000}
+_SIZE_FIELDS = ("epochs", "width", "train_limit", "test_limit")
+
+
+@dataclass(frozen=True)
+class StudySpec:
+    """One question: cells, seeds, and what is known about them. `cells[i]` describes `configs[i]` (seed 0 there)."""
+
+    name: str
+    title: str
+    cells: tuple[Cell, ...]
+    seeds: tuple[int, ...]
+    factors: tuple[str, ...]
+    reductions: tuple[str, ...] = ()
+    equivalence_margin: float = 0.005
+    search: SearchSpec | None = None
+    search_base: dict[str, FieldValue] = field(
+        default_factory=dict
+    )  # all fields of a searched trial before the search's
+    enqueued: tuple[dict[str, FieldValue], ...] = ()  # what the search tries first: the cells, in its space
+
+    def trial_configs(self) -> list[TrialConfig]:
+        """One complete configuration per cell and seed, all cells of the first seed first: comparisons come early."""
+        return [TrialConfig.from_dict({**cell.config, "seed": seed}) for seed in self.seeds for cell in self.cells]
+
+
+def build_spec(
+    grid: Grid,
+    *,
+    name: str | None = None,
+    seeds: Sequence[int] | None = None,
+    overrides: Mapping[str, FieldValue] | None = None,
+    defaults: Mapping[str, FieldValue] | None = None,
+    trials: int | None = None,
+    searching: bool | None = None,
+) -> StudySpec:
+    """Grid and command line -> StudySpec. `overrides` replace what the grid says, `defaults` fill what it leaves open.
+
+    Without `name` the study is called after the grid and its overrides, so that a reduced run never lands in the
+    folder of the full one. `trials` is the search's budget; `searching` True demands a search, False leaves out that of the
+    grid. Errors: SpecError.
+    """
+    overrides, defaults = dict(overrides or {}), dict(defaults or {})
+    search = _choose_search(grid, trials, searching)
+    if "seed" in overrides:
+        raise SpecError("--set seed=...: use --seeds")
+    for cell in grid.cells:
+        if studied := [name for name in cell_fields(cell) if name in overrides]:
+            raise SpecError(f"--set {studied[0]}=...: the grid studies {studied[0]} itself; edit a copy of its file")
+    try:
+        configs = [
+            TrialConfig.from_dict({**defaults, **grid.base, **cell_fields(cell), **overrides, "seed": 0})
+            for cell in grid.cells
+        ]
+        used = check_seeds(seeds if seeds is not None else (search and search.confirmation_seeds) or grid.seeds)
+    except ValueError as error:
+        raise SpecError(str(error)) from error
+    if len(configs) * len(used) > MAX_TRIALS:
+        raise SpecError(f"{len(configs):,} cells x {len(used):,} seeds are more than {MAX_TRIALS:,} trials")
+    search_base = None if search is None else _search_base(configs[0])
+    if search is not None:
+        configs = [replace(config, validation_size=0) for config in configs]  # confirmed on the full training set
+    factors = tuple(f for f in FIELDS if f != "seed" and len({getattr(config, f) for config in configs}) > 1)
+    cells = tuple(
+        Cell(
+            cell_id(config),
+            cell.get("label") or _label(config, factors or tuple(cell_fields(cell))),
+            _without_seed(config),
+            _published(grid, config),
+        )
+        for config, cell in zip(configs, grid.cells, strict=True)
+    )
+    if len({cell.cell_id for cell in cells}) < len(cells):
+        raise SpecError("two cells of the grid are the same configuration; remove one")
+    spec = StudySpec(
+        name=check_study_name(name if name is not None else _default_name(grid.name, overrides)),
+        title=grid.title,
+        cells=cells,
+        seeds=used,
+        factors=factors,
+        reductions=_reductions(grid, overrides),
+        equivalence_margin=grid.analysis.get("equivalence_margin", 0.005),
+    )
+    return spec if search is None else _with_search(spec, search, search_base or {}, overrides)
+
+
+def with_cells(spec: StudySpec, cells: Sequence[Cell]) -> StudySpec:
+    """The study with these cells added, those that it has already left out."""
+    known = {cell.cell_id: cell for cell in (*cells, *spec.cells)}  # the label of a cell that was there stays
+    ordered = tuple(known[i] for i in dict.fromkeys(cell.cell_id for cell in (*spec.cells, *cells)))
+    return replace(spec, cells=ordered, factors=_factors(ordered))
+
+
+def build_cell(config: TrialConfig, label: str) -> Cell:
+    """The cell of this configuration."""
+    return Cell(cell_id(config), label, _without_seed(config))
+
+
+def _choose_search(grid: Grid, trials: int | None, searching: bool | None) -> SearchSpec | None:
+    if grid.search is None and (searching or trials is not None):
+        raise SpecError(
+            "--search, --trials: the grid has no ranges to search; give it a [search.space] (README, Searching)"
+        )
+    if grid.search is None or searching is False:
+        return None
+    try:
+        search = grid.search if trials is None else replace(grid.search, trials=check_trials(trials))
+    except ValueError as error:
+        raise SpecError(f"--trials {trials}: {error}") from error
+    if search.trials is None and search.gpu_hours is None and search.wall_time_h is None:
+        raise SpecError("the search has no end: give --trials N, or trials, gpu_hours or wall_time_h in [search]")
+    return search
+
+
+def _with_search(
+    spec: StudySpec, search: SearchSpec, base: dict[str, FieldValue], overrides: Mapping[str, FieldValue]
+) -> StudySpec:
+    """The study with its search, checked against the cells that it starts from. Errors: SpecError."""
+    if studied := [name for name in search.space if name in overrides]:
+        raise SpecError(f"--set {studied[0]}=...: the grid searches {studied[0]}; edit a copy of its file")
+    for cell in spec.cells:
+        for name, value in cell.config.items():
+            if name in ("validation_size", "test_limit"):
+                continue
+            domain = search.space.get(name)
+            if domain is None and value != base[name]:
+                raise SpecError(
+                    f"cell {cell.label!r} has another {name} than the first one, but [search.space] has no {name}: add it there"
+                )
+            if domain is not None and not domain.holds(value):
+                raise SpecError(
+                    f"cell {cell.label!r}, which the search starts from, has {name} {_text(value)}, outside of [search.space]: "
+                    f"{domain}; widen that, or change {name} in [[cells]] or [base]"
+                )
+    if spec.cells[0].config["test_limit"] == 0:
+        raise SpecError(
+            "test_limit=0: the winners of a search are reported on the test set; leave it out (searched trials never see it)"
+        )
+    if high := [seed for seed in spec.seeds if seed >= FIRST_SEARCH_SEED]:
+        raise SpecError(
+            f"seed {high[0]}: seeds from {FIRST_SEARCH_SEED:,} on are those of searched trials; use lower ones"
+        )
+    try:
+        check_space(search.space, base)
+    except ValueError as error:
+        raise SpecError(str(error)) from error
+    return replace(
+        spec,
+        search=replace(search, confirmation_seeds=spec.seeds),
+        search_base=base,
+        enqueued=tuple({name: cell.config[name] for name in search.space} for cell in spec.cells),
+    )
+
+
+def _search_base(config: TrialConfig) -> dict[str, FieldValue]:
+    """What searched trials share: the first cell, blind to the test set, validated on a tenth of the training images.
+
+    Or on as many as the grid's validation_size says; always the same number of each of ten classes.
+    """
+    images = config.train_limit or NOMINAL_TRAIN_IMAGES[config.dataset]
+    held_out = config.validation_size or max(10, images // 100 * 10)
+    return {**_without_seed(config), "test_limit": 0, "validation_size": held_out}
+
+
+def _factors(cells: Sequence[Cell]) -> tuple[str, ...]:
+    return tuple(f for f in FIELDS if f != "seed" and len({str(cell.config[f]) for cell in cells}) > 1)
+
+
+def _without_seed(config: TrialConfig) -> dict[str, Any]:
+    return {name: value for name, value in config.to_dict().items() if name != "seed"}
+
+
+def _label(config: TrialConfig, factors: Sequence[str]) -> str:
+    short = {"batch_size": "batch", "learning_rate": "lr"}
+    return ", ".join(f"{short.get(name, name)} {_text(getattr(config, name))}" for name in factors) or "all trials"
+
+
+def _published(grid: Grid, config: TrialConfig) -> dict[str, float]:
+    return {
+        name: float(value)
+        for entry in grid.published
+        if all(getattr(config, f) == v for f, v in entry["cell"].items())
+        for name, value in entry.items()
+        if name != "cell"
+    }
+
+
+def _default_name(name: str, overrides: Mapping[str, FieldValue]) -> str:
+    return "-".join([name, *(f"{field}={_text(value)}" for field, value in overrides.items())])
+
+
+def _reductions(grid: Grid, overrides: Mapping[str, FieldValue]) -> tuple[str, ...]:
+    """How the overrides change the size of the study that the grid file describes, in words."""
+    words = {"epochs": "epochs", "width": "width", "train_limit": "training images", "test_limit": "test images"}
+    changed = []
+    for name in _SIZE_FIELDS:
+        asked = grid.base.get(name, FIELDS[name].default)
+        if name in overrides and overrides[name] != asked:
+            changed.append(f"{words[name]}: {_text(overrides[name])} instead of {_text(asked)}")
+    return tuple(changed)
+
+
+def _text(value: FieldValue) -> str:
+    return "all" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

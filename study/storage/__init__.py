@@ -1,0 +1,1 @@
+"""Where studies live: folders, shared folders and URLs, with their locks."""

@@ -1,0 +1,1 @@
+"""What tests share: studies of known truth, clusters, servers and readers."""

@@ -1,0 +1,1 @@
+"""The images: where they come from, how they are read and cached, and how they are split."""
