@@ -21,6 +21,7 @@ import pyarrow as pa
 import torch
 
 from trainable.config import TrialConfig
+from trainable.errors import first_line
 from trainable.files import write_atomically
 from trainable.records import SCHEMA_VERSION, TrialRecords
 
@@ -91,7 +92,7 @@ class Checkpoint:
                 table.validate(full=True)
             return checkpoint
         except _NOT_A_CHECKPOINT as error:
-            raise ValueError(f"not a checkpoint ({(str(error) or type(error).__name__).splitlines()[0]})") from error
+            raise ValueError(f"not a checkpoint ({first_line(error)})") from error
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int = 2) -> Path:

@@ -24,6 +24,7 @@ from trainable.augmentation import EvaluationBatches, TrainingBatches, draw_orde
 from trainable.checkpoint import Checkpoint
 from trainable.config import TrialConfig, trial_id
 from trainable.data.data_set import ImageData, Split, split_data
+from trainable.errors import first_line
 from trainable.evaluation import autocast, evaluate, full_fp32
 from trainable.instruments.noise_scale import MICROBATCH_SIZE, NUM_MICROBATCHES, measure_noise_scale
 from trainable.instruments.probe import LayerMeasurements, LayerProbe, is_due, measured_steps
@@ -253,7 +254,7 @@ def _restore(
         model.load_state_dict(checkpoint.model)
         optimizer.load_state_dict(_copied(checkpoint.optimizer))
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"the checkpoint does not fit the model: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"the checkpoint does not fit the model: {first_line(error)}") from error
     return checkpoint.records
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from trainable.config import TrialConfig, cell_id, trial_id
+from trainable.errors import first_line
 from trainable.files import write_json
 from trainable.records import TRIAL_ROLES, TRIAL_STATUSES, config_columns
 
@@ -98,11 +99,11 @@ def read_state(folder: Path) -> TrialState | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
-        raise TrialStateError(f"{path}: cannot be read ({error})") from error
+        raise TrialStateError(f"{path}: cannot be read ({first_line(error)})") from error
     try:
         return _parse_state(content)
     except (KeyError, TypeError, ValueError) as error:
-        raise TrialStateError(f"{path}: not the state of a trial ({error})") from error
+        raise TrialStateError(f"{path}: not the state of a trial ({first_line(error)})") from error
 
 
 def _parse_state(content: Mapping[str, Any]) -> TrialState:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from analysis.records.study_folder import StudyFolder, StudyFolderError, check_schema
+from trainable.errors import first_line
 from trainable.records import SCHEMAS
 
 _BATCH_ROWS = 500_000
@@ -36,8 +37,7 @@ def read_layers(folder: StudyFolder, columns: Sequence[str], trial_ids: Sequence
     try:
         collected = _collect(path, wanted, trial_ids)
     except (pa.ArrowException, OSError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise StudyFolderError(f"{path}: cannot be read ({reason})") from error
+        raise StudyFolderError(f"{path}: cannot be read ({first_line(error)})") from error
     return pd.DataFrame(collected, columns=wanted, copy=False)
 
 

@@ -30,6 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trainable.config import FIELDS
+from trainable.errors import first_line
 from trainable.files import write_atomically
 from trainable.records import SCHEMA_VERSION, SCHEMAS
 
@@ -165,7 +166,7 @@ class StudyFolder:
         try:
             table = pq.read_table(path, columns=list(columns) if columns is not None else None, filters=filters)
         except (pa.ArrowException, OSError) as error:
-            raise StudyFolderError(f"{path}: cannot be read ({_first_line(error)})") from error
+            raise StudyFolderError(f"{path}: cannot be read ({first_line(error)})") from error
         return table
 
     def write_records(self, kind: str, table: pa.Table) -> None:
@@ -183,7 +184,7 @@ class StudyFolder:
             with np.load(self.samples, allow_pickle=False) as content:
                 images, names = content["images"], [str(name) for name in content["class_names"]]
         except (OSError, ValueError, KeyError, EOFError, MemoryError, zlib.error, zipfile.BadZipFile) as error:
-            raise StudyFolderError(f"{self.samples}: cannot be read ({_first_line(error)})") from error
+            raise StudyFolderError(f"{self.samples}: cannot be read ({first_line(error)})") from error
         if images.ndim != 5 or images.dtype != np.uint8 or len(images) != len(names):
             raise StudyFolderError(f"{self.samples}: images have shape {images.shape} and type {images.dtype}")
         return images, names
@@ -214,7 +215,7 @@ def check_schema(path: Path, kind: str) -> None:
     try:
         found = pq.read_schema(path)
     except (pa.ArrowException, OSError) as error:
-        raise StudyFolderError(f"{path}: not a readable Parquet file ({_first_line(error)})") from error
+        raise StudyFolderError(f"{path}: not a readable Parquet file ({first_line(error)})") from error
     version = (found.metadata or {}).get(b"schema_version", b"none").decode(errors="replace")
     if version != str(SCHEMA_VERSION):
         raise StudyFolderError(f"{path}: schema version {version}, this program reads version {SCHEMA_VERSION}")
@@ -237,7 +238,7 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise StudyFolderError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
-        raise StudyFolderError(f"{path}: not valid JSON ({_first_line(error)})") from error
+        raise StudyFolderError(f"{path}: not valid JSON ({first_line(error)})") from error
 
 
 def parse_study(content: Any, path: Path) -> StudyInfo:
@@ -288,7 +289,3 @@ def _parse_cell(content: Any, path: Path) -> Cell:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:200]

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from analysis.records.study_folder import StudyFolder, StudyFolderError, check_schema
 from study.folder.repair import rebuild_records
 from trainable.config import TrialConfig, trial_id
+from trainable.errors import first_line
 from trainable.files import open_atomically
 from trainable.records import SCHEMAS, build_table
 from trainable.trial_state import RECORD_KINDS, TrialState, TrialStateError, read_state, write_state
@@ -176,5 +177,5 @@ def read_trial_records(folder: StudyFolder, state: TrialState) -> dict[str, pa.T
             check_schema(path, kind)
             tables[kind] = pq.read_table(path)
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise StudyFolderError(f"{path}: cannot be read ({error})") from error
+            raise StudyFolderError(f"{path}: cannot be read ({first_line(error)})") from error
     return tables

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainable.data.image_data import IMAGE_SHAPE, NUM_CLASSES, DataError, ImageArray, LabelArray
+from trainable.errors import first_line
 
 IMAGE_COLUMNS = ("img", "image")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -38,7 +39,7 @@ def decode_image(encoded: bytes, where: str) -> ImageArray:
     except DataError:
         raise
     except (*_DECODING_ERRORS, Image.DecompressionBombError) as error:
-        raise DataError(f"{where}: image does not decode ({_first_line(error)})") from error
+        raise DataError(f"{where}: image does not decode ({first_line(error)})") from error
 
 
 def check_shards(paths: Sequence[Path]) -> None:
@@ -87,7 +88,7 @@ def _find_image_column(path: Path) -> str:
     try:
         schema = pq.read_schema(path)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a readable Parquet file ({_first_line(error)})") from error
+        raise DataError(f"{path}: not a readable Parquet file ({first_line(error)})") from error
     name = next((name for name in IMAGE_COLUMNS if name in schema.names), None)
     if name is None or "label" not in schema.names:
         missing = "img or image" if name is None else "label"
@@ -111,7 +112,7 @@ def _read_shard(path: Path) -> tuple[ImageArray, LabelArray]:
         table = pq.read_table(path, columns=[column, "label"])
         encoded = table[column].combine_chunks()
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: cannot be read ({_first_line(error)})") from error
+        raise DataError(f"{path}: cannot be read ({first_line(error)})") from error
     if table.num_rows == 0:
         raise DataError(f"{path}: holds no rows")
     labels = _check_labels(table["label"], path)
@@ -140,7 +141,3 @@ def _read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:200]

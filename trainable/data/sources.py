@@ -11,6 +11,7 @@ from typing import Literal
 from trainable.data.batch_files import FILE_NAMES, FOLDER_NAME, TEST_MD5, TRAIN_MD5, read_batch_files
 from trainable.data.encoded_images import check_shards, list_images, read_class_folders, read_shards
 from trainable.data.image_data import CLASS_NAMES, NUM_CLASSES, DataError, ImageData, build_image_data
+from trainable.errors import first_line
 
 Layout = Literal["original batch files", "Parquet shards", "class folders"]
 
@@ -85,9 +86,8 @@ def download_batch_files(root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True)
         CIFAR10(str(root), download=True)
     except (OSError, RuntimeError, EOFError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(
-            f"CIFAR-10 cannot be downloaded from {CIFAR10.url} to {root} ({reason}); name a folder that holds it with "
+            f"CIFAR-10 cannot be downloaded from {CIFAR10.url} to {root} ({first_line(error)}); name a folder that holds it with "
             "--data DIR, or use --set dataset=synthetic"
         ) from error
     finally:
