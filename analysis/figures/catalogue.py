@@ -93,10 +93,11 @@ class _Records:
 
 
 def _plan_figures(records: _Records) -> Iterator[FigurePlan]:
-    if records.study.search is not None:
+    if records.study.info.search is not None:
         from analysis.figures.search.catalogue import plan_search_figures  # Optuna takes a second to import
+        from analysis.search.history import load_search
 
-        yield from plan_search_figures(records.study.search)
+        yield from plan_search_figures(load_search(records.study))
     yield FigurePlan(
         "samples", "data", "Sample images", "Images of the data set before augmentation, one row per class.",
         lambda: _draw_samples(records),

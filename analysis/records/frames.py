@@ -10,19 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from analysis.claims.claims_file import ClaimSet, load_claims
+from analysis.records.derivable import Derivable
 from analysis.records.layer_file import read_layers
 from analysis.records.study_folder import Cell, StudyFolder, StudyFolderError, StudyInfo
 from trainable.records import SCHEMAS
-
-if TYPE_CHECKING:
-    from analysis.search.history import Search
 
 FINISHED = "completed"
 SEARCHED = "search"  # the role of the trials that a search tries
@@ -30,7 +27,7 @@ _LAYER_KEYS = ("trial_id", "epoch", "layer", "group", "kind")
 
 
 @dataclass(frozen=True)
-class Study:
+class Study(Derivable):
     """A study: `info` is study.json, and each kind of record is a DataFrame with the columns of trainable/records.py.
 
     `trials` has the label of the cell beside its id, one row per cell and seed; trials of cells that the study does not
@@ -98,15 +95,6 @@ class Study:
     def model(self) -> pd.DataFrame:
         frame: pd.DataFrame = self.folder.read_records("model").to_pandas()
         return frame.sort_values(["width", "position"], ignore_index=True)
-
-    @cached_property
-    def search(self) -> Search | None:
-        """The search of the study with its journal, None where it has none. Errors: StudyFolderError."""
-        if self.info.search is None:
-            return None
-        from analysis.search.history import load_search  # Optuna takes a second to import
-
-        return load_search(self)
 
     @cached_property
     def completed_ids(self) -> list[str]:

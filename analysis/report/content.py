@@ -225,10 +225,11 @@ def _section_texts(study: Study, name: str, confounds: Confounds, left_out: str)
         return confounds.sentences or nothing
     if name == "dynamics" and left_out:
         return (left_out,)
-    if name == "search" and study.search is not None:
-        from analysis.search.tables import describe_search  # Optuna takes a second to import
+    if name == "search" and study.info.search is not None:
+        from analysis.search.history import load_search  # Optuna takes a second to import
+        from analysis.search.tables import describe_search
 
-        return describe_search(study.search)
+        return describe_search(load_search(study))
     return ()
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.records.derivable import Derivable
 from analysis.records.frames import FINISHED, Study
 from analysis.records.study_folder import StudyFolderError
 from analysis.search.description import SearchDescription, parse_search
@@ -28,7 +29,7 @@ TITLES = {
 
 
 @dataclass(frozen=True)
-class Search:
+class Search(Derivable):
     """A search: its description, its direction per objective and its journal; `trials` has one row per Optuna trial."""
 
     study: Study
@@ -66,13 +67,6 @@ class Search:
         values = self.trials[self.objective_columns].to_numpy(dtype=float)
         done: pd.DataFrame = self.trials[np.isfinite(values).all(axis=1)]
         return done
-
-    @cached_property
-    def importances(self) -> pd.DataFrame:
-        """What goes along with the first objective, as `measure_importances` finds it: seconds of work."""
-        from analysis.search.importances import measure_importances
-
-        return measure_importances(self)
 
     @property
     def objective_columns(self) -> list[str]:
@@ -119,7 +113,13 @@ class Search:
 
 
 def load_search(study: Study) -> Search:
-    """The search of a study that has one. Errors: StudyFolderError where its journal is damaged or foreign."""
+    """The search of a study, read once. Errors: ValueError where it has none, StudyFolderError where its journal is damaged or foreign."""
+    if study.info.search is None:
+        raise ValueError(f"study {study.info.name!r} has no search")
+    return study.derive(_read_search)
+
+
+def _read_search(study: Study) -> Search:
     description = parse_search(study.info.search or {}, study.folder)
     names = dict.fromkeys((study.info.name, study.folder.path.name))
     journal = read_journal(study.folder.search_journal, names)

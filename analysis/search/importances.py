@@ -36,6 +36,11 @@ COLUMNS = (
 )  # fmt: skip
 
 
+def load_importances(search: Search) -> pd.DataFrame:
+    """`measure_importances`, seconds of work, done once for the tables and figures of a search."""
+    return search.derive(measure_importances)
+
+
 def measure_importances(search: Search) -> pd.DataFrame:
     """One row per searched field and per quantity of early training, the most important first; columns `COLUMNS`.
 

@@ -7,8 +7,8 @@ import pandas as pd
 
 from analysis.records.frames import FINISHED, Study
 from analysis.search.dynamics import QUANTITIES
-from analysis.search.history import Search
-from analysis.search.importances import FEWEST_TRIALS
+from analysis.search.history import Search, load_search
+from analysis.search.importances import FEWEST_TRIALS, load_importances
 from analysis.search.winners import compare_contenders, list_contenders, names_of
 from analysis.tables.result_table import Column, ColumnKind, ResultTable
 
@@ -22,7 +22,7 @@ NEVER_TESTED = (
 
 def build_search_trials(study: Study) -> ResultTable:
     """One row per trial of the search in its order, then those that confirm what it found."""
-    search = _require(study)
+    search = load_search(study)
     names = names_of(list_contenders(search))
     frame = search.trials.assign(role="search", chosen=search.trials["number"].map(names).fillna(""))
     frame = pd.concat([frame, _confirmations(search)], ignore_index=True) if len(study.trials) else frame
@@ -44,8 +44,8 @@ def build_search_trials(study: Study) -> ResultTable:
 
 def build_search_importances(study: Study) -> ResultTable:
     """What goes along with the objective, with the spread that a small number of trials leaves."""
-    search = _require(study)
-    frame = search.importances.copy()
+    search = load_search(study)
+    frame = load_importances(search).copy()
     frame.insert(1, "title", [QUANTITIES.get(name, name.replace("_", " ")) for name in frame["quantity"]])
     columns = (
         Column("kind", "kind"), Column("target", "for"), Column("title", "quantity"),
@@ -75,7 +75,7 @@ def build_search_importances(study: Study) -> ResultTable:
 
 def build_search_winners(study: Study) -> ResultTable:
     """The winners on the test set, against the cells that the study was given, published ones among them."""
-    search = _require(study)
+    search = load_search(study)
     frame = compare_contenders(search)
     for name in ("difference", "low", "high", "shrinkage", "shrinkage_low", "shrinkage_high"):
         frame[f"shown_{name}"] = frame[name] * 100
@@ -164,9 +164,3 @@ def _confirmations(search: Search) -> pd.DataFrame:
         "status": own["status"], "reason": own["reason"].fillna(""), "epochs": own["epochs_completed"].fillna(0),
         "seconds": own["wall_time_s"], "chosen": own["label"], "trial_id": own["trial_id"],
     })  # fmt: skip
-
-
-def _require(study: Study) -> Search:
-    if study.search is None:
-        raise ValueError(f"study {study.info.name!r} has no search")
-    return study.search

@@ -23,6 +23,7 @@ from analysis.figures.style import (
 )
 from analysis.search.dynamics import QUANTITIES
 from analysis.search.history import Search
+from analysis.search.importances import load_importances
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class SearchImportances:
 
 def build_search_importances(search: Search) -> SearchImportances:
     """The rows of the table search_importances, by kind and target."""
-    rows = require(search.importances, "too few completed trials for importances, or nothing that varies")
+    rows = require(load_importances(search), "too few completed trials for importances, or nothing that varies")
     panels = []
     for (kind, target), own in rows.groupby(["kind", "target"], sort=False):
         trials = int(own["trials"].iloc[0])

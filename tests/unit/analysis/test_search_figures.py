@@ -23,7 +23,8 @@ from analysis.figures.search.catalogue import plan_search_figures
 from analysis.figures.search.marks import AxisScale
 from analysis.figures.style import NothingToDraw
 from analysis.records.frames import load_study
-from analysis.search.history import Search
+from analysis.search.history import Search, load_search
+from analysis.search.importances import load_importances
 from tests.support.search_studies import BATCH_SIZES, NUM_EPOCHS, PUBLISHED, write_search_study
 from tests.unit.analysis.figure_studies import write_small_study
 from tests.unit.analysis.figure_texts import find_drawn_texts, find_overlaps
@@ -34,9 +35,7 @@ NAMES = {
 
 
 def make_search(path: Path, objectives: tuple[str, ...] = ("val_accuracy",), **options: Any) -> Search:
-    search = load_study(write_search_study(path / "made", objectives=objectives, **options)).search
-    assert search is not None
-    return search
+    return load_search(load_study(write_search_study(path / "made", objectives=objectives, **options)))
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +164,7 @@ def test_importances_are_those_of_the_table(search: Search) -> None:
         "Hyperparameters: final value", "Training dynamics: final value",
         "Hyperparameters: value after epoch 1", "Training dynamics: value after epoch 1",
     ]  # fmt: skip
-    assert sum(len(rows) for _, rows in panels) == len(search.importances)
+    assert sum(len(rows) for _, rows in panels) == len(load_importances(search))
     for _, rows in panels:
         assert rows["importance"].is_monotonic_decreasing
 

@@ -18,6 +18,7 @@ from analysis.records.frames import load_study
 from analysis.records.study_folder import StudyFolder
 from analysis.report import watch
 from analysis.report.page import read_checked, render_page
+from analysis.search.history import load_search
 from analysis.sources.compare import merge_studies
 from analysis.tables.tables import SEARCH_TABLES, build_tables
 from tests.support.search_studies import write_search_study
@@ -57,12 +58,11 @@ def test_report_has_a_section_on_the_search(folder: StudyFolder, capsys: pytest.
 
 def test_values_of_unlike_schedules_come_with_a_warning(folder: StudyFolder) -> None:
     """A longer warm-up makes the first epochs look bad, which is not what a pruner should judge by."""
-    study = load_study(folder)
-    assert study.search is not None
-    captions = [plan.caption for plan in plan_search_figures(study.search) if plan.name == "search_curves"]
+    search = load_search(load_study(folder))
+    captions = [plan.caption for plan in plan_search_figures(search) if plan.name == "search_curves"]
     assert "All trials run the same schedule" in captions[0]
-    space = {**study.search.description.space, "warmup_epochs": "linear"}
-    warmed = replace(study.search, description=replace(study.search.description, space=space))
+    space = {**search.description.space, "warmup_epochs": "linear"}
+    warmed = replace(search, description=replace(search.description, space=space))
     captions = [plan.caption for plan in plan_search_figures(warmed) if plan.name == "search_curves"]
     assert "Trials differ in warmup epochs" in captions[0]
 

@@ -22,8 +22,16 @@ from analysis.records.frames import Study, load_study
 from analysis.records.study_folder import StudyFolder, StudyFolderError
 from analysis.records.summary import summarize_trials
 from analysis.search.dynamics import measure_dynamics
-from analysis.search.history import Search
-from analysis.search.importances import COLUMNS, FEWEST_TRIALS, NUM_RESAMPLES, _fanova, _measure, common_epoch
+from analysis.search.history import Search, load_search
+from analysis.search.importances import (
+    COLUMNS,
+    FEWEST_TRIALS,
+    NUM_RESAMPLES,
+    _fanova,
+    _measure,
+    common_epoch,
+    load_importances,
+)
 from analysis.search.winners import compare_contenders, list_contenders
 from analysis.tables.tables import SEARCH_TABLES, build_tables, table_names
 from tests.support.search_studies import NUM_EPOCHS, PUBLISHED, write_search_study
@@ -38,8 +46,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 @pytest.fixture(scope="module")
 def search(study: Study) -> Search:
-    assert study.search is not None
-    return study.search
+    return load_search(study)
 
 
 @pytest.fixture(scope="module")
@@ -154,8 +161,7 @@ def test_winners_are_the_best_by_validation_and_tested_by_the_confirmations(
 def test_the_luck_of_a_choice_is_seen(tmp_path: Path) -> None:
     """With noise alone between trials the winner was lucky: it loses more than the published ones, which nobody chose."""
     folder = write_search_study(tmp_path / "noisy", noise=0.05, num_trials=30, top_k=1)
-    search = load_study(folder).search
-    assert search is not None
+    search = load_search(load_study(folder))
     frame = compare_contenders(search).drop_duplicates("number")
     lost = frame.set_index("what")["shrinkage"]
     assert lost["winner 1"] > 0.04
@@ -163,8 +169,7 @@ def test_the_luck_of_a_choice_is_seen(tmp_path: Path) -> None:
 
 
 def test_winners_that_are_not_confirmed_yet_say_so(tmp_path: Path) -> None:
-    search = load_study(write_search_study(tmp_path / "running", confirmed=False, num_trials=12)).search
-    assert search is not None
+    search = load_search(load_study(write_search_study(tmp_path / "running", confirmed=False, num_trials=12)))
     frame = compare_contenders(search)
     assert set(frame.loc[frame["against"] != "", "verdict"]) == {"not confirmed yet"}
     assert frame["test_mean"].isna().all()
@@ -173,15 +178,14 @@ def test_winners_that_are_not_confirmed_yet_say_so(tmp_path: Path) -> None:
 
 def test_winners_of_two_objectives_are_of_the_front(tmp_path: Path) -> None:
     study = load_study(write_search_study(tmp_path / "two", objectives=("val_accuracy", "train_flops"), top_k=3))
-    assert study.search is not None
-    done = study.search.completed
+    done = load_search(study).completed
     pairs = list(zip(done["number"], done["objective_1"], done["objective_2"], strict=True))
     front = [
         (number, accuracy) for number, accuracy, flops in pairs
         if not any(a >= accuracy and f <= flops and (a > accuracy or f < flops) for _, a, f in pairs)
     ]  # fmt: skip
     best = [number for number, _ in sorted(front, key=lambda entry: -entry[1])[:3]]
-    assert [c.number for c in list_contenders(study.search) if c.rank] == best
+    assert [c.number for c in list_contenders(load_search(study)) if c.rank] == best
 
 
 def test_dynamics_are_those_of_the_early_epochs(search: Search, theirs: list[optuna.trial.FrozenTrial]) -> None:
@@ -196,7 +200,7 @@ def test_dynamics_are_those_of_the_early_epochs(search: Search, theirs: list[opt
 
 
 def test_importances_find_what_the_formula_is_made_of(search: Search, theirs: list[optuna.trial.FrozenTrial]) -> None:
-    rows = {(row["kind"], row["target"], row["quantity"]): row for row in search.importances.to_dict("records")}
+    rows = {(row["kind"], row["target"], row["quantity"]): row for row in load_importances(search).to_dict("records")}
     done = completed(theirs)
     final = {name: rows["hyperparameters", "final value", name] for name in ("learning_rate", "batch_size", "momentum")}
     assert all(row["trials"] == len(done) for row in final.values())
@@ -278,8 +282,7 @@ def test_texts_flags_and_choices_have_importances_too() -> None:
 
 def test_too_few_trials_have_no_importances(tmp_path: Path) -> None:
     study = load_study(write_search_study(tmp_path / "few", num_trials=4, confirmed=False))
-    assert study.search is not None
-    assert list(study.search.importances.columns) == list(COLUMNS)
+    assert list(load_importances(load_search(study)).columns) == list(COLUMNS)
     table = build_tables(study, ["search_importances"])["search_importances"]
     assert table.frame.empty
     assert f"Fewer than {FEWEST_TRIALS} completed trials" in table.notes[-1]
@@ -325,6 +328,5 @@ def test_a_study_without_search_has_none_of_these_tables(tmp_path: Path, study: 
     folder = StudyFolder(tmp_path)
     folder.write_study(dataclasses.replace(study.info, search=None))
     folder.write_records("trials", study.folder.read_records("trials"))
-    assert load_study(folder).search is None
     with pytest.raises(ValueError, match="has no search"):
         build_tables(folder, ["search_winners"])
