@@ -1,16 +1,21 @@
-# One rule sets everything up: a .venv from requirements.lock. All other rules need it.
+# One rule sets everything up: a .venv from requirements.lock, and in it the command `study`, which works from any folder and
+# runs the code that lies here. All other rules need it.
 PYTHON ?= python3
 BIN := .venv/bin
 
 .PHONY: setup demo test test-fast test-slow test-faults lint format audit bench lock clean
 
-setup: .venv/ready
+setup: .venv/installed
 
 .venv/ready: requirements.lock requirements-uv.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock requirements-uv.lock
+	touch $@
+
+.venv/installed: .venv/ready pyproject.toml
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --offline --no-deps --no-build-isolation --editable .
 	touch $@
 
 demo: setup

@@ -17,16 +17,17 @@ if TYPE_CHECKING:
     from analysis.records.study_folder import StudyFolder
 
 OK, NOT_REPRODUCED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+_PROGRAM = "python -m analysis"
 _EPILOG = """other commands:
-  python -m analysis pull SOURCE --to DIR       fetch a study's records from a folder, a URL or W&B
-  python -m analysis compare STUDY STUDY ...    merge studies that share data and code, and compare their cells
+  {program} pull SOURCE --to DIR       fetch a study's records from a folder, a URL or W&B
+  {program} compare STUDY STUDY ...    merge studies that share data and code, and compare their cells
 Each has its own --help. A study folder of that name is ./pull or ./compare."""
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(program: str = _PROGRAM) -> argparse.ArgumentParser:
     """The command line without its other commands."""
     parser = argparse.ArgumentParser(
-        prog="python -m analysis", epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog=program, epilog=_EPILOG.format(program=program), formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Rebuild every table, every figure and report/index.html of a study from its records alone.",
     )  # fmt: skip
     parser.add_argument(
@@ -45,10 +46,10 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def build_pull_parser() -> argparse.ArgumentParser:
+def build_pull_parser(program: str = _PROGRAM) -> argparse.ArgumentParser:
     """The command line of `pull`."""
     parser = argparse.ArgumentParser(
-        prog="python -m analysis pull", description="Fetch the records and tables of a study from elsewhere."
+        prog=f"{program} pull", description="Fetch the records and tables of a study from elsewhere."
     )
     parser.add_argument(
         "source", metavar="SOURCE", help="a folder, a URL (s3://, gs://, file://, ...) or wandb:ENTITY/PROJECT/GROUP"
@@ -57,10 +58,10 @@ def build_pull_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def build_compare_parser() -> argparse.ArgumentParser:
+def build_compare_parser(program: str = _PROGRAM) -> argparse.ArgumentParser:
     """The command line of `compare`."""
     parser = argparse.ArgumentParser(
-        prog="python -m analysis compare",
+        prog=f"{program} compare",
         description="Compare the cells of several studies that share data and code; refuse those that do not.",
     )
     parser.add_argument("studies", type=Path, nargs="+", metavar="STUDY", help="study folders, two or more")
@@ -68,10 +69,10 @@ def build_compare_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+def main(arguments: list[str] | None = None, *, program: str = _PROGRAM) -> int:
+    """Run the command line, whose help calls it `program`; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    run, options = _parse(arguments)
+    run, options = _parse(arguments, program)
     from analysis.records.study_folder import StudyFolderError  # not before --help has answered
 
     try:
@@ -87,13 +88,13 @@ def main(arguments: list[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _parse(arguments: list[str]) -> tuple[Callable[[argparse.Namespace], int], argparse.Namespace]:
+def _parse(arguments: list[str], program: str) -> tuple[Callable[[argparse.Namespace], int], argparse.Namespace]:
     command = arguments[0] if arguments else ""
     if command == "pull":
-        return _pull, build_pull_parser().parse_args(arguments[1:])
+        return _pull, build_pull_parser(program).parse_args(arguments[1:])
     if command == "compare":
-        return _compare, build_compare_parser().parse_args(arguments[1:])
-    return _report, build_parser().parse_args(arguments)
+        return _compare, build_compare_parser(program).parse_args(arguments[1:])
+    return _report, build_parser(program).parse_args(arguments)
 
 
 def _report(options: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from study.command_line.program import program_name
 from study.service.command_line import add_cluster_options, connect_as_asked, follow, guarded
 from study.service.connection import Cluster
 from study.service.study_jobs import find_study, read_output
@@ -18,7 +19,7 @@ _MOST_LINES = 1_000_000
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m study.logs", description="What the newest run of a study on a Ray cluster has printed."
+        prog=program_name("logs"), description="What the newest run of a study on a Ray cluster has printed."
     )
     parser.add_argument("name", metavar="NAME", help="the study")
     parser.add_argument("--follow", action="store_true", help="go on until the study ends")

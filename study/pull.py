@@ -17,6 +17,7 @@ from pathlib import Path
 
 from analysis.records.study_folder import StudyFolder, StudyFolderError
 from analysis.sources.pull import pull as take_over
+from study.command_line.program import program_name
 from study.service.command_line import add_cluster_options, connect_as_asked, guarded
 from study.service.connection import STALL_TIMEOUT_S, Cluster, ClusterError
 from study.service.package import stage_package
@@ -28,7 +29,7 @@ from study.storage.study_store import check_plain_url
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m study.pull", description="Fetch the records and tables of a study on a Ray cluster."
+        prog=program_name("pull"), description="Fetch the records and tables of a study on a Ray cluster."
     )
     parser.add_argument("name", metavar="NAME", help="the study")
     parser.add_argument("--to", type=Path, metavar="DIR", help="folder to put it in (default: results/NAME)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from study.command_line.program import program_name
 from study.service.command_line import add_cluster_options, connect_as_asked, guarded
 from study.service.connection import Cluster
 from study.service.study_jobs import StudyJob, find_study, list_studies, read_output, read_progress
@@ -15,7 +16,7 @@ _HEADER = ("study", "state", "trials done", "left", "since")
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m study.status", description="State, progress and time left of the studies of a Ray cluster."
+        prog=program_name("status"), description="State, progress and time left of the studies of a Ray cluster."
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="one study (default: all)")
     add_cluster_options(parser)

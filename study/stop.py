@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from study.command_line.program import program_name
 from study.service.command_line import add_cluster_options, connect_as_asked, guarded
 from study.service.connection import Cluster, ClusterError
 from study.service.study_jobs import find_study, read_progress
@@ -18,7 +19,7 @@ _TIMEOUT_S = 180.0
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m study.stop",
+        prog=program_name("stop"),
         description="Stop a study on a Ray cluster; its trials save first, and the same submit goes on with it.",
     )
     parser.add_argument("name", metavar="NAME", help="the study")
@@ -40,7 +41,7 @@ def _stop(cluster: Cluster, name: str) -> int:
     cluster.wait(found.job, _TIMEOUT_S)
     summary = read_progress(cluster, found)
     done = f"{summary.num_done} of {summary.num_trials} trials done, " if summary else ""
-    print(f"stopped: {done}every finished epoch is kept; the same python -m study.submit goes on")
+    print(f"stopped: {done}every finished epoch is kept; the same {program_name('submit')} goes on")
     return 0
 
 

@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from analysis.records.study_folder import StudyFolderError
 from study.command_line.options import DEFAULT_RESULTS, build_study_spec, check_run_options
 from study.command_line.options import build_parser as build_run_parser
+from study.command_line.program import program_name
 from study.service.command_line import add_cluster_options, connect_as_asked, follow, guarded
 from study.service.connection import Cluster, ClusterError
 from study.service.package import GRID_FILE, is_grid_file, stage_package
@@ -30,10 +31,10 @@ _STOP_WAIT_S = 120
 def build_parser() -> argparse.ArgumentParser:
     """The options of this command alone; all others are those of study.run."""
     parser = argparse.ArgumentParser(
-        prog="python -m study.submit", allow_abbrev=False,
+        prog=program_name("submit"), allow_abbrev=False,
         description="Run a study on a Ray cluster: the options of study.run, and those below.",
         epilog="--data and --results are folders on the cluster, seen by its head; --results defaults there to "
-        f"${RESULTS_VARIABLE}, else ~/results. All other options: python -m study.run --help",
+        f"${RESULTS_VARIABLE}, else ~/results. All other options: {program_name('run')} --help",
     )  # fmt: skip
     add_cluster_options(parser)
     parser.add_argument("--follow", action="store_true", help="print what the study prints until it ends")
@@ -73,7 +74,7 @@ def _check_options(options: argparse.Namespace) -> None:
     check_run_options(options)
     for name in ("plan", "calibrate"):
         if getattr(options, name):
-            raise SpecError(f"--{name} needs no cluster: python -m study.run --{name}")
+            raise SpecError(f"--{name} needs no cluster: {program_name('run')} --{name}")
     if options.wandb == "offline":
         check_offline("offline", str(options.results))
     if options.address is not None:
@@ -91,7 +92,7 @@ def _refuse_second(cluster: Cluster, study: str) -> None:
         if found.study == study and found.active:
             raise ClusterError(
                 f"study {study!r} runs on {cluster.address} already, since {found.started_at}; follow it with "
-                f"python -m study.logs {study} --follow, or give another --name"
+                f"{program_name('logs')} {study} --follow, or give another --name"
             )
 
 
@@ -107,7 +108,7 @@ def _say_submitted(found: StudyJob, cluster: Cluster, options: argparse.Namespac
     print(f"job      {found.job} on {cluster.address}")
     print(f"data     {data}" if options.data else f"data     as the grid says; CIFAR-10 from {data}")
     print(f"results  {found.results or f'${RESULTS_VARIABLE} of the head, else ~/results there'}")
-    print(f"go on    python -m study.status|logs|stop|pull {found.study} --cluster {cluster.address}", flush=True)
+    print(f"go on    {program_name('status|logs|stop|pull')} {found.study} --cluster {cluster.address}", flush=True)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,10 @@ def build_parser() -> argparse.ArgumentParser:
         description="Train one configuration in this process and print one line per epoch.",
         epilog="fields and defaults: " + ", ".join(f"{name}={spec.default}" for name, spec in FIELDS.items()),
     )
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of TrialConfig")
+    parser.add_argument("--epochs", metavar="N", help="as --set epochs=N")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of the trial; repeatable"
+    )
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder with CIFAR-10; default: cache, else download")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="keep checkpoints and records in DIR/<trial id>; go on from there"
@@ -35,7 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one trial; 0 completed, 1 diverged, 2 bad input, 130 interrupted."""
     options = build_parser().parse_args(arguments)
     try:
-        config = TrialConfig.from_dict(dict(parse_override(text) for text in options.set))
+        texts = [*options.set, *([f"epochs={options.epochs}"] if options.epochs is not None else [])]
+        config = TrialConfig.from_dict(dict(map(parse_override, texts)))
         return _run(config, options)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

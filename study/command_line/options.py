@@ -6,6 +6,7 @@ import argparse
 import math
 from pathlib import Path
 
+from study.command_line.program import program_name
 from study.spec.grid_file import SpecError, list_grids, load_grid, parse_seeds
 from study.spec.study_spec import StudySpec, build_spec
 from study.tracking.mode import CHOICES, DEFAULT_PROJECT
@@ -18,7 +19,7 @@ OK, BAD_INPUT, SOME_FAILED, INTERRUPTED = 0, 2, 3, 130  # exit statuses
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m study.run",
+        prog=program_name("run"),
         description="Run a grid of training configurations as Ray Tune trials and report on them.",
         epilog="fields for --set: " + ", ".join(f"{name}={spec.default}" for name, spec in FIELDS.items()),
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from analysis.records.study_folder import StudyFolderError
 from study.cluster.node_probe import check_nodes
 from study.command_line.options import INTERRUPTED, SOME_FAILED
+from study.command_line.program import program_name
 from study.folder.ledger import Ledger, consolidate, list_states, register_trials
 from study.folder.repair import write_study
 from study.folder.study_record import build_study, describe_attempt, extend_study, with_attempt
@@ -48,7 +49,7 @@ class Attempt:
     @property
     def command(self) -> str:
         """What to type to go on."""
-        return shlex.join(["python", "-m", "study.run", *self.arguments])
+        return f"{program_name('run')} {shlex.join(self.arguments)}"
 
     def run_options(self) -> RunOptions:
         """How its trials are run."""

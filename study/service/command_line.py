@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from study.command_line.program import program_name
 from study.service.connection import DEFAULT_CLUSTER, Cluster, ClusterError, connect
 from study.service.study_jobs import StudyJob, exit_status, parse_job
 
@@ -54,8 +55,8 @@ def follow(cluster: Cluster, found: StudyJob) -> int:
             print(text, end="", flush=True)
     except KeyboardInterrupt:
         print(
-            f"\nnot followed any more; study {found.study} goes on: python -m study.status {found.study} tells how far it "
-            f"is, python -m study.stop {found.study} ends it",
+            f"\nnot followed any more; study {found.study} goes on: {program_name('status')} {found.study} tells how far it "
+            f"is, {program_name('stop')} {found.study} ends it",
             file=sys.stderr,
         )
         return 0

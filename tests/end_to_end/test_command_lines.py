@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from study.__main__ import COMMANDS
 from tests.support.data_folders import write_shards
 
 pytestmark = pytest.mark.end_to_end
@@ -18,8 +21,8 @@ TINY = (
     "dataset=synthetic",
     "--set",
     "width=1",
-    "--set",
-    "epochs=2",
+    "--epochs",
+    "2",
     "--set",
     "train_limit=64",
     "--set",
@@ -119,6 +122,7 @@ def test_one_trial_keeps_its_folder_and_goes_on(workplace: Path) -> None:
     ("arguments", "message"),
     [
         (["--set", "widht=8"], "did you mean width?"),
+        (["--epochs", "many"], "epochs='many' is not a whole number"),
         (["--data", "nowhere"], "nowhere"),
         (["--device", "tpu9"], "--device tpu9"),
         (["--device", "cuda:99"], "--device cuda:99"),
@@ -128,5 +132,55 @@ def test_one_trial_keeps_its_folder_and_goes_on(workplace: Path) -> None:
 def test_one_trial_with_bad_input(workplace: Path, arguments: list[str], message: str) -> None:
     done = run(workplace, "-m", "trainable", *arguments)
     assert done.returncode == 2, done.stdout + done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert message in done.stderr
+
+
+def study_script(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What the script `study` does that an installation leaves in bin/, by the entry point of pyproject.toml."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    module, _, function = project["scripts"]["study"].partition(":")
+    program = f"import sys; from {module} import {function}; sys.argv[0] = '/venv/bin/study'; sys.exit({function}())"
+    return run(folder, "-c", program, *arguments)
+
+
+def test_study_lists_its_commands_without_importing_them(workplace: Path) -> None:
+    done = study_script(workplace, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: study COMMAND")
+    assert all(f"\n  {name}  " in re.sub(" {2,}", "  ", done.stdout) for name in COMMANDS)
+    assert len(done.stdout.splitlines()) == len(COMMANDS) + 5
+    loaded = run(workplace, "-X", "importtime", "-m", "study", "--help").stderr
+    assert "difflib" in loaded
+    assert not re.search(r"\b(argparse|numpy|torch|ray|pandas)\b", loaded)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_of_study_is_called_as_the_user_called_it(workplace: Path, command: str) -> None:
+    done = study_script(workplace, command, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: study {command} [-h]")
+    assert "python -m study" not in done.stdout.replace("python -m study.tracking", "")
+
+
+def test_study_runs_as_a_module_too(workplace: Path) -> None:
+    assert run(workplace, "-m", "study", "run", "--help").stdout.startswith("usage: python -m study run [-h]")
+    assert run(workplace, "-m", "study.run", "--help").stdout.startswith("usage: python -m study.run [-h]")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["statsu"], "no command 'statsu': did you mean status?"),
+        (["qqq"], "no command 'qqq': there are run, submit, status"),
+        ([], "no command given: there are run, submit, status"),
+        (["run", "--grid", "papr"], "did you mean paper?"),
+        (["report", "nowhere"], "nowhere"),
+        (["compare", "nowhere", "nowhere"], "nowhere"),
+    ],
+)
+def test_study_with_bad_input(workplace: Path, arguments: list[str], message: str) -> None:
+    done = study_script(workplace, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert message in done.stderr
