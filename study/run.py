@@ -37,12 +37,13 @@ from study.folder.study_record import IncomparableError, build_study, extend_stu
 from study.plan import estimate as plan
 from study.plan.calibration import Speed, SpeedKey, calibrate
 from study.plan.resources import (
-    DEFAULT_GPUS_PER_TRIAL,
     Machine,
     ResourceError,
     TrialResources,
+    default_precision,
     divide_resources,
     inspect_machine,
+    resolve_gpus_per_trial,
 )
 from study.spec.grid_file import SpecError
 from study.spec.search_space import list_corners
@@ -137,7 +138,7 @@ def _unread_output() -> Iterator[None]:
 def _machine(options: argparse.Namespace) -> Iterator[Machine]:
     """What the trials run on: this machine, or the cluster at --address for as long as they run."""
     if options.address is None:
-        yield inspect_machine()
+        yield inspect_machine(options.gpus_per_trial)
         return
     with joined_cluster(options.address, verbose=options.verbose) as machine:
         if options.plan:
@@ -145,7 +146,7 @@ def _machine(options: argparse.Namespace) -> Iterator[Machine]:
             return
         from study.cluster.autoscaler import wait_for_node
 
-        yield wait_for_node(machine, options.gpus_per_trial or DEFAULT_GPUS_PER_TRIAL, print)
+        yield wait_for_node(machine, resolve_gpus_per_trial(machine, options.gpus_per_trial), print)
 
 
 def _run_on(machine: Machine, spec: StudySpec, options: argparse.Namespace, arguments: list[str]) -> int:
@@ -153,6 +154,7 @@ def _run_on(machine: Machine, spec: StudySpec, options: argparse.Namespace, argu
         machine, spec.search.trials or machine.num_cpus if spec.search else len(spec.trial_configs()),
         gpus_per_trial=options.gpus_per_trial, max_concurrent=options.max_concurrent,
     )  # fmt: skip
+    spec = build_study_spec(options, default_precision(machine, resources))
     place = find_place(options.results, spec.name)
     check_offline(choose_mode(options.wandb), options.results)
     folder = place.folder
@@ -164,8 +166,8 @@ def _run_on(machine: Machine, spec: StudySpec, options: argparse.Namespace, argu
         _print_plan(spec, resources, machine, source, _calibrate(spec, resources, options))
         return OK
     _check_writable(options.results, place)
-    if unused := plan.gpus_unused(machine, resources):
-        print(unused)
+    for line in plan.gpu_notes(machine, resources):
+        print(line)
 
     data = _load_data(spec, options)
     study = build_study(spec, data, machine, resources)
@@ -245,7 +247,7 @@ def _print_plan(
         return
     for line in plan.describe_cost(plan.estimate_cost(configs, resources, speeds), resources, len(configs)):
         print(line)
-    for line in filter(None, [plan.gpus_unused(machine, resources), *spec.reductions]):
+    for line in [*plan.gpu_notes(machine, resources), *spec.reductions]:
         print(f"note      {line}")
     print("\n".join(["", *plan.describe_trials(spec)]))
     confounds = find_confounds(spec.cells, spec.factors, plan.nominal_train_images(configs[0]))

@@ -45,7 +45,8 @@ def wait_for_node(machine: Machine, gpus: float, say: Callable[[str], None]) -> 
         ray.cancel(waiting, force=True)
     if said:
         raise ResourceError(f"the autoscaler brought up no node within {_UP_WITHIN_S / 60:g} minutes; see `ray status`")
-    return replace(machine, nodes=machine.running)
+    reason = f"no node with one came up within {_ANSWERED_WITHIN_S:g} s" if gpus else None
+    return replace(machine, nodes=machine.running, gpu_reason=reason)
 
 
 def _do_nothing() -> None:

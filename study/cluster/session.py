@@ -16,14 +16,23 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from study.cluster.autoscaling import read_planned_nodes, without_running
-from study.plan.resources import Machine, Node, ResourceError, TrialResources, count_places
+from study.plan.gpus import VISIBLE_DEVICES, Gpu, claimed_gpus
+from study.plan.resources import (
+    Machine,
+    Node,
+    ResourceError,
+    TrialResources,
+    count_places,
+    is_part,
+    num_gpus_used,
+)  # fmt: skip
 
 # Set before Ray is imported: none of its banners, boxes and default loggers between the user and the table.
 _QUIET = {
@@ -59,27 +68,47 @@ class ClusterError(Exception):
 
 
 @contextmanager
-def local_ray(machine: Machine, *, verbose: bool) -> Iterator[None]:
-    """A Ray of our own on this machine, on loopback, without a dashboard; gone afterwards. Errors: ResourceError."""
+def local_ray(machine: Machine, resources: TrialResources, *, verbose: bool) -> Iterator[None]:
+    """A Ray of our own on this machine, on loopback, without a dashboard; gone afterwards. Errors: ResourceError.
+
+    It has the GPUs that the trials use, claimed for as long as it lives, and knows of no other.
+    """
     # A token of its own: else Ray would leave one in the home folder, which may not be writable, for all clusters to come.
     _set_defaults({**_QUIET, **_LOOPBACK, "RAY_AUTH_TOKEN": secrets.token_hex(32)})
-    import ray
+    shared = is_part(resources.gpus_per_trial)
+    with claimed_gpus(machine.gpus, num_gpus_used(machine, resources), shared=shared) as gpus, _visible(gpus):
+        import ray
 
-    try:
-        ray.init(
-            address="local", num_cpus=machine.num_cpus, num_gpus=machine.num_gpus, include_dashboard=False,
-            **_logging(verbose),
-        )  # fmt: skip
-    except Exception as error:  # Ray raises the plain class where its servers take more than 30 s to start
-        ray.shutdown()
-        raise ResourceError(
-            f"Ray did not start ({_first_line(error)}); nothing is lost, the same command goes on"
-        ) from error
-    _silence(verbose)
+        try:
+            ray.init(
+                address="local", num_cpus=machine.num_cpus, num_gpus=len(gpus), include_dashboard=False,
+                **_logging(verbose),
+            )  # fmt: skip
+        except Exception as error:  # Ray raises the plain class where its servers take more than 30 s to start
+            ray.shutdown()
+            raise ResourceError(
+                f"Ray did not start ({_first_line(error)}); nothing is lost, the same command goes on"
+            ) from error
+        _silence(verbose)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _visible(gpus: Sequence[Gpu]) -> Iterator[None]:
+    """Within it processes that are started see these GPUs and no others; without any, all is as it was."""
+    before = os.environ.get(VISIBLE_DEVICES)
+    if gpus:
+        os.environ[VISIBLE_DEVICES] = ",".join(gpu.uuid for gpu in gpus)
     try:
         yield
     finally:
-        ray.shutdown()
+        if gpus and before is None:
+            del os.environ[VISIBLE_DEVICES]
+        elif before is not None:
+            os.environ[VISIBLE_DEVICES] = before
 
 
 @contextmanager

@@ -53,7 +53,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="run the trials on this running Ray cluster; --results must then be on storage that its nodes share",
     )  # fmt: skip
     parser.add_argument(
-        "--gpus-per-trial", type=float, metavar="G", help="GPUs of a trial, also a part of one (default: 0)"
+        "--gpus-per-trial",
+        type=float,
+        metavar="G",
+        help="1, a part of a GPU, or 0: train on CPUs (default: 1 where a GPU is visible)",
     )
     parser.add_argument(
         "--max-concurrent", type=int, metavar="N", help="trials at the same time (default: as many as fit)"
@@ -85,8 +88,8 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def build_study_spec(options: argparse.Namespace) -> StudySpec:
-    """The specification that the command line asks for. Errors: SpecError."""
+def build_study_spec(options: argparse.Namespace, precision: str = "fp32") -> StudySpec:
+    """The specification that the command line asks for, in this precision where it names none. Errors: SpecError."""
     texts = [*options.set, *([f"epochs={options.epochs}"] if options.epochs is not None else [])]
     try:
         overrides = dict(parse_override(text) for text in texts)
@@ -97,7 +100,7 @@ def build_study_spec(options: argparse.Namespace) -> StudySpec:
         name=options.name,
         seeds=None if options.seeds is None else parse_seeds(options.seeds),
         overrides=overrides,
-        defaults={"precision": "bf16" if options.gpus_per_trial else "fp32"},
+        defaults={"precision": precision},
         trials=options.trials,
         searching={"optuna": True, "none": False}.get(options.search or ""),
     )

@@ -19,7 +19,7 @@ from study.cluster.fair_share import FairShare
 from study.cluster.node_probe import versions
 from study.cluster.session import count_places_now, local_ray
 from study.driver.trial_runner import RunnerSettings, describe_trial, run_tune_trial
-from study.plan.resources import Machine, TrialResources
+from study.plan.resources import Machine, TrialResources, reserved_gpus
 from study.storage.shared_lock import StudyLock
 from study.storage.study_store import StudyPlace
 from study.storage.url_lock import RemoteLock
@@ -104,7 +104,7 @@ def run_trials(
         prunable=journal is not None,
     )
     # A cluster was joined before its resources were shared out, and is left by who joined it.
-    own_ray = nullcontext() if machine.is_cluster else local_ray(machine, verbose=options.verbose)
+    own_ray = nullcontext() if machine.is_cluster else local_ray(machine, resources, verbose=options.verbose)
     with _signals(interruption) as set_handlers, own_ray, _share(lock, machine, resources, options) as share:
         from ray import tune
         from ray.tune.search import ConcurrencyLimiter
@@ -130,7 +130,7 @@ def run_trials(
         trials = ConcurrencyLimiter(searcher, most) if searcher else BasicVariantGenerator(max_concurrent=most)
         trainable = tune.with_resources(
             tune.with_parameters(run_tune_trial, settings=settings, data=data),
-            {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
+            {"cpu": resources.cpus_per_trial, "gpu": reserved_gpus(machine, resources)},
         )
         tuner = tune.Tuner(
             trainable,

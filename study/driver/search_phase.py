@@ -19,7 +19,7 @@ from study.driver.experiment import RunOptions, run_trials
 from study.driver.progress import Progress
 from study.folder.model_and_samples import model_tables, write_samples
 from study.plan.estimate import describe_basis, estimate_search, format_duration
-from study.plan.resources import Machine, ResourceError, TrialResources
+from study.plan.resources import Machine, ResourceError, TrialResources, count_gpu_places
 from study.search.journal import SearchJournal
 from study.spec.search_spec import SearchSpec
 from study.spec.study_spec import StudySpec, build_cell, with_cells
@@ -36,7 +36,7 @@ def check_workers(asked: int | None, machine: Machine, resources: TrialResources
     """Refuse more trials at a time than there is room for: the sampler would count on them. Errors: ResourceError."""
     places = machine.num_cpus
     if resources.gpus_per_trial:
-        places = min(places, int(machine.num_gpus / resources.gpus_per_trial + 1e-9))
+        places = min(places, count_gpu_places(machine.num_gpus, resources.gpus_per_trial))
     if asked is not None and asked > places and not machine.is_cluster:  # more nodes may join one
         raise ResourceError(
             f"--max-concurrent {asked}: only {places} trials fit at a time here ({machine.num_cpus} CPUs, {machine.num_gpus} "
@@ -52,7 +52,7 @@ def check_budget(search: SearchSpec, resources: TrialResources) -> None:
         and search.trials is None
         and search.wall_time_h is None
     ):
-        raise ResourceError("gpu_hours never ends a search without GPUs: give --gpus-per-trial, trials or wall_time_h")
+        raise ResourceError("gpu_hours never ends a search without GPUs: give trials or wall_time_h")
 
 
 def run_search(

@@ -6,12 +6,13 @@ import heapq
 import itertools
 import math
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from study.plan.calibration import Speed, SpeedKey, speed_key
-from study.plan.resources import Machine, TrialResources
+from study.plan.resources import Machine, TrialResources, is_part, num_gpus_used
 from study.spec.search_space import max_epochs, max_warmup_epochs
 from study.spec.search_spec import expected_epochs
 from study.spec.study_spec import NOMINAL_TRAIN_IMAGES, StudySpec
@@ -88,7 +89,7 @@ def describe_header(spec: StudySpec, resources: TrialResources, machine: Machine
     dataset = {"cifar10": "CIFAR-10", "synthetic": "synthetic images"}
     data = sorted({f"{dataset[c.dataset]} {_epoch_images(c)[0]:,}/{_epoch_images(c)[1]:,}" for c in configs})
     models = sorted({f"ResNet18 {_describe_size(_parameters(c.width))}" for c in configs})
-    where = f"{resources.gpus_per_trial:g} GPU a trial" if resources.gpus_per_trial else f"{machine.num_cpus} CPU cores"
+    where = _describe_devices(machine, resources, sorted({c.precision for c in configs}))
     if machine.is_cluster:
         where += f" on {sum(node.count for node in machine.nodes)} nodes"
     seeds = f"{len(spec.seeds)} seed{'s' if len(spec.seeds) > 1 else ''}"
@@ -197,14 +198,33 @@ def describe_trials(spec: StudySpec) -> list[str]:
     return lines if len(lines) <= 41 else [*lines[:41], f"... and {len(lines) - 41} more"]
 
 
-def gpus_unused(machine: Machine, resources: TrialResources) -> str | None:
-    """What to say about GPUs that are there and not used; None where that does not apply."""
+def gpu_notes(machine: Machine, resources: TrialResources) -> list[str]:
+    """What to say about GPUs: those that are not used, why there are not more, and who else computes on them."""
+    notes = []
     if machine.num_gpus and not resources.gpus_per_trial:
-        return (
-            f"{machine.num_gpus} GPU{'s are' if machine.num_gpus > 1 else ' is'} here but not used: training on CUDA has not "
-            "been tested in this version; --gpus-per-trial 1 uses it all the same"
-        )
-    return None
+        notes.append(f"{_count_gpus(machine.num_gpus)} here but not used, as asked: --gpus-per-trial 0")
+    if machine.gpu_reason:
+        notes.append(f"GPUs: {machine.gpu_reason}")
+    used = machine.gpus[: num_gpus_used(machine, resources)]
+    if busy := sum(gpu.busy for gpu in used):
+        notes.append(f"{_count_gpus(busy)} used by other programs too: times will be longer than the device needs")
+    if machine.is_cluster and is_part(resources.gpus_per_trial):
+        notes.append(f"Ray packs trials with {resources.gpus_per_trial:g} of a GPU onto as few GPUs as it can")
+    return notes
+
+
+def _describe_devices(machine: Machine, resources: TrialResources, precisions: Sequence[str]) -> str:
+    """What trials run on: the cores, or the GPUs and the precision, which follows from them."""
+    if not resources.gpus_per_trial:
+        return f"{machine.num_cpus} CPU cores"
+    share = f"{resources.gpus_per_trial:g} GPU a trial"
+    names = Counter(gpu.name for gpu in machine.gpus[: num_gpus_used(machine, resources)])
+    devices = [f"{number} x {name}" for name, number in names.items()]
+    return ", ".join([*devices, share, *precisions])
+
+
+def _count_gpus(number: int) -> str:
+    return f"{number} GPU{'s are' if number > 1 else ' is'}"
 
 
 def nominal_train_images(config: TrialConfig) -> int:

@@ -1,18 +1,20 @@
 """What the machine has and what each trial gets of it: CPUs, threads, GPUs, and how many trials run at once.
 
-Looks at the machine without importing torch or Ray, so that `--plan` answers at once.
+A trial trains on one GPU where at least one is visible, else on CPUs. Looks at the machine without importing torch or Ray, so
+that `--plan` answers at once.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-# GPUs are used only where they are asked for: the CUDA path of `trainable` has not been run on a device yet.
-DEFAULT_GPUS_PER_TRIAL = 0.0
+from study.plan.gpus import Gpu, inspect_gpus
+
+_BF16_CAPABILITY = (8, 0)  # Ampere; on older GPUs torch imitates bf16, slowly
 
 
 class ResourceError(ValueError):
@@ -36,6 +38,9 @@ class Machine:
     num_gpus: int
     nodes: tuple[Node, ...] = ()  # of a joined cluster, and those that it may start; empty: this machine alone
     running: tuple[Node, ...] = ()  # those of a joined cluster alone
+    gpus: tuple[Gpu, ...] = ()  # of this machine alone, those that no other study has claimed
+    gpus_taken: int = 0  # by other studies
+    gpu_reason: str | None = None  # why there are not more
 
     @property
     def is_cluster(self) -> bool:
@@ -58,21 +63,47 @@ class TrialResources:
     @property
     def timing_exclusive(self) -> bool:
         """True where no other trial of the study shares a trial's device, so its times are results."""
-        return self.gpus_per_trial >= 1 or (self.gpus_per_trial == 0 and self.max_concurrent == 1)
+        return self.gpus_per_trial == 1 or (self.gpus_per_trial == 0 and self.max_concurrent == 1)
 
     def to_dict(self) -> dict[str, Any]:
         """For study.json."""
         return asdict(self)
 
 
-def inspect_machine() -> Machine:
-    """CPUs by affinity, NVIDIA GPUs by the driver's list and CUDA_VISIBLE_DEVICES."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    listed = Path("/proc/driver/nvidia/gpus")
-    num_gpus = len(list(listed.iterdir())) if listed.is_dir() else 0
-    if visible is not None:
-        num_gpus = min(num_gpus, len([part for part in visible.split(",") if part.strip() not in ("", "-1")]))
-    return Machine(num_cpus=len(os.sched_getaffinity(0)), num_gpus=num_gpus)
+def inspect_machine(gpus_per_trial: float | None = None) -> Machine:
+    """CPUs by affinity; GPUs as `study.plan.gpus` finds them, less those that are not free for trials with this part of one."""
+    gpus = inspect_gpus(shared=is_part(gpus_per_trial))
+    return Machine(
+        num_cpus=len(os.sched_getaffinity(0)),
+        num_gpus=len(gpus.free),
+        gpus=gpus.free,
+        gpus_taken=gpus.num_taken,
+        gpu_reason=gpus.reason,
+    )
+
+
+def is_part(gpus: float | None) -> bool:
+    """Whether a trial with so many GPUs shares one."""
+    return gpus is not None and 0 < gpus < 1
+
+
+def resolve_gpus_per_trial(machine: Machine, asked: float | None) -> float:
+    """The GPUs of a trial: as asked, else one where the machine, or a node of the cluster, has one to give. Errors: ResourceError."""
+    if asked is None:
+        if machine.gpus_taken and not machine.num_gpus:
+            raise ResourceError(
+                f"GPUs: {machine.gpu_reason}; wait for them, share one with --gpus-per-trial 0.5 in both studies, or train on "
+                "CPUs with --gpus-per-trial 0"
+            )
+        nodes = machine.nodes or (Node(machine.num_cpus, machine.num_gpus),)
+        return 1.0 if any(node.num_cpus and node.num_gpus for node in nodes) else 0.0
+    if asked > 1:
+        raise ResourceError(
+            f"--gpus-per-trial {asked:g}: a trial trains on one GPU; give 1, a part such as 0.5, or 0 for CPUs"
+        )
+    if not asked >= 0:
+        raise ResourceError(f"--gpus-per-trial {asked:g}: give 1, a part of one GPU such as 0.5, or 0 for CPUs")
+    return asked
 
 
 def divide_resources(
@@ -82,16 +113,15 @@ def divide_resources(
 
     Errors: ResourceError when a trial asks for more than there is.
     """
-    gpus = DEFAULT_GPUS_PER_TRIAL if gpus_per_trial is None else gpus_per_trial
-    if not (0 <= gpus <= 1 or (gpus > 1 and gpus.is_integer())):
-        raise ResourceError(f"--gpus-per-trial {gpus:g}: give 0, a part of one GPU such as 0.5, or a whole number")
+    gpus = resolve_gpus_per_trial(machine, gpus_per_trial)
     if max_concurrent is not None and max_concurrent < 1:
         raise ResourceError(f"--max-concurrent {max_concurrent}: at least one trial must run at a time")
     if machine.is_cluster:
         return _divide_cluster(machine.nodes, num_trials, gpus, max_concurrent)
-    if gpus > machine.num_gpus:
-        raise ResourceError(f"--gpus-per-trial {gpus:g}: {machine.num_gpus} GPUs are visible here")
-    places = int(machine.num_gpus / gpus + 1e-9) if gpus else machine.num_cpus
+    if gpus and not machine.num_gpus:
+        why = f" ({machine.gpu_reason})" if machine.gpu_reason else ""
+        raise ResourceError(f"--gpus-per-trial {gpus:g}: 0 GPUs are visible here{why}")
+    places = count_gpu_places(machine.num_gpus, gpus) if gpus else machine.num_cpus
     concurrent = max(1, min(places, machine.num_cpus, num_trials, max_concurrent or places))
     return TrialResources(max(1, machine.num_cpus // concurrent), gpus, concurrent)
 
@@ -110,7 +140,9 @@ def _divide_cluster(
         offers = ", ".join(f"{node.count} x {node.num_cpus} CPU {node.num_gpus} GPU" for node in nodes)
         raise ResourceError(f"{asked}; its nodes are {offers}")
     wanted = min(num_trials, count_places(fitting, gpus, 1))
-    most = max(1, min(node.num_cpus // int(node.num_gpus / gpus + 1e-9) if gpus else node.num_cpus for node in fitting))
+    most = max(
+        1, min(node.num_cpus // count_gpu_places(node.num_gpus, gpus) if gpus else node.num_cpus for node in fitting)
+    )
     cpus = next(cpus for cpus in range(most, 0, -1) if count_places(fitting, gpus, cpus) >= wanted)
     places = count_places(fitting, gpus, cpus)
     return TrialResources(cpus, gpus, max(1, min(places, num_trials, max_concurrent or places)))
@@ -119,6 +151,34 @@ def _divide_cluster(
 def count_places(nodes: Sequence[Node], gpus: float, cpus: int) -> int:
     """How many trials with so many GPUs and CPUs fit on the nodes at the same time."""
     return sum(
-        node.count * min(node.num_cpus // cpus, int(node.num_gpus / gpus + 1e-9) if gpus else node.num_cpus)
+        node.count * min(node.num_cpus // cpus, count_gpu_places(node.num_gpus, gpus) if gpus else node.num_cpus)
         for node in nodes
     )
+
+
+def default_precision(machine: Machine, resources: TrialResources) -> str:
+    """bf16 on GPUs that compute in it (compute capability 8.0 on), which those of a cluster are taken for; else fp32."""
+    native = all(gpu.capability >= _BF16_CAPABILITY for gpu in machine.gpus)
+    return "bf16" if resources.gpus_per_trial and native else "fp32"
+
+
+def num_gpus_used(machine: Machine, resources: TrialResources) -> int:
+    """How many GPUs of this machine the trials use at the same time."""
+    return min(machine.num_gpus, resources.max_concurrent) if resources.gpus_per_trial else 0
+
+
+def reserved_gpus(machine: Machine, resources: TrialResources) -> float:
+    """What Ray is asked for each trial. Ray packs parts onto as few GPUs as it can.
+
+    On this machine the parts are therefore as large as spreads the trials over all GPUs: with 0.25 asked, 4 GPUs and 8 trials it
+    is 0.5. On a cluster they are as asked, since the rest of a GPU may be for other studies.
+    """
+    gpus = resources.gpus_per_trial
+    if machine.is_cluster or not is_part(gpus):
+        return gpus
+    return max(gpus, 1 / math.ceil(resources.max_concurrent / machine.num_gpus))
+
+
+def count_gpu_places(num_gpus: int, gpus: float) -> int:
+    """How many trials with this part of a GPU, more than 0, fit on so many GPUs: none is cut in two."""
+    return num_gpus * int(1 / gpus + 1e-9)

@@ -26,7 +26,6 @@ from trainable.config import TrialConfig
         (Machine(16, 4), 100, {"gpus_per_trial": 1.0}, (4, 1, 4)),
         (Machine(16, 4), 2, {"gpus_per_trial": 1.0}, (8, 1, 2)),
         (Machine(16, 4), 100, {"gpus_per_trial": 0.5}, (2, 0.5, 8)),
-        (Machine(16, 4), 100, {"gpus_per_trial": 2.0}, (8, 2, 2)),
         (Machine(2, 4), 100, {"gpus_per_trial": 0.25}, (1, 0.25, 2)),
     ],
 )
@@ -40,10 +39,10 @@ def test_the_machine_is_shared_among_the_trials(
     ("options", "message"),
     [
         ({"gpus_per_trial": 1.0}, "0 GPUs are visible"),
-        ({"gpus_per_trial": -1.0}, "give 0, a part of one"),
-        ({"gpus_per_trial": 1.5}, "give 0, a part of one"),
-        ({"gpus_per_trial": float("nan")}, "give 0, a part of one"),
-        ({"gpus_per_trial": float("inf")}, "give 0, a part of one"),
+        ({"gpus_per_trial": -1.0}, "give 1, a part of one"),
+        ({"gpus_per_trial": 1.5}, "a trial trains on one GPU"),
+        ({"gpus_per_trial": float("nan")}, "give 1, a part of one"),
+        ({"gpus_per_trial": float("inf")}, "a trial trains on one GPU"),
         ({"max_concurrent": 0}, "at least one trial"),
     ],
 )
@@ -90,11 +89,11 @@ def test_the_header_says_what_runs_where() -> None:
 
 
 def test_unused_gpus_are_said() -> None:
-    said = plan.gpus_unused(Machine(8, 2), TrialResources(4, 0, 2))
-    assert said is not None
-    assert "2 GPUs are here but not used" in said
-    assert plan.gpus_unused(Machine(8, 2), TrialResources(4, 1, 2)) is None
-    assert plan.gpus_unused(Machine(8, 0), TrialResources(4, 0, 2)) is None
+    assert plan.gpu_notes(Machine(8, 2), TrialResources(4, 0, 2)) == [
+        "2 GPUs are here but not used, as asked: --gpus-per-trial 0"
+    ]
+    assert plan.gpu_notes(Machine(8, 2), TrialResources(4, 1, 2)) == []
+    assert plan.gpu_notes(Machine(8, 0), TrialResources(4, 0, 2)) == []
 
 
 @pytest.mark.parametrize(

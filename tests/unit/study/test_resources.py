@@ -26,9 +26,9 @@ def fill(nodes: tuple[Node, ...], cpus: int, gpus: float) -> int:
                         break
                     free_gpus[device] -= gpus
                 elif gpus:
-                    if len(free_gpus) < gpus:
+                    if not free_gpus:
                         break
-                    free_gpus = free_gpus[int(gpus) :]
+                    free_gpus = free_gpus[1:]
                 free_cpus -= cpus
                 places += 1
     return places
@@ -45,7 +45,7 @@ CLUSTERS = (
 
 @pytest.mark.parametrize(
     ("nodes", "gpus", "num_trials", "asked"),
-    list(itertools.product(CLUSTERS, (0.0, 0.25, 0.5, 1.0, 2.0), (1, 3, 10, 1000), (None, 1, 2))),
+    list(itertools.product(CLUSTERS, (0.0, 0.25, 0.4, 0.5, 1.0), (1, 3, 10, 1000), (None, 1, 2))),
 )
 def test_trials_get_what_their_nodes_can_give(
     nodes: tuple[Node, ...], gpus: float, num_trials: int, asked: int | None
@@ -71,7 +71,9 @@ def test_trials_get_what_their_nodes_can_give(
 def test_a_trial_leaves_room_for_other_studies() -> None:
     nodes = (Node(16, 4),)
     assert divide_resources(cluster(*nodes), 1, gpus_per_trial=1).cpus_per_trial == 4
-    assert divide_resources(cluster(*nodes), 8, max_concurrent=1).cpus_per_trial == 2, "as without --max-concurrent"
+    assert divide_resources(cluster(*nodes), 8, gpus_per_trial=0, max_concurrent=1).cpus_per_trial == 2, (
+        "as without --max-concurrent"
+    )
 
 
 def test_a_head_without_cpus_runs_nothing() -> None:
