@@ -11,19 +11,22 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from analysis.claims.claims_file import ClaimSet, load_claims
 from analysis.records.derivable import Derivable
-from analysis.records.layer_file import read_layers
+from analysis.records.layer_file import find_cadence, read_layers
 from analysis.records.study_folder import Cell, StudyFolder, StudyFolderError, StudyInfo
 from trainable.records import SCHEMAS
 
 FINISHED = "completed"
 SEARCHED = "search"  # the role of the trials that a search tries
 _LAYER_KEYS = ("trial_id", "epoch", "layer", "group", "kind")
+_MOMENT = ("trial_id", "epoch", "step")
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class Study(Derivable):
 
     `trials` has the label of the cell beside its id, one row per cell and seed; trials of cells that the study does not
     have are left out, and so are those of a search (`search_trials`), which were never tested. `layers` holds every
-    measured tensor at every measured step, of all trials, and may be large: `read_layers` reads only some columns.
+    measured tensor at every measured step, of all trials, and may be large: `read_layers` reads only some columns, and only
+    the steps that summaries over an epoch are made of.
     """
 
     folder: StudyFolder
@@ -89,7 +93,7 @@ class Study(Derivable):
 
     @cached_property
     def layers(self) -> pd.DataFrame:
-        return self.read_layers(SCHEMAS["layers"].names)
+        return read_layers(self.folder, SCHEMAS["layers"].names)
 
     @cached_property
     def model(self) -> pd.DataFrame:
@@ -107,17 +111,34 @@ class Study(Derivable):
         return {cell.cell_id: cell for cell in self.info.cells}
 
     def read_layers(self, columns: Sequence[str], trial_ids: Sequence[str] | None = None) -> pd.DataFrame:
-        """Some columns of layers, of all trials or of some; trial_id, layer, group and kind are categories."""
+        """Some columns of layers, of all trials or of some; trial_id, layer, group and kind are categories.
+
+        Rows of the steps that a trial measures at its cadence (`instrument_every_steps`). The last step of an epoch, where it
+        is measured besides, is not among them: an average over the epoch would lean towards its end.
+        """
         if trial_ids is not None:
-            return read_layers(self.folder, columns, trial_ids)
+            rows = read_layers(self.folder, list(dict.fromkeys((*columns, *_MOMENT))), trial_ids)
+            return rows.loc[self._find_cadence(rows), list(columns)].reset_index(drop=True)
         known = [name for name in columns if name in _LAYER_KEYS]
         values = read_layers(self.folder, [name for name in columns if name not in _LAYER_KEYS])
+        if len(values.columns) and not self._cadence.all():
+            values = values[self._cadence].reset_index(drop=True)
         return pd.concat([self._layer_keys[known], values], axis=1)[list(columns)]
 
     @cached_property
     def _layer_keys(self) -> pd.DataFrame:
-        """What each row of layers is about, read once for all tables: 10 bytes a row."""
-        return read_layers(self.folder, _LAYER_KEYS)
+        """What each row of `read_layers` is about, read once for all tables: 10 bytes a row."""
+        keys = read_layers(self.folder, _LAYER_KEYS)
+        return keys if self._cadence.all() else keys[self._cadence].reset_index(drop=True)
+
+    @cached_property
+    def _cadence(self) -> npt.NDArray[np.bool_]:
+        """For each row of layers.parquet whether `read_layers` returns it."""
+        return self._find_cadence(read_layers(self.folder, _MOMENT))
+
+    def _find_cadence(self, rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
+        every = self._all_trials[["trial_id", "config.instrument_every_steps"]].dropna()
+        return find_cadence(rows, {str(trial_id): int(steps) for trial_id, steps in every.itertuples(index=False)})
 
     @cached_property
     def _all_trials(self) -> pd.DataFrame:

@@ -7,7 +7,7 @@ numbers takes 50 MB and a column of names 12. Knows nothing of what the numbers 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,23 @@ def read_layers(folder: StudyFolder, columns: Sequence[str], trial_ids: Sequence
     except (pa.ArrowException, OSError) as error:
         raise StudyFolderError(f"{path}: cannot be read ({first_line(error)})") from error
     return pd.DataFrame(collected, columns=wanted, copy=False)
+
+
+def find_cadence(rows: pd.DataFrame, every: Mapping[str, int]) -> npt.NDArray[np.bool_]:
+    """Which rows were measured at the cadence of their trial: at every `every`-th step of an epoch, from its first.
+
+    A trial also measures the last step of an epoch, which the published Figure 4 shows. Example: with 10 steps an epoch and
+    every = 4, the steps 0, 4 and 8 are of the cadence and step 9 is not. `rows` have trial_id, epoch and step; `every` is by
+    trial id, and all rows of a trial that it does not name count.
+    """
+    trials = rows["trial_id"].astype("category").cat
+    cadences = np.array([max(every.get(str(trial_id), 1), 1) for trial_id in trials.categories], dtype=np.int64)
+    codes = trials.codes.to_numpy()
+    # The first step of an epoch is measured whatever the cadence.
+    begins = rows["step"].groupby([codes, rows["epoch"].to_numpy()]).transform("min")
+    return (
+        np.asarray((rows["step"] - begins).to_numpy() % cadences[codes] == 0) if len(rows) else np.ones(0, dtype=bool)
+    )
 
 
 def _collect(path: Path, wanted: Sequence[str], trial_ids: Sequence[str] | None) -> dict[str, object]:

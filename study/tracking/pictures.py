@@ -14,7 +14,7 @@ from analysis.figures import combined_analysis, gradient_flow, weight_updates
 from analysis.figures.style import NothingToDraw, styled
 
 LAYER_COLUMNS = (
-    "epoch", "step", "layer", "group", "kind", "gradient_mean_abs", "gradient_max_abs", "weight_mean_abs", "weight_std",
+    "trial_id", "epoch", "step", "layer", "group", "kind", "gradient_mean_abs", "gradient_max_abs", "weight_mean_abs", "weight_std",
     "displacement_mean_abs",
 )  # fmt: skip
 _DRAWN: dict[str, Callable[[pd.DataFrame, int, str], Figure]] = {

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from analysis.records.layer_file import find_cadence
 from analysis.records.phases import shown_epochs
 from analysis.records.study_folder import StudyFolder, StudyFolderError
 from study.folder.ledger import load_state
@@ -118,6 +119,8 @@ class TrialRun:
         from study.tracking.pictures import LAYER_COLUMNS, draw_picture
 
         layers = self._read("layers", pc.field("epoch") <= saved, LAYER_COLUMNS).to_pandas()
+        every = self._state().config.instrument_every_steps
+        layers = layers[find_cadence(layers, {self._trial_id: every})]
         with tempfile.TemporaryDirectory() as temporary:
             path = Path(temporary) / "picture.png"
             for name in due:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from pandas.testing import assert_frame_equal
 
 import analysis
 import analysis.__main__
@@ -114,6 +115,45 @@ def test_only_row_groups_that_can_hold_a_trial_are_read(folder: StudyFolder, num
             content[start : start + column.total_compressed_size] = bytes(column.total_compressed_size)
     path.write_bytes(bytes(content))
     assert read_layers(folder, ["gradient_l2"], [trials[number]])["gradient_l2"].tolist() == expected
+
+
+def test_summaries_are_of_the_cadence_and_not_of_the_last_step_measured_besides(tmp_path: Path) -> None:
+    """Trials with and without such a step, at two numbers of steps an epoch (781 and 390), read in every way."""
+    cells = paper_cells(epochs=3, width=4, instrument_every_steps=200)
+    folder = write_synthetic_study(tmp_path / "study", cells=cells, seeds=[0, 1])
+    before = analysis.load_study(folder.path)
+    columns = ["trial_id", "epoch", "step", "layer", "gradient_mean_abs", "displacement_mean_abs"]
+    expected = before.read_layers(columns)
+    tables = build_tables(folder)
+    rows = folder.read_records("layers").to_pylist()
+    trials = before.trials["trial_id"].tolist()
+    steps_of = dict(zip(trials, (781, 781, 390, 390), strict=True))
+    ends = [
+        {
+            **row,
+            "step": row["epoch"] * steps_of[row["trial_id"]] - 1,
+            "gradient_mean_abs": 1e3,
+            "displacement_mean_abs": 1e3,
+        }
+        for row in rows
+        if row["step"] % steps_of[row["trial_id"]] == 0 and row["trial_id"] != trials[1]
+    ]
+    together = sorted([*rows, *ends], key=lambda row: (trials.index(row["trial_id"]), row["step"]))
+    folder.write_records("layers", build_table("layers", together))
+
+    after = analysis.load_study(folder.path)
+    assert len(after.layers) == len(rows) + 3 * 3 * 62
+    found = after.read_layers(columns)
+    in_order = ["trial_id", "step", "layer"]
+    for frame in (found, expected):
+        frame[["trial_id", "layer"]] = frame[["trial_id", "layer"]].astype(str)
+    first, second = (frame.sort_values(in_order, ignore_index=True) for frame in (found, expected))
+    assert_frame_equal(first, second)
+    for trial_id, of_trial in expected.groupby("trial_id"):
+        own = after.read_layers(columns, [str(trial_id)]).astype({"trial_id": str, "layer": str})
+        assert_frame_equal(own.reset_index(drop=True), of_trial.reset_index(drop=True))
+    for name, table in build_tables(folder).items():
+        assert_frame_equal(table.frame, tables[name].frame, obj=name)
 
 
 @pytest.mark.parametrize(
