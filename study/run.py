@@ -1,7 +1,8 @@
 """`python -m study.run`: a grid -> trials on Ray Tune -> tables, figures and a report. See `--help`.
 
 Reads top to bottom: options, specification, plan, data, study folder, trials, report.
-Exit status: 0 all trials completed, 3 some failed, 2 bad input, 130 interrupted.
+Exit status: 0 every trial has ended (diverged is an end too), 3 some failed or a search is not over, 2 bad input or storage that
+cannot be written, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -9,10 +10,8 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
@@ -22,16 +21,10 @@ from analysis.design.confounds import find_confounds
 from analysis.design.grid_text import write_grid
 from analysis.records.study_folder import StudyFolderError, check_links
 from study.cluster.session import ClusterError, joined_cluster
-from study.command_line.options import (
-    BAD_INPUT,
-    INTERRUPTED,
-    OK,
-    SOME_FAILED,
-    build_parser,
-    build_study_spec,
-    check_run_options,
-)
+from study.command_line.exit_status import BAD_INPUT, INTERRUPTED, OK, SOME_FAILED
+from study.command_line.options import build_parser, build_study_spec, check_run_options
 from study.driver.attempt import Attempt, artifacts, repair, run_missing, search
+from study.driver.interruption import ended_by_signals
 from study.folder.ledger import Ledger, consolidate, open_ledger
 from study.folder.study_record import IncomparableError, build_study, extend_study
 from study.plan import estimate as plan
@@ -45,7 +38,7 @@ from study.plan.resources import (
     inspect_machine,
     resolve_gpus_per_trial,
 )
-from study.spec.grid_file import SpecError
+from study.spec.errors import SpecError
 from study.spec.search_space import list_corners
 from study.spec.study_spec import StudySpec
 from study.storage.object_store import StorageError
@@ -69,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = build_parser().parse_args(arguments)
     try:
-        with _terminable():
+        with ended_by_signals():
             return _run(options, arguments)
     except _USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
@@ -90,25 +83,6 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)
         return INTERRUPTED
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the program as Ctrl-C does, before and after the trials too."""
-    from study.driver.experiment import interrupting_signals
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, interrupt) for number in interrupting_signals()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _run(options: argparse.Namespace, arguments: list[str]) -> int:

@@ -20,7 +20,7 @@ from study.service.connection import Cluster, ClusterError
 from study.service.package import GRID_FILE, is_grid_file, stage_package
 from study.service.remote import RESULTS_VARIABLE
 from study.service.study_jobs import StudyJob, describe_study, list_studies, parse_job
-from study.spec.grid_file import SpecError
+from study.spec.errors import SpecError
 from study.storage.study_store import check_plain_url
 from study.tracking.mode import check_offline
 

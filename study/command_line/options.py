@@ -7,13 +7,13 @@ import math
 from pathlib import Path
 
 from study.command_line.program import program_name
-from study.spec.grid_file import SpecError, list_grids, load_grid, parse_seeds
+from study.spec.errors import SpecError
+from study.spec.grid_file import list_grids, load_grid, parse_seeds
 from study.spec.study_spec import StudySpec, build_spec
 from study.tracking.mode import CHOICES, DEFAULT_PROJECT
 from trainable.config import FIELDS, parse_override
 
 DEFAULT_RESULTS = Path("results")
-OK, BAD_INPUT, SOME_FAILED, INTERRUPTED = 0, 2, 3, 130  # exit statuses
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from analysis.records.study_folder import StudyFolderError
 from study.cluster.node_probe import check_nodes
-from study.command_line.options import INTERRUPTED, SOME_FAILED
+from study.command_line.exit_status import INTERRUPTED, SOME_FAILED
 from study.command_line.program import program_name
 from study.folder.ledger import Ledger, consolidate, list_states, register_trials
 from study.folder.repair import write_study

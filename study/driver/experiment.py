@@ -7,10 +7,8 @@ lies in the trial's folder, so nothing of Tune's state is ever restored.
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from study.cluster.fair_share import FairShare
 from study.cluster.node_probe import versions
 from study.cluster.session import count_places_now, local_ray
-from study.driver.trial_runner import RunnerSettings, describe_trial, run_tune_trial
+from study.driver.interruption import INTERRUPT_GRACE_S, REMOTE_GRACE_S, Interruption, interrupted_by_signals
+from study.driver.trial_runner import RunnerSettings, describe_trial, read_trial_id, run_tune_trial
 from study.plan.resources import Machine, TrialResources, reserved_gpus
 from study.storage.shared_lock import StudyLock
 from study.storage.study_store import StudyPlace
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
     from study.tracking.mirror import Mirror
     from trainable.data.image_data import ImageData
 
-INTERRUPT_GRACE_S = 8.0
-REMOTE_GRACE_S = 30.0  # trials elsewhere hear of it later, and may have to put what they save over a network
 _log = logging.getLogger(__name__)
 
 
@@ -47,32 +44,6 @@ class RunOptions:
     max_concurrent: int | None = None  # on a cluster, where nodes that join late are used too
     verbose: bool = False
     mirror: Mirror | None = None
-
-
-class Interruption:
-    """Whether and when the user asked to stop, and whether the trials that ran then have ended."""
-
-    def __init__(self, lock: StudyLock | RemoteLock, grace_s: float = INTERRUPT_GRACE_S) -> None:
-        self.lock = lock
-        self._grace_s = grace_s
-        self._awaited: set[str] | None = None
-        self.requested_at: float | None = None
-
-    def request(self) -> None:
-        """Ask all trials to save and end."""
-        if self.requested_at is None:
-            self.requested_at = time.monotonic()
-            threading.Thread(target=self.lock.stop_trials, name="stop-trials").start()
-
-    def observe_running(self, trials: set[str]) -> None:
-        """The trials that run now; those of the first call are waited for, later starts are not."""
-        self._awaited = trials if self._awaited is None else self._awaited & trials
-
-    def over(self) -> bool:
-        """True when the trials have ended, or had their time to."""
-        if self.requested_at is None:
-            return False
-        return self._awaited == set() or time.monotonic() - self.requested_at > self._grace_s
 
 
 def run_trials(
@@ -105,19 +76,18 @@ def run_trials(
     )
     # A cluster was joined before its resources were shared out, and is left by who joined it.
     own_ray = nullcontext() if machine.is_cluster else local_ray(machine, resources, verbose=options.verbose)
-    with _signals(interruption) as set_handlers, own_ray, _share(lock, machine, resources, options) as share:
+    with (
+        interrupted_by_signals(interruption) as set_handlers,
+        own_ray,
+        _share(lock, machine, resources, options) as share,
+    ):
         from ray import tune
         from ray.tune.search import ConcurrencyLimiter
         from ray.tune.search.basic_variant import BasicVariantGenerator
 
-        from study.driver.callbacks import (
-            FailureRecorder,
-            HangWatch,
-            InterruptionStopper,
-            ProgressReporter,
-            RunningTrials,
-            ShareKeeper,
-        )  # fmt: skip
+        from study.driver.callbacks import InterruptionStopper, ProgressReporter, RunningTrials, ShareKeeper
+        from study.driver.failures import FailureRecorder
+        from study.driver.hang_watch import HangWatch
         from study.driver.node_loss import find_node_trouble
 
         set_handlers()  # Ray has put its own in their place
@@ -139,8 +109,8 @@ def run_trials(
                 search_alg=trials,
                 num_samples=-1 if journal else 1,
                 reuse_actors=True,
-                trial_name_creator=_trial_name,
-                trial_dirname_creator=_trial_name,
+                trial_name_creator=read_trial_id,
+                trial_dirname_creator=read_trial_id,
             ),
             run_config=tune.RunConfig(
                 name=f"attempt-{time.strftime('%Y%m%dT%H%M%S')}-{lock.token[:4]}",
@@ -197,37 +167,3 @@ def _mirror_callbacks(mirror: Mirror | None) -> list[Any]:
     except Exception as error:  # noqa: BLE001 - whatever is wrong with an installed wandb, trials do not need it
         mirror.warn(f"wandb cannot be used ({error})")
         return []
-
-
-def _trial_name(trial: Any) -> str:
-    return str(trial.config["trial"]["trial_id"])
-
-
-@contextmanager
-def _signals(interruption: Interruption) -> Iterator[Callable[[], None]]:
-    """Signals ask the trials to save and end; a second one ends the driver at once. Yields what sets the handlers again."""
-
-    def on_signal(number: int, frame: Any) -> None:
-        if interruption.requested_at is not None:
-            raise KeyboardInterrupt
-        interruption.request()
-
-    numbers = interrupting_signals()
-    before = {number: signal.getsignal(number) for number in numbers}
-
-    def set_handlers() -> None:
-        for number in numbers:
-            signal.signal(number, on_signal)
-
-    set_handlers()
-    try:
-        yield set_handlers
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def interrupting_signals() -> list[signal.Signals]:
-    """SIGINT, SIGTERM and, unless nohup has switched it off, the SIGHUP of a terminal that was closed."""
-    hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
-    return [signal.SIGINT, signal.SIGTERM, *hangup]

@@ -15,7 +15,7 @@ from ray._private import state
 
 from study.cluster.node_probe import UnfitNodeError
 from study.cluster.session import list_nodes
-from study.driver.callbacks import failure_reason
+from study.driver.failures import failure_reason
 
 _NO_NODE = ray.NodeID.nil().hex()  # of an actor that never ran
 _DECIDED_WITHIN_S = 60.0  # by default Ray misses a node after 15 s

@@ -120,6 +120,11 @@ def describe_trial(state: TrialState) -> dict[str, Any]:
     return {"trial_id": state.trial_id, "config": state.config.to_dict()}
 
 
+def read_trial_id(tune_trial: Any) -> str:
+    """The id that `describe_trial` gave to a trial of Tune's."""
+    return str(tune_trial.config["trial"]["trial_id"])
+
+
 def request_pruning(storage: Storage, trial: str, epoch: int, reason: str) -> None:
     """Ask a trial to end after the epoch that it has just reported. Errors: OSError."""
     storage.write(_pruning_file(trial), json.dumps({"epoch": epoch, "reason": reason}).encode())

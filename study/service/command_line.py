@@ -8,12 +8,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from study.command_line.exit_status import BAD_INPUT, INTERRUPTED, OK
 from study.command_line.program import program_name
 from study.service.connection import DEFAULT_CLUSTER, Cluster, ClusterError, connect
 from study.service.study_jobs import StudyJob, exit_status, parse_job
 
 CLUSTER_VARIABLE = "STUDY_CLUSTER"
-BAD_INPUT = 2
 
 
 def add_cluster_options(parser: argparse.ArgumentParser) -> None:
@@ -43,9 +43,9 @@ def guarded(command: Callable[[], int], *errors: type[Exception]) -> int:
         return BAD_INPUT
     except BrokenPipeError:  # as in `... | head`
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for the interpreter's own flush at its end
-        return 0
+        return OK
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
 
 
 def follow(cluster: Cluster, found: StudyJob) -> int:
@@ -59,5 +59,5 @@ def follow(cluster: Cluster, found: StudyJob) -> int:
             f"is, {program_name('stop')} {found.study} ends it",
             file=sys.stderr,
         )
-        return 0
+        return OK
     return exit_status(parse_job(cluster.wait(found.job, 60.0)))

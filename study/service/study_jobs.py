@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from study.command_line.exit_status import BAD_INPUT, INTERRUPTED, OK, SOME_FAILED
 from study.driver.progress import Summary, find_summary
 from study.service.connection import ENDED, Cluster, ClusterError
 
 _STUDY, _RESULTS = "study", "results"  # keys of a job's metadata
-_BY_EXIT: dict[int | None, str] = {0: "done", 2: "ended with an error", 3: "some failed", 130: "interrupted"}
+_BY_EXIT: dict[int | None, str] = {
+    OK: "done", BAD_INPUT: "ended with an error", SOME_FAILED: "some failed", INTERRUPTED: "interrupted"
+}  # fmt: skip
 _SUMMARY_LINES = (60, 2_000, 100_000)  # a summary comes every 5 s at most, the lines between them are of any number
 
 
@@ -75,7 +78,7 @@ def parse_job(job: dict[str, Any]) -> StudyJob:
 def exit_status(found: StudyJob) -> int:
     """What `study.run` would have ended with."""
     if found.state == "interrupted":
-        return 130
+        return INTERRUPTED
     return 1 if found.exit_code is None else found.exit_code
 
 

@@ -25,16 +25,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from study.spec.errors import SpecError
 from study.spec.search_spec import SearchSpec, parse_search
 from trainable.config import check_field_name
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,127}")
 _TOP_LEVEL = ("name", "title", "seeds", "base", "grid", "cells", "published", "analysis", "search")
 MAX_TRIALS = 100_000
-
-
-class SpecError(ValueError):
-    """A grid file, override or name that cannot be used; the message says what is wrong and what to do."""
 
 
 @dataclass(frozen=True)

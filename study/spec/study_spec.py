@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from analysis.records.study_folder import Cell
-from study.spec.grid_file import MAX_TRIALS, Grid, SpecError, cell_fields, check_seeds, check_study_name
+from study.spec.errors import SpecError
+from study.spec.grid_file import MAX_TRIALS, Grid, cell_fields, check_seeds, check_study_name
 from study.spec.search_space import check_space
 from study.spec.search_spec import FIRST_SEARCH_SEED, SearchSpec, check_trials
 from trainable.config import FIELDS, FieldValue, TrialConfig, cell_id

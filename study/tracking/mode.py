@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from analysis.records.study_folder import StudyFolder
 from analysis.sources.pull import is_url
-from study.spec.grid_file import SpecError
+from study.spec.errors import SpecError
 from trainable.files import write_atomically
 
 Mode = Literal["off", "offline", "online"]

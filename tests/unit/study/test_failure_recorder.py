@@ -13,7 +13,8 @@ import ray
 from analysis.records.study_folder import StudyFolder
 from study.cluster.node_probe import UnfitNodeError, require_versions, versions
 from study.driver import node_loss
-from study.driver.callbacks import FailureRecorder, HangWatch
+from study.driver.failures import FailureRecorder
+from study.driver.hang_watch import HangWatch
 from study.driver.node_loss import find_node_trouble
 from study.driver.trial_runner import _has_cuda
 from study.folder.ledger import load_state

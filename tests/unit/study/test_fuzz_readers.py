@@ -26,7 +26,8 @@ from hypothesis import strategies as st
 from analysis.claims.claims_file import ClaimsError, parse_claims
 from analysis.records.study_folder import StudyFolderError, StudyInfo, parse_study, read_json
 from study.folder.study_record import extend_study, find_changes
-from study.spec.grid_file import SpecError, list_grids, parse_grid, parse_seeds
+from study.spec.errors import SpecError
+from study.spec.grid_file import list_grids, parse_grid, parse_seeds
 from study.spec.study_spec import build_spec
 from study.storage.shared_lock import LOCK_FILE, StudyLock, StudyLockedError
 from tests.support.studies import build_cell, build_study

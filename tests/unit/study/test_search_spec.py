@@ -10,7 +10,8 @@ import pytest
 from study.driver.search_phase import check_budget, check_workers
 from study.plan.resources import Machine, ResourceError, TrialResources
 from study.run import main
-from study.spec.grid_file import SpecError, load_grid, parse_grid
+from study.spec.errors import SpecError
+from study.spec.grid_file import load_grid, parse_grid
 from study.spec.search_spec import FIRST_SEARCH_SEED, training_seed
 from study.spec.study_spec import StudySpec, build_spec
 from tests.support.images import make_image_data

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study.spec.grid_file import SpecError, check_study_name, list_grids, load_grid, parse_grid, parse_seeds
+from study.spec.errors import SpecError
+from study.spec.grid_file import check_study_name, list_grids, load_grid, parse_grid, parse_seeds
 from study.spec.study_spec import build_spec
 
 MINIMAL = 'name = "mine"\n[grid]\nbatch_size = [32, 64]\n'

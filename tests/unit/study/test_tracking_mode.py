@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from analysis.records.study_folder import StudyFolder
-from study.spec.grid_file import SpecError
+from study.spec.errors import SpecError
 from study.storage import study_store as study_place
 from study.tracking.mode import (
     DEFAULT_PROJECT,

@@ -1,0 +1,8 @@
+"""How the commands of study end."""
+
+from __future__ import annotations
+
+OK = 0  # of study.run: every trial has ended, diverged ones too
+BAD_INPUT = 2  # or storage that cannot be written; one line says what
+SOME_FAILED = 3  # or a search is not over
+INTERRUPTED = 130
