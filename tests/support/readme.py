@@ -1,6 +1,6 @@
-"""The parts of the README that are made from other files: the tables of columns, and cluster.yaml.
+"""The pages for users, and the part of them that is made from code: the tables of columns.
 
-`python -m tests.support.readme` writes them.
+`python -m tests.support.readme` writes that part.
 """
 
 from __future__ import annotations
@@ -10,47 +10,38 @@ from pathlib import Path
 
 from trainable.records import COLUMNS, CONFIG_COLUMNS
 
-README = Path(__file__).parents[2] / "README.md"
-CLUSTER_FILE = README.with_name("cluster.yaml")
-_CLUSTER_MARK = re.compile(r"<!-- cluster.yaml -->.*?(?=\n###? )", re.DOTALL)
-_MARK = re.compile(r"<!-- columns -->.*?(?=\n###? )", re.DOTALL)
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+COLUMNS_PAGE = ROOT / "docs" / "columns.md"
+_MARK = re.compile(r"<!-- columns -->.*?<!-- end of columns -->", re.DOTALL)
+
+
+def pages() -> dict[str, str]:
+    """Every page that a user reads, by its path in the repository: the README and docs/*.md."""
+    return {str(path.relative_to(ROOT)): path.read_text() for path in [README, *sorted((ROOT / "docs").glob("*.md"))]}
 
 
 def render_columns() -> str:
-    """The tables of every kind of record, in Markdown, folded away."""
+    """The tables of every kind of record, in Markdown."""
     parts = ["<!-- columns -->"]
     for kind, columns in COLUMNS.items():
         rows = [column for column in columns if column not in CONFIG_COLUMNS]
-        parts += [
-            "",
-            f"<details><summary><code>{kind}.parquet</code></summary>",
-            "",
-            "| column | unit | meaning |",
-            "| --- | --- | --- |",
-        ]
+        parts += ["", f"## {kind}.parquet", "", "| column | unit | meaning |", "| --- | --- | --- |"]
         for column in rows:
             parts.append(f"| `{column.name}` | {column.unit} | {_escaped(column.meaning)} |")
             if column.name == "seed" and kind == "trials":
-                parts.append("| `config.*` | | every field of TrialConfig; `python -m study.run --help` lists them |")
-        parts += ["", "</details>"]
-    return "\n".join(parts) + "\n"
-
-
-def render_cluster_file() -> str:
-    """cluster.yaml with its comments, folded away."""
-    summary = "<details><summary><code>cluster.yaml</code>, line by line</summary>"
-    return f"<!-- cluster.yaml -->\n{summary}\n\n```yaml\n{CLUSTER_FILE.read_text()}```\n\n</details>\n"
+                parts.append("| `config.*` | | every field of TrialConfig; `study run --help` lists them |")
+    return "\n".join([*parts, "", "<!-- end of columns -->"])
 
 
 def _escaped(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def replace_parts(text: str) -> str:
-    """The README with these parts as they are now."""
-    text = _CLUSTER_MARK.sub(lambda _: render_cluster_file(), text, count=1)
+def replace_columns(text: str) -> str:
+    """The page of columns with the tables as they are now."""
     return _MARK.sub(lambda _: render_columns(), text, count=1)
 
 
 if __name__ == "__main__":
-    README.write_text(replace_parts(README.read_text()))
+    COLUMNS_PAGE.write_text(replace_columns(COLUMNS_PAGE.read_text()))
