@@ -24,7 +24,9 @@ SERVICE = {"status": status, "logs": logs, "stop": stop, "pull": pull}
 
 def commands(name: str, text: str) -> list[list[str]]:
     """The arguments of every call of a command that a page shows, typed as `study NAME` or `python -m study.NAME`."""
-    lines = re.findall(rf"(?:\$ |`)(?:\.venv/bin/)?(?:study |python -m study\.){name}\b([^`#\n]*)", text.replace("\\\n", " "))
+    lines = re.findall(
+        rf"(?:\$ |`)(?:\.venv/bin/)?(?:study |python -m study\.){name}\b([^`#\n]*)", text.replace("\\\n", " ")
+    )
     return [line.split() for line in lines if "..." not in line and "--help" not in line]
 
 
@@ -83,7 +85,10 @@ def test_every_option_exists() -> None:
     parsers = [build_parser(), *(module.build_parser() for module in (analysis.__main__, trainable.__main__, submit))]
     parsers += [module.build_parser() for module in SERVICE.values()]
     known = {option for parser in parsers for action in parser._actions for option in action.option_strings}
-    known |= {"--to", "--generate"}  # of commands of `study report` that have parsers of their own; of Ray's token command
+    known |= {
+        "--to",
+        "--generate",
+    }  # of commands of `study report` that have parsers of their own; of Ray's token command
     for name, text in GUIDES.items():
         used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
         assert used <= known, (name, used - known)
