@@ -23,8 +23,8 @@ from analysis.records.study_folder import StudyFolderError, check_links
 from study.cluster.session import ClusterError, joined_cluster
 from study.command_line.exit_status import BAD_INPUT, INTERRUPTED, OK, SOME_FAILED
 from study.command_line.options import build_parser, build_study_spec, check_run_options
-from study.driver.attempt import Attempt, artifacts, repair, run_missing, search
 from study.driver.interruption import ended_by_signals
+from study.driver.invocation import Attempt, artifacts, repair, run_missing, search
 from study.folder.ledger import Ledger, consolidate, open_ledger
 from study.folder.study_record import IncomparableError, build_study, extend_study
 from study.plan import estimate as plan
@@ -41,9 +41,9 @@ from study.plan.resources import (
 from study.spec.errors import SpecError
 from study.spec.search_space import list_corners
 from study.spec.study_spec import StudySpec
+from study.storage.folder_lock import StudyLockedError
 from study.storage.object_store import StorageError
-from study.storage.shared_lock import StudyLockedError
-from study.storage.study_store import StudyPlace, UrlPlace, find_place
+from study.storage.url_store import StudyPlace, UrlPlace, find_place
 from study.tracking.mirror import Mirror
 from study.tracking.mode import check_offline, choose_mode
 from trainable.data.data_set import DataError, check_source, load_data, split_data

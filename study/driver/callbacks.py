@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from study.cluster.fair_share import FairShare
     from study.driver.interruption import Interruption
     from study.driver.progress import Progress
-    from study.storage.study_store import StudyPlace
+    from study.storage.url_store import StudyPlace
 
 _log = logging.getLogger(__name__)
 _GATHER_INTERVAL_S = 10.0

@@ -19,9 +19,9 @@ from study.cluster.session import count_places_now, local_ray
 from study.driver.interruption import INTERRUPT_GRACE_S, REMOTE_GRACE_S, Interruption, interrupted_by_signals
 from study.driver.trial_runner import RunnerSettings, describe_trial, read_trial_id, run_tune_trial
 from study.plan.resources import Machine, TrialResources, reserved_gpus
-from study.storage.shared_lock import StudyLock
-from study.storage.study_store import StudyPlace
+from study.storage.folder_lock import StudyLock
 from study.storage.url_lock import RemoteLock
+from study.storage.url_store import StudyPlace
 from trainable.trial_state import TrialState
 
 if TYPE_CHECKING:

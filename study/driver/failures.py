@@ -17,7 +17,7 @@ from study.driver.trial_runner import read_trial_id
 from study.folder.ledger import record_failure, record_node_loss
 
 if TYPE_CHECKING:
-    from study.storage.study_store import StudyPlace
+    from study.storage.url_store import StudyPlace
 
 _MOST_LOSSES = 20  # a trial that ends node after node, say by their memory, must not go on for ever
 _log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from study.storage.shared_lock import StudyLock
+    from study.storage.folder_lock import StudyLock
     from study.storage.url_lock import RemoteLock
 
 INTERRUPT_GRACE_S = 8.0

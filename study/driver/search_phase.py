@@ -23,9 +23,9 @@ from study.plan.resources import Machine, ResourceError, TrialResources, count_g
 from study.search.journal import SearchJournal
 from study.spec.search_spec import SearchSpec
 from study.spec.study_spec import StudySpec, build_cell, with_cells
-from study.storage.shared_lock import StudyLock
-from study.storage.study_store import StudyPlace
+from study.storage.folder_lock import StudyLock
 from study.storage.url_lock import RemoteLock
+from study.storage.url_store import StudyPlace
 from trainable.config import FIELDS
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from study.folder.ledger import register_trials
 if TYPE_CHECKING:
     from study.driver.progress import Progress
     from study.search.journal import SearchJournal, Suggestion
-    from study.storage.study_store import StudyPlace
+    from study.storage.url_store import StudyPlace
 
 _log = logging.getLogger(__name__)
 

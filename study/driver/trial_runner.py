@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from study.cluster.node_probe import UnfitNodeError, require_study, require_versions
-from study.storage.shared_lock import watch_driver
+from study.storage.folder_lock import watch_driver
 from study.storage.trial_storage import TRIALS, Storage
 from trainable.config import TrialConfig, trial_id
 from trainable.trial_state import read_state

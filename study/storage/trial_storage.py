@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from study.storage.folder_lock import LOCK_FILE, read_lock_strictly
 from study.storage.object_store import RemoteFolder, StorageError
-from study.storage.shared_lock import LOCK_FILE, read_lock_strictly
 from study.storage.url_lock import read_claim_strictly
 from trainable.files import write_atomically
 from trainable.trial_state import STATE_FILE

@@ -14,8 +14,8 @@ import threading
 import time
 from typing import Any
 
+from study.storage.folder_lock import StudyLockedError, describe_driver, has_process
 from study.storage.object_store import RemoteFolder, Stamp, StorageError
-from study.storage.shared_lock import StudyLockedError, describe_driver, has_process
 
 CLAIMS = "drivers"
 HEARTBEAT_S = 10.0

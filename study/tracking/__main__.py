@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from analysis.records.study_folder import StudyFolder, StudyFolderError, check_links
 from analysis.sources.pull import is_url
 from study.folder.ledger import consolidate, list_states
+from study.storage.folder_lock import StudyLockedError
 from study.storage.object_store import StorageError
-from study.storage.shared_lock import StudyLockedError
-from study.storage.study_store import FolderPlace, StudyPlace, UrlPlace, find_place
+from study.storage.url_store import FolderPlace, StudyPlace, UrlPlace, find_place
 from study.tracking.mode import choose_project
 from trainable.trial_state import TrialState
 

@@ -37,8 +37,8 @@ from study.driver import experiment as driver
 from study.driver.progress import Progress
 from study.folder.ledger import consolidate, register_trials
 from study.plan.resources import Machine, TrialResources
-from study.storage.shared_lock import StudyLock
-from study.storage.study_store import FolderPlace
+from study.storage.folder_lock import StudyLock
+from study.storage.url_store import FolderPlace
 from tests.support.studies import build_cell, write_synthetic_study
 from trainable.config import TrialConfig
 from trainable.fingerprint import cpu_name

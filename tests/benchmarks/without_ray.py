@@ -22,7 +22,7 @@ from study.folder.model_and_samples import write_samples
 from study.folder.repair import write_study
 from study.folder.study_record import build_study, describe_attempt, extend_study, with_attempt
 from study.plan.resources import TrialResources, inspect_machine
-from study.storage.shared_lock import StudyLock
+from study.storage.folder_lock import StudyLock
 from trainable.data.data_set import load_data
 from trainable.trial import Placement, run_trial
 

@@ -18,7 +18,7 @@ from study.driver.hang_watch import HangWatch
 from study.driver.node_loss import find_node_trouble
 from study.driver.trial_runner import _has_cuda
 from study.folder.ledger import load_state
-from study.storage.study_store import FolderPlace
+from study.storage.url_store import FolderPlace
 from trainable.config import TrialConfig
 from trainable.trial_state import TrialState, write_state
 

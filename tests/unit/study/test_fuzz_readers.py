@@ -29,7 +29,7 @@ from study.folder.study_record import extend_study, find_changes
 from study.spec.errors import SpecError
 from study.spec.grid_file import list_grids, parse_grid, parse_seeds
 from study.spec.study_spec import build_spec
-from study.storage.shared_lock import LOCK_FILE, StudyLock, StudyLockedError
+from study.storage.folder_lock import LOCK_FILE, StudyLock, StudyLockedError
 from tests.support.studies import build_cell, build_study
 from trainable.checkpoint import Checkpoint
 from trainable.config import FIELDS, TrialConfig, parse_override

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from study.storage import shared_lock as lock_module
-from study.storage.shared_lock import LOCK_FILE, StudyLock, StudyLockedError, read_lock, watch_driver
+from study.storage import folder_lock as lock_module
+from study.storage.folder_lock import LOCK_FILE, StudyLock, StudyLockedError, read_lock, watch_driver
 
-HOLD = "import sys, time; from pathlib import Path; from study.storage.shared_lock import StudyLock\n" \
+HOLD = "import sys, time; from pathlib import Path; from study.storage.folder_lock import StudyLock\n" \
        "with StudyLock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from study.driver.searcher import JournalSearcher
 from study.driver.trial_runner import read_pruning_request
 from study.search.journal import SearchJournal
 from study.storage.object_store import StorageError
-from study.storage.study_store import FolderPlace
+from study.storage.url_store import FolderPlace
 from tests.support.journals import DATA, open_folder, small_spec, train_epochs
 
 

@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis.records.study_folder import StudyFolder, StudyFolderError
-from study.storage import study_store as study_place
 from study.storage import url_lock as remote_lock
+from study.storage import url_store as study_place
+from study.storage.folder_lock import StudyLockedError, watch_driver
 from study.storage.object_store import RemoteFolder, Stamp, StorageError
-from study.storage.shared_lock import StudyLockedError, watch_driver
-from study.storage.study_store import UrlPlace, find_place
 from study.storage.trial_storage import SharedStorage, UrlStorage
 from study.storage.url_lock import RemoteLock, claim_name, read_claim
+from study.storage.url_store import UrlPlace, find_place
 from tests.support.images import make_image_data
 from trainable.config import TrialConfig, trial_id
 from trainable.trial import Placement, run_trial

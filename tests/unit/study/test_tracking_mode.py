@@ -8,7 +8,7 @@ import pytest
 
 from analysis.records.study_folder import StudyFolder
 from study.spec.errors import SpecError
-from study.storage import study_store as study_place
+from study.storage import url_store as study_place
 from study.tracking.mode import (
     DEFAULT_PROJECT,
     PROJECT_FILE,

@@ -21,9 +21,9 @@ from study.plan import estimate as plan
 from study.plan.calibration import actual_training_s, calibrate
 from study.plan.resources import Machine, TrialResources
 from study.spec.study_spec import StudySpec
-from study.storage.shared_lock import StudyLock
-from study.storage.study_store import StudyPlace
+from study.storage.folder_lock import StudyLock
 from study.storage.url_lock import RemoteLock
+from study.storage.url_store import StudyPlace
 from study.tracking.mirror import Mirror
 from trainable.trial_state import read_state
 

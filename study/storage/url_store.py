@@ -22,8 +22,8 @@ from analysis.sources.pull import copy_path, is_url
 from study.folder.ledger import consolidate, read_trial_records
 from study.folder.repair import repair_study
 from study.plan.estimate import disk_bytes
+from study.storage.folder_lock import StudyLock
 from study.storage.object_store import RemoteFolder, Stamp, StorageError
-from study.storage.shared_lock import StudyLock
 from study.storage.trial_storage import TRIALS, SharedStorage, Storage, UrlStorage
 from study.storage.url_lock import CLAIMS, RemoteLock, read_claim
 from trainable.config import TrialConfig
