@@ -23,7 +23,7 @@ from study.service.connection import STALL_TIMEOUT_S, Cluster, ClusterError
 from study.service.package import stage_package
 from study.service.study_jobs import find_study
 from study.service.transfer import TransferError, receive_folder
-from study.storage.url_store import check_plain_url
+from study.storage.location import check_plain_url
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -11,10 +11,8 @@ import argparse
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
-from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, cast
 
 from analysis.design.confounds import find_confounds
@@ -41,9 +39,10 @@ from study.plan.resources import (
 from study.spec.errors import SpecError
 from study.spec.search_space import list_corners
 from study.spec.study_spec import StudySpec
-from study.storage.folder_lock import StudyLockedError
+from study.storage.location import find_store
 from study.storage.object_store import StorageError
-from study.storage.url_store import StudyPlace, UrlPlace, find_place
+from study.storage.study_lock import StudyLockedError
+from study.storage.study_store import StudyStore
 from study.tracking.mirror import Mirror
 from study.tracking.mode import check_offline, choose_mode
 from trainable.data.data_set import DataError, check_source, load_data, split_data
@@ -129,9 +128,9 @@ def _run_on(machine: Machine, spec: StudySpec, options: argparse.Namespace, argu
         gpus_per_trial=options.gpus_per_trial, max_concurrent=options.max_concurrent,
     )  # fmt: skip
     spec = build_study_spec(options, default_precision(machine, resources))
-    place = find_place(options.results, spec.name)
+    store = find_store(options.results, spec.name)
     check_offline(choose_mode(options.wandb), options.results)
-    folder = place.folder
+    folder = store.folder
     if spec.search is not None:
         _check_search(spec, options, machine, resources)
     source = _check_source(spec, options)
@@ -139,7 +138,7 @@ def _run_on(machine: Machine, spec: StudySpec, options: argparse.Namespace, argu
     if options.plan:
         _print_plan(spec, resources, machine, source, _calibrate(spec, resources, options))
         return OK
-    _check_writable(options.results, place)
+    store.check_writable()
     for line in plan.gpu_notes(machine, resources):
         print(line)
 
@@ -147,14 +146,14 @@ def _run_on(machine: Machine, spec: StudySpec, options: argparse.Namespace, argu
     study = build_study(spec, data, machine, resources)
     check_links(folder)
     with (
-        place.open() as lock,
-        Mirror(folder, choose_mode(options.wandb), options.wandb_project, shown=place.shown) as mirror,
+        store.open() as lock,
+        Mirror(folder, choose_mode(options.wandb), options.wandb_project, shown=store.shown) as mirror,
     ):
-        repair(place)
+        repair(store)
         if folder.exists():
             study = extend_study(folder.read_study(), study, accept_changes=options.accept_changes)
         attempts = len(study.attempts)
-        attempt = Attempt(options, arguments, data, place, machine, resources, lock, mirror)
+        attempt = Attempt(options, arguments, data, store, machine, resources, lock, mirror)
         if spec.search is not None:
             found = search(attempt, spec, study)
             if isinstance(found, int):
@@ -168,18 +167,18 @@ def _run_on(machine: Machine, spec: StudySpec, options: argparse.Namespace, argu
                 pass
         elif not run_missing(attempt, study, ledger, noted=len(study.attempts) > attempts):
             return _say_interrupted(attempt, ledger)
-        status = _report(place, ledger)
+        status = _report(store, ledger)
         mirror.finish()
         return status
 
 
-def _report(place: StudyPlace, ledger: Ledger) -> int:
+def _report(store: StudyStore, ledger: Ledger) -> int:
     """Gather the records, write the report, print the comparison; the exit status says whether all trials are done."""
     from analysis.report.page import write_report
     from analysis.tables.formats import to_text
     from analysis.tables.tables import build_tables
 
-    folder = place.folder
+    folder = store.folder
     planned = {state.trial_id for state in (*ledger.done, *ledger.to_run, *ledger.left_failed)}
     everything = consolidate(folder)
     states = [state for state in everything if state.trial_id in planned]
@@ -195,7 +194,7 @@ def _report(place: StudyPlace, ledger: Ledger) -> int:
         for note in state.notes:
             print(f"note: seed {state.config.seed}, trial {state.trial_id}: {note}")
     print(f"report        {page}")
-    print(f"study folder  {place.shown}")
+    print(f"study folder  {store.shown}")
     return SOME_FAILED if unfinished else OK
 
 
@@ -257,23 +256,9 @@ def _load_data(spec: StudySpec, options: argparse.Namespace) -> ImageData:
     return data
 
 
-def _check_writable(results: str, place: StudyPlace) -> None:
-    """Refuse results that cannot be written, without leaving anything behind."""
-    if isinstance(place, UrlPlace):
-        place.check_writable()
-        return
-    absolute = Path(results).absolute()
-    existing = next(path for path in (absolute, *absolute.parents) if path.exists())
-    try:
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except OSError as error:
-        raise SpecError(f"--results {results}: {existing} is not writable ({error.strerror})") from error
-
-
 def _say_interrupted(attempt: Attempt, ledger: Ledger) -> int:
     planned = {state.trial_id for state in (*ledger.done, *ledger.to_run)}
-    states = [state for state in consolidate(attempt.place.folder) if state.trial_id in planned]
+    states = [state for state in consolidate(attempt.store.folder) if state.trial_id in planned]
     done = sum(state.finished for state in states)
     print(f"interrupted: {done} of {ledger.total} trials done, every finished epoch is kept; this goes on:")
     print(f"  {attempt.command}")

@@ -21,7 +21,7 @@ from study.service.package import GRID_FILE, is_grid_file, stage_package
 from study.service.remote import RESULTS_VARIABLE
 from study.service.study_jobs import StudyJob, describe_study, list_studies, parse_job
 from study.spec.errors import SpecError
-from study.storage.url_store import check_plain_url
+from study.storage.location import check_plain_url
 from study.tracking.mode import check_offline
 
 # A study that is stopped saves every trial's last epoch and gathers its records first; Ray's own limit is 3 s.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from study.cluster.session import ClusterError, list_nodes
-from study.storage.trial_storage import Storage
+from study.storage.trial_storage import TrialStorage
 
 _ANSWERED_WITHIN_S = 60.0
 
@@ -31,7 +31,7 @@ class UnfitNodeError(OSError):
     """A node that cannot run trials of this study, which is no failure of a trial; the message says why."""
 
 
-def check_nodes(storage: Storage, driver_token: str) -> None:
+def check_nodes(storage: TrialStorage, driver_token: str) -> None:
     """Probe all nodes that are alive. Errors: ClusterError naming the first node that cannot run trials."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -60,7 +60,7 @@ def check_nodes(storage: Storage, driver_token: str) -> None:
             storage.delete(name)
 
 
-def probe_node(storage: Storage, driver_token: str, file_name: str) -> Answer:
+def probe_node(storage: TrialStorage, driver_token: str, file_name: str) -> Answer:
     """Runs on a node: see that the study is the driver's, and leave a file with the host's name there."""
     try:
         storage.write(file_name, socket.gethostname().encode())  # first, because its error says most
@@ -75,7 +75,7 @@ def probe_node(storage: Storage, driver_token: str, file_name: str) -> Answer:
     return Answer(socket.gethostname(), versions(), problem)
 
 
-def _find_problem(storage: Storage, driver_token: str) -> str | None:
+def _find_problem(storage: TrialStorage, driver_token: str) -> str | None:
     try:
         require_study(storage, driver_token)
     except OSError as error:
@@ -98,7 +98,7 @@ def _describe_mismatch(host: str, found: str, driver: str) -> str:
     return f"{host} has {found}, the driver {driver}; they must be the same"
 
 
-def require_study(storage: Storage, driver_token: str) -> None:
+def require_study(storage: TrialStorage, driver_token: str) -> None:
     """Raise UnfitNodeError where the study, as this node sees it, is not the one that the driver works on, or OSError."""
     if storage.read_driver(driver_token).get("token") != driver_token:
         raise UnfitNodeError(
@@ -107,7 +107,7 @@ def require_study(storage: Storage, driver_token: str) -> None:
         )
 
 
-def _check_answer(answer: Answer, storage: Storage, file_name: str) -> None:
+def _check_answer(answer: Answer, storage: TrialStorage, file_name: str) -> None:
     if answer.versions != versions():
         raise ClusterError(f"node {_describe_mismatch(answer.host, answer.versions, versions())}")
     if answer.problem is not None:

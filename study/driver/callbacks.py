@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from study.cluster.fair_share import FairShare
     from study.driver.interruption import Interruption
     from study.driver.progress import Progress
-    from study.storage.url_store import StudyPlace
+    from study.storage.study_store import StudyStore
 
 _log = logging.getLogger(__name__)
 _GATHER_INTERVAL_S = 10.0
@@ -31,10 +31,10 @@ _GATHER_INTERVAL_S = 10.0
 class ProgressReporter(tune.Callback):
     """Feeds the live table, and gathers the study's records every now and then so that a reader can watch."""
 
-    def __init__(self, progress: Progress, place: StudyPlace) -> None:
+    def __init__(self, progress: Progress, store: StudyStore) -> None:
         self._progress = progress
-        self._place = place
-        self._folder = place.folder
+        self._store = store
+        self._folder = store.folder
         self._gathered_at = time.monotonic()
         self._gathering_s = 0.0
 
@@ -53,7 +53,7 @@ class ProgressReporter(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial ended; its state on disk says how."""
         try:
-            self._place.fetch_trial(read_trial_id(trial))
+            self._store.fetch_trial(read_trial_id(trial))
             state = load_state(self._folder, read_trial_id(trial))
         except (OSError, StudyFolderError) as error:
             self._progress.end(read_trial_id(trial), "failed", str(error))

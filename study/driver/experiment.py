@@ -19,9 +19,8 @@ from study.cluster.session import count_places_now, local_ray
 from study.driver.interruption import INTERRUPT_GRACE_S, REMOTE_GRACE_S, Interruption, interrupted_by_signals
 from study.driver.trial_runner import RunnerSettings, describe_trial, read_trial_id, run_tune_trial
 from study.plan.resources import Machine, TrialResources, reserved_gpus
-from study.storage.folder_lock import StudyLock
-from study.storage.url_lock import RemoteLock
-from study.storage.url_store import StudyPlace
+from study.storage.study_lock import StudyLock
+from study.storage.study_store import StudyStore
 from trainable.trial_state import TrialState
 
 if TYPE_CHECKING:
@@ -47,12 +46,12 @@ class RunOptions:
 
 
 def run_trials(
-    place: StudyPlace,
+    store: StudyStore,
     states: Sequence[TrialState],
     data: ImageData,
     machine: Machine,
     resources: TrialResources,
-    lock: StudyLock | RemoteLock,
+    lock: StudyLock,
     progress: Progress,
     options: RunOptions,
     journal: SearchJournal | None = None,
@@ -61,10 +60,10 @@ def run_trials(
 
     Errors of single trials end up in their states, never here.
     """
-    remote = machine.is_cluster or isinstance(lock, RemoteLock)
+    remote = machine.is_cluster or store.is_remote
     interruption = Interruption(lock, REMOTE_GRACE_S if remote else INTERRUPT_GRACE_S)
     settings = RunnerSettings(
-        storage=place.storage,
+        storage=store.trial_storage,
         driver_token=lock.token,
         num_threads=resources.cpus_per_trial,
         gpu_share=resources.gpus_per_trial,
@@ -95,7 +94,7 @@ def run_trials(
         find_trouble = (
             find_node_trouble if machine.is_cluster else lambda trial: None
         )  # the driver lives on the only node
-        searcher = None if journal is None else _build_searcher(journal, place, progress, interruption)
+        searcher = None if journal is None else _build_searcher(journal, store, progress, interruption)
         most = share.trials if share else resources.max_concurrent
         trials = ConcurrencyLimiter(searcher, most) if searcher else BasicVariantGenerator(max_concurrent=most)
         trainable = tune.with_resources(
@@ -114,13 +113,13 @@ def run_trials(
             ),
             run_config=tune.RunConfig(
                 name=f"attempt-{time.strftime('%Y%m%dT%H%M%S')}-{lock.token[:4]}",
-                storage_path=str(place.folder.ray),
+                storage_path=str(store.folder.ray),
                 failure_config=tune.FailureConfig(max_failures=-1),  # FailureRecorder counts
                 callbacks=[
-                    FailureRecorder(place, hang_watch, options.max_failures, find_trouble),
+                    FailureRecorder(store, hang_watch, options.max_failures, find_trouble),
                     hang_watch,
                     RunningTrials(interruption),
-                    ProgressReporter(progress, place),
+                    ProgressReporter(progress, store),
                     *([ShareKeeper(trials, share)] if share else []),
                     *_mirror_callbacks(options.mirror),
                 ],
@@ -137,16 +136,16 @@ def run_trials(
 
 
 def _build_searcher(
-    journal: SearchJournal, place: StudyPlace, progress: Progress, interruption: Interruption
+    journal: SearchJournal, store: StudyStore, progress: Progress, interruption: Interruption
 ) -> JournalSearcher:
     from study.driver.searcher import JournalSearcher
 
-    return JournalSearcher(journal, place, progress, lambda: interruption.requested_at is not None)
+    return JournalSearcher(journal, store, progress, lambda: interruption.requested_at is not None)
 
 
 @contextmanager
 def _share(
-    lock: StudyLock | RemoteLock, machine: Machine, resources: TrialResources, options: RunOptions
+    lock: StudyLock, machine: Machine, resources: TrialResources, options: RunOptions
 ) -> Iterator[FairShare | None]:
     """The study's share of a cluster, where others may run too; None on a Ray of our own."""
     if not machine.is_cluster:

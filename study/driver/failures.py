@@ -17,7 +17,7 @@ from study.driver.trial_runner import read_trial_id
 from study.folder.ledger import record_failure, record_node_loss
 
 if TYPE_CHECKING:
-    from study.storage.url_store import StudyPlace
+    from study.storage.study_store import StudyStore
 
 _MOST_LOSSES = 20  # a trial that ends node after node, say by their memory, must not go on for ever
 _log = logging.getLogger(__name__)
@@ -33,12 +33,12 @@ class FailureRecorder(tune.Callback):
 
     def __init__(
         self,
-        place: StudyPlace,
+        store: StudyStore,
         hang_watch: HangWatch,
         max_failures: int,
         find_node_trouble: Callable[[Any], str | None],
     ) -> None:
-        self._place = place
+        self._store = store
         self._find_node_trouble = find_node_trouble
         self._hang_watch = hang_watch
         self._max_failures = max_failures
@@ -83,7 +83,7 @@ class FailureRecorder(tune.Callback):
 
     def _write(self, trial: Any, record: Callable[[StudyFolder], None]) -> None:
         try:
-            self._place.change_trial(read_trial_id(trial), record)
+            self._store.change_trial(read_trial_id(trial), record)
         except (OSError, StudyFolderError) as error:
             _log.warning("the failure of trial %s could not be recorded: %s", trial, error)
 

@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from study.storage.folder_lock import StudyLock
-    from study.storage.url_lock import RemoteLock
+    from study.storage.study_lock import StudyLock
 
 INTERRUPT_GRACE_S = 8.0
 REMOTE_GRACE_S = 30.0  # trials elsewhere hear of it later, and may have to put what they save over a network
@@ -20,7 +19,7 @@ REMOTE_GRACE_S = 30.0  # trials elsewhere hear of it later, and may have to put 
 class Interruption:
     """Whether and when the user asked to stop, and whether the trials that ran then have ended."""
 
-    def __init__(self, lock: StudyLock | RemoteLock, grace_s: float = INTERRUPT_GRACE_S) -> None:
+    def __init__(self, lock: StudyLock, grace_s: float = INTERRUPT_GRACE_S) -> None:
         self.lock = lock
         self._grace_s = grace_s
         self._awaited: set[str] | None = None

@@ -21,9 +21,8 @@ from study.plan import estimate as plan
 from study.plan.calibration import actual_training_s, calibrate
 from study.plan.resources import Machine, TrialResources
 from study.spec.study_spec import StudySpec
-from study.storage.folder_lock import StudyLock
-from study.storage.url_lock import RemoteLock
-from study.storage.url_store import StudyPlace
+from study.storage.study_lock import StudyLock
+from study.storage.study_store import StudyStore
 from study.tracking.mirror import Mirror
 from trainable.trial_state import read_state
 
@@ -40,10 +39,10 @@ class Attempt:
     options: argparse.Namespace
     arguments: list[str]
     data: ImageData
-    place: StudyPlace
+    store: StudyStore
     machine: Machine
     resources: TrialResources
-    lock: StudyLock | RemoteLock
+    lock: StudyLock
     mirror: Mirror
 
     @property
@@ -62,9 +61,9 @@ class Attempt:
         )  # fmt: skip
 
 
-def repair(place: StudyPlace) -> None:
+def repair(store: StudyStore) -> None:
     """Repair what can be, and say so."""
-    for line in place.repair():
+    for line in store.repair():
         print(f"repaired: {line}")
 
 
@@ -73,21 +72,21 @@ def search(attempt: Attempt, spec: StudySpec, study: StudyInfo) -> tuple[StudyIn
     from study.driver.search_phase import add_winners, describe_end, describe_start, run_search
     from study.search.journal import SearchJournal
 
-    place = attempt.place
-    folder = place.folder
+    store = attempt.store
+    folder = store.folder
     if folder.trials.is_dir():
         consolidate(folder)  # it rebuilds records that are damaged, from which the journal may have to be made again
     interrupted = False
-    journal = SearchJournal(folder, spec, attempt.data.fingerprint, place.change_trial)
+    journal = SearchJournal(folder, spec, attempt.data.fingerprint, store.change_trial)
     if not journal.over:
         if attempt.machine.is_cluster:
-            check_nodes(place.storage, attempt.lock.token)
-        plan.check_space(folder.path, place.disk_bytes([plan.searched_config(spec)] * journal.num_to_run))
+            check_nodes(store.trial_storage, attempt.lock.token)
+        plan.check_space(folder.path, store.disk_bytes([plan.searched_config(spec)] * journal.num_to_run))
         write_study(folder, with_attempt(study, describe_attempt(attempt.arguments, journal.num_to_run)))
         print(describe_start(journal, spec, attempt.resources))
         attempt.mirror.start()
         interrupted = not run_search(
-            journal, spec, attempt.data, place, attempt.machine, attempt.resources, attempt.lock, attempt.run_options()
+            journal, spec, attempt.data, store, attempt.machine, attempt.resources, attempt.lock, attempt.run_options()
         )
         _check_kept(attempt)
         consolidate(folder)
@@ -110,7 +109,7 @@ def artifacts(attempt: Attempt) -> Iterator[None]:
     """
     from study.folder.model_and_samples import model_tables, write_samples
 
-    folder = attempt.place.folder
+    folder = attempt.store.folder
     write_samples(folder, attempt.data)
     with model_tables(folder, {state.config.width for state in list_states(folder)}):
         yield
@@ -118,14 +117,14 @@ def artifacts(attempt: Attempt) -> Iterator[None]:
 
 def run_missing(attempt: Attempt, study: StudyInfo, ledger: Ledger, *, noted: bool) -> bool:
     """Note the attempt in study.json, unless it is `noted`, and run what is to run; False when the user interrupted."""
-    place, resources = attempt.place, attempt.resources
-    folder = place.folder
+    store, resources = attempt.store, attempt.resources
+    folder = store.folder
     if attempt.machine.is_cluster:
-        check_nodes(place.storage, attempt.lock.token)
+        check_nodes(store.trial_storage, attempt.lock.token)
     missing = [plan.rest_of_trial(s.config, s.epochs_completed) for s in ledger.to_run]
     speeds = calibrate(missing, attempt.data, resources, plan.reference_rate) if attempt.options.calibrate else None
     cost = plan.estimate_cost(missing, resources, speeds)
-    plan.check_space(folder.path, place.disk_bytes(missing))
+    plan.check_space(folder.path, store.disk_bytes(missing))
     write_study(
         folder, study if noted else with_attempt(study, describe_attempt(attempt.arguments, len(ledger.to_run)))
     )
@@ -134,13 +133,13 @@ def run_missing(attempt: Attempt, study: StudyInfo, ledger: Ledger, *, noted: bo
         attempt.mirror.start()
     try:
         finished = _run_trials(attempt, study, ledger)
-        place.fetch()
+        store.fetch()
     except OSError:
         if folder.exists():
             raise
         finished = False
     _check_kept(attempt)
-    repair(place)
+    repair(store)
     after = [state for state in map(read_state, map(folder.trial, (s.trial_id for s in ledger.to_run))) if state]
     if finished and (line := plan.compare_time(cost, actual_training_s(ledger.to_run, after))):
         print(line)
@@ -148,9 +147,9 @@ def run_missing(attempt: Attempt, study: StudyInfo, ledger: Ledger, *, noted: bo
 
 
 def _check_kept(attempt: Attempt) -> None:
-    if attempt.lock.lost or not attempt.place.folder.exists():
+    if attempt.lock.lost or not attempt.store.folder.exists():
         raise StudyFolderError(
-            f"{attempt.place.shown}: removed or taken over by another driver while its trials ran; the same command starts it again"
+            f"{attempt.store.shown}: removed or taken over by another driver while its trials ran; the same command starts it again"
         )
 
 
@@ -161,18 +160,18 @@ def _run_trials(attempt: Attempt, study: StudyInfo, ledger: Ledger) -> bool:
     from study.driver.experiment import run_trials
     from study.driver.progress import Progress
 
-    place, resources = attempt.place, attempt.resources
-    register_trials(place.folder, ledger.to_run)
+    store, resources = attempt.store, attempt.resources
+    register_trials(store.folder, ledger.to_run)
     for state in ledger.to_run:
         if state.status == "failed" or state.role != "grid":  # pending again, or of a role that its node must know
-            place.put_trial(state.trial_id)
+            store.put_trial(state.trial_id)
     shown = sorted((*ledger.done, *ledger.left_failed, *ledger.to_run), key=lambda state: state.config.seed)
     with (
         artifacts(attempt),
         Progress(Console(), shown, study.factors, resources.max_concurrent) as progress,
     ):
         return run_trials(
-            place,
+            store,
             ledger.to_run,
             attempt.data,
             attempt.machine,

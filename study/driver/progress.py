@@ -128,7 +128,7 @@ class Progress:
         self._rows[state.trial_id] = Row(state, "waiting", state.epochs_completed)
 
     def start(self, trial_id: str) -> None:
-        """The trial got its place."""
+        """The trial got its slot."""
         self._rows[trial_id].status = "running"
 
     def update(self, trial_id: str, result: dict[str, Any]) -> None:

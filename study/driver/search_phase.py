@@ -23,9 +23,8 @@ from study.plan.resources import Machine, ResourceError, TrialResources, count_g
 from study.search.journal import SearchJournal
 from study.spec.search_spec import SearchSpec
 from study.spec.study_spec import StudySpec, build_cell, with_cells
-from study.storage.folder_lock import StudyLock
-from study.storage.url_lock import RemoteLock
-from study.storage.url_store import StudyPlace
+from study.storage.study_lock import StudyLock
+from study.storage.study_store import StudyStore
 from trainable.config import FIELDS
 
 if TYPE_CHECKING:
@@ -56,11 +55,11 @@ def check_budget(search: SearchSpec, resources: TrialResources) -> None:
 
 
 def run_search(
-    journal: SearchJournal, spec: StudySpec, data: ImageData, place: StudyPlace, machine: Machine,
-    resources: TrialResources, lock: StudyLock | RemoteLock, options: RunOptions,
+    journal: SearchJournal, spec: StudySpec, data: ImageData, store: StudyStore, machine: Machine,
+    resources: TrialResources, lock: StudyLock, options: RunOptions,
 ) -> bool:  # fmt: skip
     """Train what the journal suggests until the budget is spent; False when the user interrupted. Nothing is left RUNNING."""
-    folder = place.folder
+    folder = store.folder
     write_samples(folder, data)
     shown = sorted(journal.states().values(), key=lambda state: state.config.seed)
     if "train_flops" in journal.spec.objectives:  # wanted as soon as the first trial ends
@@ -73,11 +72,11 @@ def run_search(
                 Console(), shown, list(journal.spec.space), resources.max_concurrent, num_planned=journal.spec.trials
             ) as progress,
         ):
-            return run_trials(place, [], data, machine, resources, lock, progress, options, journal)
+            return run_trials(store, [], data, machine, resources, lock, progress, options, journal)
     finally:
         if folder.exists() and not lock.lost:  # it may have been removed meanwhile, or be another driver's
             with contextlib.suppress(OSError):  # the next driver brings it up to date too
-                place.fetch()
+                store.fetch()
             journal.close()
 
 

@@ -22,19 +22,19 @@ from study.folder.ledger import register_trials
 if TYPE_CHECKING:
     from study.driver.progress import Progress
     from study.search.journal import SearchJournal, Suggestion
-    from study.storage.url_store import StudyPlace
+    from study.storage.study_store import StudyStore
 
 _log = logging.getLogger(__name__)
 
 
 class JournalSearcher(Searcher):
-    """Suggests what the journal suggests, one call per free place; `stopping` says that no more are wanted."""
+    """Suggests what the journal suggests, one call per free slot; `stopping` says that no more are wanted."""
 
     def __init__(
-        self, journal: SearchJournal, place: StudyPlace, progress: Progress, stopping: Callable[[], bool]
+        self, journal: SearchJournal, store: StudyStore, progress: Progress, stopping: Callable[[], bool]
     ) -> None:
         super().__init__()
-        self._journal, self._place, self._progress, self._stopping = journal, place, progress, stopping
+        self._journal, self._store, self._progress, self._stopping = journal, store, progress, stopping
         self._suggested: dict[str, Suggestion] = {}  # by Tune's own ids of trials
         self._ended: list[Suggestion] = []
         self._unstarted: Suggestion | None = None
@@ -52,10 +52,10 @@ class JournalSearcher(Searcher):
             if suggestion is None:
                 return Searcher.FINISHED
             self._unstarted = suggestion
-            register_trials(self._place.folder, [suggestion.state])
+            register_trials(self._store.folder, [suggestion.state])
             # At a URL the journal is there before the trial is: whatever is trained, the next driver knows who suggested it.
-            self._place.put_file(self._place.folder.search_journal.name)
-            self._place.put_trial(suggestion.state.trial_id)
+            self._store.put_file(self._store.folder.search_journal.name)
+            self._store.put_trial(suggestion.state.trial_id)
         except OSError as error:
             _log.warning("the search waits for its storage: %s", error)
             return None
@@ -73,7 +73,7 @@ class JournalSearcher(Searcher):
         reason = self._journal.observe(number, epoch, result) or self._unsent.pop(number, None)
         if reason is not None:
             try:
-                request_pruning(self._place.storage, suggestion.state.trial_id, epoch, reason)
+                request_pruning(self._store.trial_storage, suggestion.state.trial_id, epoch, reason)
             except OSError as error:
                 self._unsent[number] = reason  # asked again after the next epoch
                 _log.warning("trial %s cannot be pruned yet: %s", suggestion.state.trial_id, error)
@@ -84,7 +84,7 @@ class JournalSearcher(Searcher):
 
     def _settle_ended(self) -> None:
         while self._ended:
-            self._place.fetch_trial(self._ended[0].state.trial_id)
+            self._store.fetch_trial(self._ended[0].state.trial_id)
             self._journal.settle(self._ended.pop(0).number)
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:

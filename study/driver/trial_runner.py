@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from study.cluster.node_probe import UnfitNodeError, require_study, require_versions
-from study.storage.folder_lock import watch_driver
-from study.storage.trial_storage import TRIALS, Storage
+from study.storage.study_lock import watch_driver
+from study.storage.trial_storage import TRIALS, TrialStorage
 from trainable.config import TrialConfig, trial_id
 from trainable.trial_state import read_state
 
@@ -39,7 +39,7 @@ class TrialGivenUpError(Exception):
 class RunnerSettings:
     """What every trial of one driver shares."""
 
-    storage: Storage
+    storage: TrialStorage
     driver_token: str
     num_threads: int
     gpu_share: float
@@ -83,8 +83,8 @@ def run_tune_trial(tune_config: Mapping[str, Any], *, settings: RunnerSettings, 
         lambda: storage.read_driver(settings.driver_token), settings.driver_token, stop, storage.poll_interval_s
     )
     try:
-        with storage.open_trial(trial_id(config, data.fingerprint)) as place:
-            if (state := read_state(place.folder)) is not None and state.status == "failed":
+        with storage.open_trial(trial_id(config, data.fingerprint)) as folder:
+            if (state := read_state(folder.path)) is not None and state.status == "failed":
                 raise TrialGivenUpError(state.reason)  # by the driver, while Tune started it once more
 
             def report(result: EpochResult) -> str | None:
@@ -94,10 +94,10 @@ def run_tune_trial(tune_config: Mapping[str, Any], *, settings: RunnerSettings, 
             run_trial(
                 config,
                 data,
-                place.folder,
+                folder.path,
                 placement,
                 on_epoch=report,
-                on_saved=place.save,
+                on_saved=folder.save,
                 stop=stop,
                 checkpoint_interval_s=settings.checkpoint_interval_s,
             )
@@ -125,12 +125,12 @@ def read_trial_id(tune_trial: Any) -> str:
     return str(tune_trial.config["trial"]["trial_id"])
 
 
-def request_pruning(storage: Storage, trial: str, epoch: int, reason: str) -> None:
+def request_pruning(storage: TrialStorage, trial: str, epoch: int, reason: str) -> None:
     """Ask a trial to end after the epoch that it has just reported. Errors: OSError."""
     storage.write(_pruning_file(trial), json.dumps({"epoch": epoch, "reason": reason}).encode())
 
 
-def read_pruning_request(storage: Storage, trial: str, epoch: int) -> str | None:
+def read_pruning_request(storage: TrialStorage, trial: str, epoch: int) -> str | None:
     """Why the trial is to end after this epoch; None where nobody asked, or for a later one that it lost and repeats."""
     try:
         content = json.loads(storage.read(_pruning_file(trial)) or b"{}")

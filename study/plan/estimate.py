@@ -260,7 +260,7 @@ def _trial_time_s(config: TrialConfig, num_cpus: int) -> float:
 
 
 def _wall_time_s(times_s: Sequence[float], places: int) -> float:
-    """Each trial in its order on the place that is free first."""
+    """Each trial in its order on the slot that is free first."""
     ends = [0.0] * places
     for time_s in times_s:
         heapq.heapreplace(ends, ends[0] + time_s)

@@ -1,6 +1,6 @@
 """Where the trials of a study keep their files: a folder that driver and nodes share, or a URL that all of them can reach.
 
-Sent to the nodes with every trial. In a shared folder a trial works in place. At a URL it works in a scratch folder of its node:
+Sent to the nodes with every trial. In a shared folder a trial works in it. At a URL it works in a scratch folder of its node:
 its files are fetched before it starts, and put back after each save, the checkpoint first and the state last, so that the URL
 never names what is not there; a node may vanish at any moment. Imports neither torch nor Ray.
 """
@@ -25,14 +25,14 @@ TRIALS = "trials"
 
 
 @dataclass(frozen=True)
-class TrialPlace:
+class TrialFolder:
     """The folder in which a trial works on its node, and what to call after each of its saves."""
 
-    folder: Path
+    path: Path
     save: Callable[[], None]
 
 
-class Storage(Protocol):
+class TrialStorage(Protocol):
     """What a node needs of a study's storage."""
 
     @property
@@ -43,7 +43,7 @@ class Storage(Protocol):
         """The lock of the driver with this token, empty where it is not there. Errors: OSError where the storage does not answer."""
 
     def open_trial(self, trial_id: str) -> Any:
-        """A context manager that yields the TrialPlace of a trial."""
+        """A context manager that yields the TrialFolder of a trial."""
 
     def read(self, name: str) -> bytes | None:
         """A file of the study; None where there is none. Errors: OSError."""
@@ -56,7 +56,7 @@ class Storage(Protocol):
 
 
 @dataclass(frozen=True)
-class SharedStorage:
+class FolderTrialStorage:
     """A study folder that driver and nodes see at the same path."""
 
     study_folder: Path
@@ -70,26 +70,26 @@ class SharedStorage:
         return read_lock_strictly(self.study_folder / LOCK_FILE)
 
     @contextmanager
-    def open_trial(self, trial_id: str) -> Iterator[TrialPlace]:
+    def open_trial(self, trial_id: str) -> Iterator[TrialFolder]:
         """The trial's own folder: what it writes there is saved."""
-        yield TrialPlace(self.study_folder / TRIALS / trial_id, lambda: None)
+        yield TrialFolder(self.study_folder / TRIALS / trial_id, lambda: None)
 
     def read(self, name: str) -> bytes | None:
-        """See Storage."""
+        """See TrialStorage."""
         path = self.study_folder / name
         return path.read_bytes() if path.is_file() else None
 
     def write(self, name: str, content: bytes) -> None:
-        """See Storage."""
+        """See TrialStorage."""
         write_atomically(self.study_folder / name, content)
 
     def delete(self, name: str) -> None:
-        """See Storage."""
+        """See TrialStorage."""
         (self.study_folder / name).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
-class UrlStorage:
+class UrlTrialStorage:
     """A study at a URL."""
 
     remote: RemoteFolder
@@ -103,7 +103,7 @@ class UrlStorage:
         return read_claim_strictly(self.remote, token)
 
     @contextmanager
-    def open_trial(self, trial_id: str) -> Iterator[TrialPlace]:
+    def open_trial(self, trial_id: str) -> Iterator[TrialFolder]:
         """A scratch folder with the trial's files, gone afterwards. Errors: StorageError."""
         with tempfile.TemporaryDirectory(prefix="trial-") as scratch:
             folder = Path(scratch) / trial_id
@@ -112,18 +112,18 @@ class UrlStorage:
             for name in found:
                 if (content := self.remote.read(name)) is not None:
                     (folder / name.rpartition("/")[2]).write_bytes(content)
-            yield TrialPlace(folder, _TrialUpload(self.remote, trial_id, folder).save)
+            yield TrialFolder(folder, _TrialUpload(self.remote, trial_id, folder).save)
 
     def read(self, name: str) -> bytes | None:
-        """See Storage."""
+        """See TrialStorage."""
         return self.remote.read(name)
 
     def write(self, name: str, content: bytes) -> None:
-        """See Storage."""
+        """See TrialStorage."""
         self.remote.write(name, content)
 
     def delete(self, name: str) -> None:
-        """See Storage."""
+        """See TrialStorage."""
         self.remote.delete(name)
 
 

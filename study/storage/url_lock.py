@@ -1,4 +1,4 @@
-"""One driver per study at a URL, as `lock.StudyLock` does it in a folder, with nothing but whole files and lists of them.
+"""The lock of a study at a URL, made of nothing but whole files and lists of them.
 
 Every driver writes a claim of its own, `drivers/<token>.json`, and then lists the claims: the store shows what was written
 before a list, so of two drivers at least one sees the other. Who sees a living claim of another withdraws its own. A claim is
@@ -10,16 +10,13 @@ from __future__ import annotations
 import json
 import logging
 import random
-import threading
 import time
 from typing import Any
 
-from study.storage.folder_lock import StudyLockedError, describe_driver, has_process
 from study.storage.object_store import RemoteFolder, Stamp, StorageError
+from study.storage.study_lock import StudyLock, StudyLockedError, has_process
 
 CLAIMS = "drivers"
-HEARTBEAT_S = 10.0
-STALE_AFTER_S = 90.0
 _TRIES = 3
 _PAUSE_S = 1.0
 _log = logging.getLogger(__name__)
@@ -47,32 +44,29 @@ def read_claim_strictly(remote: RemoteFolder, token: str) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-class RemoteLock:
-    """The right to work on the study at a URL; a context manager with the interface of StudyLock."""
+class UrlLock(StudyLock):
+    """The right to work on the study at a URL."""
+
+    heartbeat_s = 10.0
+    stale_after_s = 90.0
 
     def __init__(self, remote: RemoteFolder) -> None:
+        super().__init__()
         self._remote = remote
-        self._content = describe_driver()
-        self.token = str(self._content["token"])
         self._claims: dict[str, Stamp] = {}
-        self._writing = threading.Lock()
-        self._lost = threading.Event()
-        self._released = threading.Event()
-        self._heartbeat = threading.Thread(target=self._beat, name="study-lock", daemon=True)
 
-    def __enter__(self) -> RemoteLock:
+    def _acquire(self) -> None:
         holder: dict[str, Any] = {}
         for _ in range(_TRIES):
             if (other := self._try()) is None:
-                self._heartbeat.start()
-                return self
+                return
             holder = other
             time.sleep(random.uniform(0.2, 1.0) * _PAUSE_S)  # two that start together may both have withdrawn
         raise StudyLockedError(self._remote.url, holder)
 
     def _try(self) -> dict[str, Any] | None:
         """Claim the study; where another driver claims it too, withdraw and return its claim."""
-        self._write()
+        self._publish()
         try:
             other = self._find_other()
         except BaseException:
@@ -82,30 +76,13 @@ class RemoteLock:
             self._remote.delete(claim_name(self.token))
         return other
 
-    def __exit__(self, *_: object) -> None:
-        self._released.set()
-        self._heartbeat.join()
+    def _release(self) -> None:
         try:
             self._remote.delete(claim_name(self.token))
         except StorageError as error:
-            _log.warning("%s; the study stays locked for %g s", error, STALE_AFTER_S)
+            _log.warning("%s; the study stays locked for %g s", error, self.stale_after_s)
 
-    @property
-    def lost(self) -> bool:
-        """True once this driver's claim was removed by another one that took it for dead."""
-        return self._lost.is_set()
-
-    def stop_trials(self) -> None:
-        """Tell every trial of this driver to save its last epoch and end. Safe to call more than once."""
-        self._content["stopping"] = True
-        with self._writing:
-            try:
-                if not self._released.is_set():
-                    self._write()
-            except StorageError as error:
-                _log.warning("%s; the trials cannot be told to stop, they end with their driver", error)
-
-    def _write(self) -> None:
+    def _publish(self) -> None:
         self._remote.write(claim_name(self.token), json.dumps(self._content).encode())
 
     def _find_other(self) -> dict[str, Any] | None:
@@ -118,22 +95,20 @@ class RemoteLock:
             content = read_claim(self._remote, name.rpartition("/")[2].removesuffix(".json"))
             lives = has_process(content)
             if lives is None:
-                lives = now_ns - stamp.time_ns <= STALE_AFTER_S * 1e9
+                lives = now_ns - stamp.time_ns <= self.stale_after_s * 1e9
             if lives:
                 return content
             self._remote.delete(name)
         return None
 
-    def _beat(self) -> None:
-        while not self._released.wait(HEARTBEAT_S):
-            with self._writing:
-                try:
-                    if self._remote.read(claim_name(self.token)) is None or self._sees_heartbeat():
-                        self._lost.set()
-                        return
-                    self._write()
-                except StorageError as error:
-                    _log.warning("%s; the study's lock could not be renewed", error)
+    def _renew(self) -> bool:
+        try:
+            if self._remote.read(claim_name(self.token)) is None or self._sees_heartbeat():
+                return False
+            self._publish()
+        except StorageError as error:
+            _log.warning("%s; the study's lock could not be renewed", error)
+        return True
 
     def _sees_heartbeat(self) -> bool:
         """True where another driver keeps a claim too: this one was taken for dead just when it was about to renew its own."""

@@ -1,8 +1,8 @@
-"""The study folder as the driver works with it: the folder itself, or a working copy of what lies at a URL.
+"""A study at a URL, and the working copy of it that its driver reads and writes.
 
 The copy holds all that analysis reads, no checkpoints; it is made anew by every driver, kept current while trials run, and what
-the driver writes is put to the URL. Trials are fetched state first and records second, and the state is written last here: so
-the records of a copy are never older than its state. Imports neither torch nor Ray.
+the driver writes is put to the URL. A trial's state is fetched before its records, and written into the copy after them: so the
+records of a copy are never older than its state. Imports neither torch nor Ray.
 """
 
 from __future__ import annotations
@@ -13,19 +13,18 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from analysis.records.study_folder import StudyFolder, StudyFolderError
-from analysis.sources.pull import copy_path, is_url
+from analysis.sources.pull import copy_path
 from study.folder.ledger import consolidate, read_trial_records
 from study.folder.repair import repair_study
 from study.plan.estimate import disk_bytes
-from study.storage.folder_lock import StudyLock
 from study.storage.object_store import RemoteFolder, Stamp, StorageError
-from study.storage.trial_storage import TRIALS, SharedStorage, Storage, UrlStorage
-from study.storage.url_lock import CLAIMS, RemoteLock, read_claim
+from study.storage.study_store import StudyStore
+from study.storage.trial_storage import TRIALS, UrlTrialStorage
+from study.storage.url_lock import CLAIMS, UrlLock, read_claim
 from trainable.config import TrialConfig
 from trainable.files import write_atomically
 from trainable.trial_state import STATE_FILE, TrialStateError, read_state
@@ -35,63 +34,22 @@ _NOT_COPIED = (TRIALS, CLAIMS, "ray", "wandb")
 _log = logging.getLogger(__name__)
 
 
-class FolderPlace:
-    """A study in a folder; on a cluster one that all nodes share."""
+class UrlStore(StudyStore):
+    """A study at a URL; `folder` is its working copy on this machine."""
 
-    def __init__(self, folder: StudyFolder) -> None:
-        self.folder = folder
-        self.storage: Storage = SharedStorage(folder.path)
-
-    @property
-    def shown(self) -> str:
-        """Where the study lies, for people."""
-        return str(self.folder.path)
-
-    def disk_bytes(self, configs: Iterable[TrialConfig]) -> int:
-        """The room that these trials need on the disk of `folder`."""
-        return disk_bytes(configs)
-
-    def open(self) -> AbstractContextManager[StudyLock | RemoteLock]:
-        """The right to work on the study. Errors: StudyLockedError."""
-        return StudyLock(self.folder.path)
-
-    def repair(self) -> list[str]:
-        """`repair_study`, and what it did."""
-        return repair_study(self.folder)
-
-    def fetch(self) -> None:
-        """Nothing: what trials wrote is there."""
-
-    def fetch_trial(self, trial_id: str) -> None:
-        """Nothing, as `fetch`."""
-
-    def put_file(self, name: str) -> None:
-        """Nothing: what the driver wrote is there."""
-
-    def put_trial(self, trial_id: str) -> None:
-        """Nothing, as `put_file`."""
-
-    def change_trial(self, trial_id: str, change: Callable[[StudyFolder], None]) -> None:
-        """Let `change` write into the folder of a trial that does not run."""
-        change(self.folder)
-
-
-class UrlPlace:
-    """A study at a URL and its working copy on this machine."""
+    is_remote = True
 
     def __init__(self, remote: RemoteFolder) -> None:
+        super().__init__(StudyFolder(_copy_path(remote.url)), UrlTrialStorage(remote))
         self.remote = remote
-        self.storage: Storage = UrlStorage(remote)
-        self.folder = StudyFolder(_copy_path(remote.url))
         self._fetched: dict[str, Stamp] = {}
         self._put: dict[str, tuple[int, int]] = {}
         self._fetching = threading.RLock()  # of files of trials
         self._putting = threading.Lock()  # of a single file, so that Tune's loop waits for one upload at most
-        self._lock: RemoteLock | None = None
+        self._lock: UrlLock | None = None
 
     @property
     def shown(self) -> str:
-        """Where the study lies, for people."""
         return self.remote.url
 
     def disk_bytes(self, configs: Iterable[TrialConfig]) -> int:
@@ -99,12 +57,12 @@ class UrlPlace:
         return disk_bytes(configs, checkpoints=0)
 
     @contextmanager
-    def open(self) -> Iterator[RemoteLock]:
+    def open(self) -> Iterator[UrlLock]:
         """The right to work on the study, with a copy that is current at first; what changed here is put at the end.
 
         Errors: StudyLockedError, StorageError.
         """
-        with RemoteLock(self.remote) as lock:
+        with UrlLock(self.remote) as lock:
             self._lock = lock
             shutil.rmtree(self.folder.path, ignore_errors=True)
             self.folder.path.mkdir(parents=True)
@@ -250,29 +208,8 @@ class UrlPlace:
                 _log.warning("the copy of the study is not current: %s", error)
 
 
-StudyPlace = FolderPlace | UrlPlace
-
-
-def find_place(results: str, name: str) -> StudyPlace:
-    """The place of the study `name` below `results`, a folder or a URL. Errors: StudyFolderError for a URL with a secret."""
-    check_plain_url(results)
-    if is_url(results):
-        return UrlPlace(RemoteFolder(f"{results.rstrip('/')}/{name}"))
-    return FolderPlace(StudyFolder(Path(results) / name))
-
-
-def check_plain_url(results: str) -> None:
-    """Refuse a URL that holds more than a place: it is printed and written down. Errors: StudyFolderError."""
-    parts = urlsplit(results) if is_url(results) else None
-    if parts and ("@" in parts.netloc or parts.query or parts.fragment):
-        raise StudyFolderError(
-            "--results: give a plain URL; credentials and endpoints belong into the environment of the nodes, e.g. "
-            "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL"
-        )
-
-
 def _is_passing(name: str) -> bool:
-    """A probe, or a file that is being written beside its place: it is gone in a moment."""
+    """A probe, or a file that is being written beside the one it replaces: it is gone in a moment."""
     last = name.rpartition("/")[2]
     return last.startswith(".") or last.endswith(".tmp")
 

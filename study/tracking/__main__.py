@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING
 from analysis.records.study_folder import StudyFolder, StudyFolderError, check_links
 from analysis.sources.pull import is_url
 from study.folder.ledger import consolidate, list_states
-from study.storage.folder_lock import StudyLockedError
+from study.storage.folder_store import FolderStore
+from study.storage.location import find_store
 from study.storage.object_store import StorageError
-from study.storage.url_store import FolderPlace, StudyPlace, UrlPlace, find_place
+from study.storage.study_lock import StudyLockedError
+from study.storage.study_store import StudyStore
 from study.tracking.mode import choose_project
 from trainable.trial_state import TrialState
 
@@ -43,9 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = build_parser().parse_args(arguments)
     try:
-        place = _find_place(options.study, offline=options.offline)
-        with place.open():  # a driver that works on the study writes its runs, too
-            return _sync(place.folder, choose_project(place.folder, options.project), offline=options.offline)
+        store = _find_store(options.study, offline=options.offline)
+        with store.open():  # a driver that works on the study writes its runs, too
+            return _sync(store.folder, choose_project(store.folder, options.project), offline=options.offline)
     except (StudyFolderError, StudyLockedError, StorageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return INCOMPLETE
@@ -54,20 +56,20 @@ def main(arguments: list[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _find_place(study: str, *, offline: bool) -> StudyPlace:
+def _find_store(study: str, *, offline: bool) -> StudyStore:
     """Where the study lies; nothing is written where there is none. Errors: StudyFolderError, StorageError."""
     if not is_url(study):
         folder = StudyFolder(Path(study))
         folder.read_study()
         check_links(folder)
-        return FolderPlace(folder)
+        return FolderStore(folder)
     if offline:
         raise StudyFolderError(f"{study}: --offline writes run folders into a study folder, not to a URL; leave it out")
     parent, _, name = study.rstrip("/").rpartition("/")
-    place = find_place(parent, name)
-    if isinstance(place, UrlPlace) and place.remote.read("study.json") is None:
+    store = find_store(parent, name)
+    if store.trial_storage.read("study.json") is None:
         raise StudyFolderError(f"{study}: no study there, study.json is missing")
-    return place
+    return store
 
 
 def _sync(folder: StudyFolder, project: str, *, offline: bool) -> int:

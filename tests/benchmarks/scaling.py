@@ -37,8 +37,8 @@ from study.driver import experiment as driver
 from study.driver.progress import Progress
 from study.folder.ledger import consolidate, register_trials
 from study.plan.resources import Machine, TrialResources
-from study.storage.folder_lock import StudyLock
-from study.storage.url_store import FolderPlace
+from study.storage.folder_lock import FolderLock
+from study.storage.folder_store import FolderStore
 from tests.support.studies import build_cell, write_synthetic_study
 from trainable.config import TrialConfig
 from trainable.fingerprint import cpu_name
@@ -185,13 +185,13 @@ def run(num_trials: int, places: int, pace: Pace, folder: Path, nodes: int = 0) 
     resources = TrialResources(cpus_per_trial=1, gpus_per_trial=0.0, max_concurrent=places)
     with (
         nodes_for(places, nodes) as machine,
-        StudyLock(study.path) as lock,
+        FolderLock(study.path) as lock,
         _sampled(observer),
         _timed_snapshots(observer),
     ):
         register_trials(study, states)
         finished = driver.run_trials(
-            FolderPlace(study), states, pace, machine, resources, lock,  # type: ignore[arg-type]
+            FolderStore(study), states, pace, machine, resources, lock,  # type: ignore[arg-type]
             observer, driver.RunOptions(),
         )  # fmt: skip
     if not finished:

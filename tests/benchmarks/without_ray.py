@@ -22,7 +22,7 @@ from study.folder.model_and_samples import write_samples
 from study.folder.repair import write_study
 from study.folder.study_record import build_study, describe_attempt, extend_study, with_attempt
 from study.plan.resources import TrialResources, inspect_machine
-from study.storage.folder_lock import StudyLock
+from study.storage.folder_lock import FolderLock
 from trainable.data.data_set import load_data
 from trainable.trial import Placement, run_trial
 
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
     placement = Placement(options.device, machine.num_cpus, resources.gpus_per_trial)
     folder = StudyFolder(Path(options.results) / spec.name)
     study = build_study(spec, data, machine, resources)
-    with StudyLock(folder.path):
+    with FolderLock(folder.path):
         if folder.exists():
             study = extend_study(folder.read_study(), study, accept_changes=options.accept_changes)
         ledger = open_ledger(folder, spec.trial_configs(), data.fingerprint)

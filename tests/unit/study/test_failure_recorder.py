@@ -18,7 +18,7 @@ from study.driver.hang_watch import HangWatch
 from study.driver.node_loss import find_node_trouble
 from study.driver.trial_runner import _has_cuda
 from study.folder.ledger import load_state
-from study.storage.url_store import FolderPlace
+from study.storage.folder_store import FolderStore
 from trainable.config import TrialConfig
 from trainable.trial_state import TrialState, write_state
 
@@ -26,73 +26,73 @@ STATE = TrialState(TrialConfig(), "data", status="running", attempts=1)
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> FolderPlace:
-    place = FolderPlace(StudyFolder(tmp_path))
-    write_state(place.folder.trial(STATE.trial_id), STATE)
-    return place
+def store(tmp_path: Path) -> FolderStore:
+    store = FolderStore(StudyFolder(tmp_path))
+    write_state(store.folder.trial(STATE.trial_id), STATE)
+    return store
 
 
-def fail(place: FolderPlace, max_failures: int, outcomes: list[str | None]) -> tuple[Any, TrialState]:
+def fail(store: FolderStore, max_failures: int, outcomes: list[str | None]) -> tuple[Any, TrialState]:
     """Attempts that end one after the other, each by the loss of the named node or by itself; Tune's trial, our state."""
     answers = iter(outcomes)
     recorder = FailureRecorder(
-        place, HangWatch(None), max_failures, lambda trial: (node := next(answers)) and f"{node} was lost"
+        store, HangWatch(None), max_failures, lambda trial: (node := next(answers)) and f"{node} was lost"
     )
     trial: Any = SimpleNamespace(config={"trial": {"trial_id": STATE.trial_id}}, max_failures=-1, error_file=None)
     for _ in outcomes:
         recorder.on_trial_recover(0, [trial], trial)
-    state = load_state(place.folder, STATE.trial_id)
+    state = load_state(store.folder, STATE.trial_id)
     assert state is not None
     return trial, state
 
 
 @pytest.mark.parametrize("max_failures", [0, 2])
-def test_lost_nodes_are_noted_and_not_counted(place: FolderPlace, max_failures: int) -> None:
-    trial, state = fail(place, max_failures, ["node a", "node b", "node a"])
+def test_lost_nodes_are_noted_and_not_counted(store: FolderStore, max_failures: int) -> None:
+    trial, state = fail(store, max_failures, ["node a", "node b", "node a"])
     assert (state.status, state.failures) == ("pending", ())
     assert [note.partition(" was lost")[0] for note in state.notes] == ["node a", "node b", "node a"]
     assert trial.max_failures == -1, "Tune goes on"
 
 
-def test_a_trial_is_given_up_after_its_own_failures(place: FolderPlace) -> None:
-    trial, state = fail(place, 1, [None, "node a"])
+def test_a_trial_is_given_up_after_its_own_failures(store: FolderStore) -> None:
+    trial, state = fail(store, 1, [None, "node a"])
     assert (state.status, len(state.failures), trial.max_failures) == ("pending", 1, -1)
-    trial, state = fail(place, 1, ["node a", None, "node b", None])
+    trial, state = fail(store, 1, ["node a", None, "node b", None])
     assert (state.status, trial.max_failures) == ("failed", 0)
 
 
-def test_a_trial_that_ends_node_after_node_is_given_up_too(place: FolderPlace) -> None:
-    _, state = fail(place, 0, ["node"] * 20 + [None])
+def test_a_trial_that_ends_node_after_node_is_given_up_too(store: FolderStore) -> None:
+    _, state = fail(store, 0, ["node"] * 20 + [None])
     assert (state.status, len(state.notes)) == ("failed", 20)
-    recorder = FailureRecorder(place, HangWatch(None), 0, lambda trial: "node")
+    recorder = FailureRecorder(store, HangWatch(None), 0, lambda trial: "node")
     trial: Any = SimpleNamespace(config={"trial": {"trial_id": STATE.trial_id}}, max_failures=-1, error_file=None)
     for _ in range(21):
         recorder.on_trial_recover(0, [trial], trial)
     assert trial.max_failures == 0
 
 
-def test_what_tune_ends_by_itself_has_failed(place: FolderPlace) -> None:
-    trial, _ = fail(place, 5, [])
-    recorder = FailureRecorder(place, HangWatch(None), 5, lambda trial: None)
+def test_what_tune_ends_by_itself_has_failed(store: FolderStore) -> None:
+    trial, _ = fail(store, 5, [])
+    recorder = FailureRecorder(store, HangWatch(None), 5, lambda trial: None)
     recorder.on_trial_error(0, [trial], trial)
     recorder.on_trial_error(0, [trial], trial)
-    state = load_state(place.folder, STATE.trial_id)
+    state = load_state(store.folder, STATE.trial_id)
     assert state is not None
     assert (state.status, len(state.failures)) == ("failed", 1)
 
 
-def test_what_cannot_be_told_of_a_node_is_a_failure_and_no_error(place: FolderPlace) -> None:
+def test_what_cannot_be_told_of_a_node_is_a_failure_and_no_error(store: FolderStore) -> None:
     def find(trial: Any) -> str | None:
         raise ConnectionError("Ray's servers are starting again")
 
     trial: Any = SimpleNamespace(config={"trial": {"trial_id": STATE.trial_id}}, max_failures=-1, error_file=None)
-    FailureRecorder(place, HangWatch(None), 5, find).on_trial_recover(0, [trial], trial)
-    state = load_state(place.folder, STATE.trial_id)
+    FailureRecorder(store, HangWatch(None), 5, find).on_trial_recover(0, [trial], trial)
+    state = load_state(store.folder, STATE.trial_id)
     assert state is not None
     assert len(state.failures) == 1
 
 
-def test_a_node_that_cannot_run_trials_is_no_failure_of_theirs(place: FolderPlace, tmp_path: Path) -> None:
+def test_a_node_that_cannot_run_trials_is_no_failure_of_theirs(store: FolderStore, tmp_path: Path) -> None:
     """As Tune writes the error of a worker into its file."""
     error_file = tmp_path / "error.txt"
     error_file.write_text(
@@ -100,8 +100,8 @@ def test_a_node_that_cannot_run_trials_is_no_failure_of_theirs(place: FolderPlac
         "study.node_probe.UnfitNodeError: far has torch 1.0, the driver torch 2.0; they must be the same\n"
     )
     trial: Any = SimpleNamespace(config={"trial": {"trial_id": STATE.trial_id}}, max_failures=-1, error_file=error_file)
-    FailureRecorder(place, HangWatch(None), 0, find_node_trouble).on_trial_recover(0, [trial], trial)
-    state = load_state(place.folder, STATE.trial_id)
+    FailureRecorder(store, HangWatch(None), 0, find_node_trouble).on_trial_recover(0, [trial], trial)
+    state = load_state(store.folder, STATE.trial_id)
     assert state is not None
     assert (state.status, state.failures, trial.max_failures) == ("pending", (), -1)
     assert "a node could not run it (far has torch 1.0, the driver torch 2.0; they must be the same)" in state.notes[0]

@@ -29,7 +29,8 @@ from study.folder.study_record import extend_study, find_changes
 from study.spec.errors import SpecError
 from study.spec.grid_file import list_grids, parse_grid, parse_seeds
 from study.spec.study_spec import build_spec
-from study.storage.folder_lock import LOCK_FILE, StudyLock, StudyLockedError
+from study.storage.folder_lock import LOCK_FILE, FolderLock
+from study.storage.study_lock import StudyLockedError
 from tests.support.studies import build_cell, build_study
 from trainable.checkpoint import Checkpoint
 from trainable.config import FIELDS, TrialConfig, parse_override
@@ -198,11 +199,11 @@ def test_the_lock_of_another_driver(
     tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[random.Random, Any]]
 ) -> None:
     folder = tmp_path_factory.getbasetemp() / "lock"
-    with StudyLock(folder):
+    with FolderLock(folder):
         content = json.loads((folder / LOCK_FILE).read_text())
     folder.mkdir(exist_ok=True)
     (folder / LOCK_FILE).write_text(json.dumps(changed(content, changes)))
-    with contextlib.suppress(StudyLockedError), StudyLock(folder):
+    with contextlib.suppress(StudyLockedError), FolderLock(folder):
         pass
     (folder / LOCK_FILE).unlink(missing_ok=True)
 

@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis.records.study_folder import StudyFolder, StudyFolderError
-from study.storage import url_lock as remote_lock
-from study.storage import url_store as study_place
-from study.storage.folder_lock import StudyLockedError, watch_driver
+from study.storage import url_lock, url_store
+from study.storage.location import find_store
 from study.storage.object_store import RemoteFolder, Stamp, StorageError
-from study.storage.trial_storage import SharedStorage, UrlStorage
-from study.storage.url_lock import RemoteLock, claim_name, read_claim
-from study.storage.url_store import UrlPlace, find_place
+from study.storage.study_lock import StudyLockedError, watch_driver
+from study.storage.trial_storage import FolderTrialStorage, UrlTrialStorage
+from study.storage.url_lock import UrlLock, claim_name, read_claim
+from study.storage.url_store import UrlStore
 from tests.support.images import make_image_data
 from trainable.config import TrialConfig, trial_id
 from trainable.trial import Placement, run_trial
@@ -59,34 +59,34 @@ def test_what_a_store_refuses_is_said_with_the_file(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_second_driver_is_refused_until_the_first_has_gone(remote: RemoteFolder) -> None:
-    with RemoteLock(remote) as lock:
-        with pytest.raises(StudyLockedError, match=f"process {os.getpid()}"), RemoteLock(remote):
+    with UrlLock(remote) as lock:
+        with pytest.raises(StudyLockedError, match=f"process {os.getpid()}"), UrlLock(remote):
             pass
         assert list(remote.list("drivers")) == [claim_name(lock.token)], "the refused one left nothing"
     assert remote.list() == {}
-    with RemoteLock(remote):
+    with UrlLock(remote):
         pass
 
 
 def test_the_lock_of_a_dead_driver_is_taken_over(remote: RemoteFolder, stored: Path) -> None:
-    with RemoteLock(remote) as lock:
+    with UrlLock(remote) as lock:
         claim = read_claim(remote, lock.token)
     remote.write(claim_name("dead"), json.dumps({**claim, "token": "dead", "process_start": "0"}).encode())
-    with RemoteLock(remote) as second:
+    with UrlLock(remote) as second:
         assert list(remote.list("drivers")) == [claim_name(second.token)]
     elsewhere = json.dumps({**claim, "token": "elsewhere", "machine": "another"}).encode()
     remote.write(claim_name("elsewhere"), elsewhere)
-    with pytest.raises(StudyLockedError), RemoteLock(remote):
+    with pytest.raises(StudyLockedError), UrlLock(remote):
         pass
-    old = (stored / claim_name("elsewhere")).stat().st_mtime - remote_lock.STALE_AFTER_S - 1
+    old = (stored / claim_name("elsewhere")).stat().st_mtime - UrlLock.stale_after_s - 1
     os.utime(stored / claim_name("elsewhere"), (old, old))
-    with RemoteLock(remote) as third:
+    with UrlLock(remote) as third:
         assert list(remote.list("drivers")) == [claim_name(third.token)]
 
 
 def test_of_many_drivers_at_once_no_two_hold_the_lock(remote: RemoteFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of them counts who else is inside while it is."""
-    monkeypatch.setattr(remote_lock, "_PAUSE_S", 0.02)
+    monkeypatch.setattr(url_lock, "_PAUSE_S", 0.02)
     inside, most, entered = 0, 0, 0
     counting, start = threading.Lock(), threading.Barrier(6)
 
@@ -95,7 +95,7 @@ def test_of_many_drivers_at_once_no_two_hold_the_lock(remote: RemoteFolder, monk
         start.wait()
         for _ in range(10):
             try:
-                with RemoteLock(remote):
+                with UrlLock(remote):
                     with counting:
                         inside, entered = inside + 1, entered + 1
                         most = max(most, inside)
@@ -115,12 +115,12 @@ def test_of_many_drivers_at_once_no_two_hold_the_lock(remote: RemoteFolder, monk
 def test_a_driver_whose_claim_was_removed_or_is_doubled_has_lost_the_study(
     remote: RemoteFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote_lock, "HEARTBEAT_S", 0.01)
-    with RemoteLock(remote) as lock:
+    monkeypatch.setattr(UrlLock, "heartbeat_s", 0.01)
+    with UrlLock(remote) as lock:
         remote.delete(claim_name(lock.token))
         lock._heartbeat.join(10)
         assert lock.lost
-    with RemoteLock(remote) as lock:
+    with UrlLock(remote) as lock:
         beats = 0
         while not lock.lost and beats < 1000:
             remote.write(claim_name("other"), str(beats).encode() * 2)
@@ -130,10 +130,10 @@ def test_a_driver_whose_claim_was_removed_or_is_doubled_has_lost_the_study(
 
 
 def test_trials_hear_that_their_driver_stops_or_is_gone(remote: RemoteFolder) -> None:
-    storage = UrlStorage(remote)
+    storage = UrlTrialStorage(remote)
     for end in ("stop", "leave"):
         stop = threading.Event()
-        with RemoteLock(remote) as lock:
+        with UrlLock(remote) as lock:
             token = lock.token
             end_watch = watch_driver(lambda token=token: storage.read_driver(token), token, stop, 0.01)  # type: ignore[misc]
             assert not stop.wait(0.2)
@@ -160,7 +160,7 @@ def test_trials_go_on_while_their_storage_does_not_answer(remote: RemoteFolder) 
     assert not stop.is_set()
     end_watch()
     with pytest.raises(StorageError):
-        UrlStorage(RemoteFolder("file:///dev/null/nothing")).read_driver("t")
+        UrlTrialStorage(RemoteFolder("file:///dev/null/nothing")).read_driver("t")
 
 
 def test_a_trial_puts_its_state_last_and_removes_what_is_gone(remote: RemoteFolder) -> None:
@@ -171,36 +171,36 @@ def test_a_trial_puts_its_state_last_and_removes_what_is_gone(remote: RemoteFold
             order.append(name.rpartition("/")[2])
             super().write(name, content)
 
-    storage = UrlStorage(Recorded(remote.url))
-    with storage.open_trial("t1") as place:
-        assert list(place.folder.iterdir()) == []
-        write(place.folder, {"trial.json": '{"attempts": 1}', "epoch-00001.a.ckpt": "1", "epochs.parquet": "e1"})
-        place.save()
+    storage = UrlTrialStorage(Recorded(remote.url))
+    with storage.open_trial("t1") as trial:
+        assert list(trial.path.iterdir()) == []
+        write(trial.path, {"trial.json": '{"attempts": 1}', "epoch-00001.a.ckpt": "1", "epochs.parquet": "e1"})
+        trial.save()
         assert order == ["epoch-00001.a.ckpt", "epochs.parquet", "trial.json"]
-        place.save()
+        trial.save()
         assert len(order) == 3, "nothing has changed"
-        (place.folder / "epoch-00001.a.ckpt").unlink()
-        write(place.folder, {"epoch-00002.b.ckpt": "2", "trial.json": '{"attempts": 1, "epochs": 2}'})
-        place.save()
+        (trial.path / "epoch-00001.a.ckpt").unlink()
+        write(trial.path, {"epoch-00002.b.ckpt": "2", "trial.json": '{"attempts": 1, "epochs": 2}'})
+        trial.save()
     assert order[3:] == ["epoch-00002.b.ckpt", "trial.json"]
     assert set(remote.list("trials/t1")) == {
         f"trials/t1/{name}" for name in ("epoch-00002.b.ckpt", "epochs.parquet", "trial.json")
     }
     with storage.open_trial("t1") as again:
-        assert (again.folder / "epoch-00002.b.ckpt").read_text() == "2"
-        assert again.folder.name == "t1"
-    assert not again.folder.exists()
+        assert (again.path / "epoch-00002.b.ckpt").read_text() == "2"
+        assert again.path.name == "t1"
+    assert not again.path.exists()
 
 
 def test_an_attempt_that_was_given_up_overwrites_nothing(remote: RemoteFolder) -> None:
-    storage = UrlStorage(remote)
+    storage = UrlTrialStorage(remote)
     with storage.open_trial("t1") as lost:
-        write(lost.folder, {"trial.json": '{"attempts": 1}'})
+        write(lost.path, {"trial.json": '{"attempts": 1}'})
         lost.save()
         with storage.open_trial("t1") as newer:
-            write(newer.folder, {"trial.json": '{"attempts": 2}'})
+            write(newer.path, {"trial.json": '{"attempts": 2}'})
             newer.save()
-        write(lost.folder, {"trial.json": '{"attempts": 1, "late": true}', "epochs.parquet": "late"})
+        write(lost.path, {"trial.json": '{"attempts": 1, "late": true}', "epochs.parquet": "late"})
         with pytest.raises(StorageError, match="another attempt"):
             lost.save()
     assert remote.read("trials/t1/trial.json") == b'{"attempts": 2}'
@@ -208,34 +208,34 @@ def test_an_attempt_that_was_given_up_overwrites_nothing(remote: RemoteFolder) -
 
 
 def test_a_trial_in_a_shared_folder_works_in_place(tmp_path: Path) -> None:
-    with SharedStorage(tmp_path).open_trial("t1") as place:
-        assert place.folder == tmp_path / "trials/t1"
+    with FolderTrialStorage(tmp_path).open_trial("t1") as trial:
+        assert trial.path == tmp_path / "trials/t1"
 
 
 def test_the_working_copy_follows_the_url_and_puts_what_the_driver_writes(
     remote: RemoteFolder, stored: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(study_place, "_SYNC_INTERVAL_S", 3600.0)
+    monkeypatch.setattr(url_store, "_SYNC_INTERVAL_S", 3600.0)
     for name in ("study.json", "trials/t1/trial.json", "trials/t1/epochs.parquet", "trials/t1/epoch-00001.a.ckpt"):
         remote.write(name, name.encode())
-    place = find_place(remote.url.rpartition("/")[0], "paper")
-    assert isinstance(place, UrlPlace)
-    place.folder.path.mkdir(parents=True, exist_ok=True)
-    (place.folder.path / "stale").write_text("of an earlier driver")
-    with place.open():
-        copy = {p.relative_to(place.folder.path).as_posix() for p in place.folder.path.rglob("*") if p.is_file()}
+    store = find_store(remote.url.rpartition("/")[0], "paper")
+    assert isinstance(store, UrlStore)
+    store.folder.path.mkdir(parents=True, exist_ok=True)
+    (store.folder.path / "stale").write_text("of an earlier driver")
+    with store.open():
+        copy = {p.relative_to(store.folder.path).as_posix() for p in store.folder.path.rglob("*") if p.is_file()}
         assert copy == {"study.json", "trials/t1/trial.json", "trials/t1/epochs.parquet"}
         os.utime(stored / "study.json", (0, 0))
-        write(place.folder.path, {"epochs.parquet": "gathered", "ray/state": "Ray's own"})
-        write(place.folder.path / "report", {"index.html": "page"})
+        write(store.folder.path, {"epochs.parquet": "gathered", "ray/state": "Ray's own"})
+        write(store.folder.path / "report", {"index.html": "page"})
         remote.write("trials/t1/trial.json", b"newer")
         remote.write("trials/t2/trial.json", b"second")
-        place.fetch()
-        assert (place.folder.trial("t1") / "trial.json").read_text() == "newer"
-        assert (place.folder.trial("t2") / "trial.json").read_text() == "second"
-        write(place.folder.trial("t2"), {"trial.json": "failed"})
-        place.put_trial("t2")
+        store.fetch()
+        assert (store.folder.trial("t1") / "trial.json").read_text() == "newer"
+        assert (store.folder.trial("t2") / "trial.json").read_text() == "second"
+        write(store.folder.trial("t2"), {"trial.json": "failed"})
+        store.put_trial("t2")
     assert (stored / "epochs.parquet").read_text() == "gathered"
     assert (stored / "report/index.html").read_text() == "page"
     assert (stored / "trials/t2/trial.json").read_text() == "failed"
@@ -248,7 +248,7 @@ def test_what_is_gone_since_it_was_listed_or_on_its_way_is_passed_over(
     remote: RemoteFolder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    place = find_place(remote.url.rpartition("/")[0], "paper")
+    store = find_store(remote.url.rpartition("/")[0], "paper")
     for name in ("study.json", ".probe-of-another", "report/index.html.0f.tmp"):
         remote.write(name, b"content")
     list_now = RemoteFolder.list
@@ -258,8 +258,8 @@ def test_what_is_gone_since_it_was_listed_or_on_its_way_is_passed_over(
 
     with monkeypatch.context() as late:
         late.setattr(RemoteFolder, "list", list_late)
-        with place.open():
-            copied = [path.name for path in place.folder.path.rglob("*") if path.is_file()]
+        with store.open():
+            copied = [path.name for path in store.folder.path.rglob("*") if path.is_file()]
     assert copied == ["study.json"]
 
 
@@ -278,21 +278,21 @@ def test_what_the_driver_notes_of_a_trial_is_there_and_not_undone_by_its_copy(
 ) -> None:
     """While the driver changes a trial's state the thread that keeps the copy current waits."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    place = find_place(remote.url.rpartition("/")[0], "paper")
-    assert isinstance(place, UrlPlace)
-    with place.open():
+    store = find_store(remote.url.rpartition("/")[0], "paper")
+    assert isinstance(store, UrlStore)
+    with store.open():
         remote.write("trials/t1/trial.json", b"of the node")
         others: list[threading.Thread] = []
 
         def change(folder: StudyFolder) -> None:
             assert (folder.trial("t1") / "trial.json").read_text() == "of the node"
             write(folder.trial("t1"), {"trial.json": "of the driver"})
-            others.append(threading.Thread(target=place.fetch))
+            others.append(threading.Thread(target=store.fetch))
             others[0].start()
             others[0].join(0.3)
             assert (folder.trial("t1") / "trial.json").read_text() == "of the driver"
 
-        place.change_trial("t1", change)
+        store.change_trial("t1", change)
         others[0].join()
     assert (stored / "trials/t1/trial.json").read_text() == "of the driver"
 
@@ -301,22 +301,22 @@ def test_a_driver_that_lost_its_study_puts_no_journal(
     remote: RemoteFolder, stored: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    place = find_place(remote.url.rpartition("/")[0], "paper")
-    with place.open() as lock:
-        write(place.folder.path, {"search.journal": "first"})
-        place.put_file("search.journal")
-        (place.folder.path / "search.journal.lock").symlink_to(place.folder.path / "search.journal")
+    store = find_store(remote.url.rpartition("/")[0], "paper")
+    with store.open() as lock:
+        write(store.folder.path, {"search.journal": "first"})
+        store.put_file("search.journal")
+        (store.folder.path / "search.journal.lock").symlink_to(store.folder.path / "search.journal")
         remote.delete(claim_name(lock.token))
-        write(place.folder.path, {"search.journal": "second, of a driver that is taken for dead"})
+        write(store.folder.path, {"search.journal": "second, of a driver that is taken for dead"})
         with pytest.raises(StorageError, match="another driver"):
-            place.put_file("search.journal")
+            store.put_file("search.journal")
         assert (stored / "search.journal").read_text() == "first"
     assert not (stored / "search.journal.lock").exists()
 
 
 def test_the_copy_of_a_study_at_a_url_needs_no_room_for_checkpoints(remote: RemoteFolder, tmp_path: Path) -> None:
     configs = [TrialConfig()] * 10
-    folder, url = (find_place(results, "paper") for results in (str(tmp_path), remote.url))
+    folder, url = (find_store(results, "paper") for results in (str(tmp_path), remote.url))
     assert folder.disk_bytes(configs) - url.disk_bytes(configs) > 10 * 3 * 80e6
 
 
@@ -333,10 +333,10 @@ def test_a_file_of_a_folder_url_is_replaced_in_one_step(remote: RemoteFolder, st
 
 def test_a_store_that_knows_no_times_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    place = find_place("memory://results", "paper")
-    assert isinstance(place, UrlPlace)
+    store = find_store("memory://results", "paper")
+    assert isinstance(store, UrlStore)
     with pytest.raises(StorageError, match="does not say when a file was written"):
-        place.check_writable()
+        store.check_writable()
 
 
 def write(folder: Path, files: dict[str, str]) -> None:
@@ -358,12 +358,12 @@ def test_damaged_trials_at_a_url_are_repaired_from_their_checkpoints_there(
     (stored / "trials" / ids[0] / "trial.json").write_text("{")
     (stored / "trials" / ids[1] / "epochs.parquet").write_bytes(b"PAR1")
     untouched = (stored / "trials" / ids[2] / "trial.json").stat().st_mtime_ns
-    place = find_place(remote.url.rpartition("/")[0], "paper")
-    with place.open():
-        said = place.repair()
+    store = find_store(remote.url.rpartition("/")[0], "paper")
+    with store.open():
+        said = store.repair()
         assert len(said) == 1
         assert "rebuilt from epoch-00001" in said[0]
-        assert not list(place.folder.path.rglob("*.ckpt"))
+        assert not list(store.folder.path.rglob("*.ckpt"))
     for trial in ids:
         state = read_state(stored / "trials" / trial)
         assert state is not None
@@ -376,5 +376,5 @@ def test_damaged_trials_at_a_url_are_repaired_from_their_checkpoints_there(
 @pytest.mark.parametrize("url", ["s3://key:secret@bucket/x", "s3://bucket/x?secret_key=s", "s3://bucket/#s"])
 def test_a_url_that_would_write_a_secret_into_the_study_is_refused(url: str) -> None:
     with pytest.raises(StudyFolderError, match="give a plain URL") as refused:
-        find_place(url, "paper")
+        find_store(url, "paper")
     assert "secret@" not in str(refused.value)

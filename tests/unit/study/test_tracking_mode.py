@@ -8,7 +8,7 @@ import pytest
 
 from analysis.records.study_folder import StudyFolder
 from study.spec.errors import SpecError
-from study.storage import url_store as study_place
+from study.storage.location import find_store
 from study.tracking.mode import (
     DEFAULT_PROJECT,
     PROJECT_FILE,
@@ -119,10 +119,10 @@ def test_the_project_of_a_study_at_a_url_outlives_the_copy_of_its_driver(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     results = f"file://{tmp_path}/store"
-    with (place := study_place.find_place(results, "paper")).open():
-        choose_project(place.folder, "asked")
-    with (place := study_place.find_place(results, "paper")).open():
-        assert choose_project(place.folder, None) == "asked"
+    with (store := find_store(results, "paper")).open():
+        choose_project(store.folder, "asked")
+    with (store := find_store(results, "paper")).open():
+        assert choose_project(store.folder, None) == "asked"
 
 
 def test_offline_runs_of_a_study_at_a_url_are_refused() -> None:

@@ -1,0 +1,68 @@
+"""Where a study lives, as its driver works with it: a folder, or a URL with a working copy here. Imports neither torch nor Ray."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+
+from analysis.records.study_folder import StudyFolder
+from study.folder.repair import repair_study
+from study.plan.estimate import disk_bytes
+from study.storage.study_lock import StudyLock
+from study.storage.trial_storage import TrialStorage
+from trainable.config import TrialConfig
+
+
+class StudyStore(ABC):
+    """A study and its trials. `folder` is what the driver reads and writes; `trial_storage` is sent to the nodes.
+
+    What moves files between `folder` and the study does nothing here: in a folder they are the same.
+    """
+
+    is_remote = False  # True where what a trial saves travels over a network
+
+    def __init__(self, folder: StudyFolder, trial_storage: TrialStorage) -> None:
+        self.folder = folder
+        self.trial_storage = trial_storage
+
+    @property
+    @abstractmethod
+    def shown(self) -> str:
+        """Where the study lives, for people."""
+
+    @abstractmethod
+    def open(self) -> AbstractContextManager[StudyLock]:
+        """The right to work on the study, with a `folder` that is current. Errors: StudyLockedError, StorageError."""
+
+    @abstractmethod
+    def check_writable(self) -> None:
+        """Refuse a store that cannot be written, without leaving anything behind. Errors: SpecError, StorageError."""
+
+    def disk_bytes(self, configs: Iterable[TrialConfig]) -> int:
+        """The room that these trials need on the disk of `folder`."""
+        return disk_bytes(configs)
+
+    def repair(self) -> list[str]:
+        """`repair_study`, and what it did. Errors: StudyFolderError, StorageError."""
+        return repair_study(self.folder)
+
+    def fetch(self) -> None:
+        """Bring what trials wrote into `folder`. Errors: StorageError."""
+        return
+
+    def fetch_trial(self, trial_id: str) -> None:
+        """Bring the records and the state of one trial into `folder`. Errors: StorageError."""
+        return
+
+    def put_file(self, name: str) -> None:
+        """Put a file of `folder` that the next driver cannot do without. Errors: StorageError."""
+        return
+
+    def put_trial(self, trial_id: str) -> None:
+        """Put the state that the driver wrote for a trial that does not run. Errors: StorageError."""
+        return
+
+    def change_trial(self, trial_id: str, change: Callable[[StudyFolder], None]) -> None:
+        """Let `change` write into the folder of a trial that does not run. Errors: StorageError."""
+        change(self.folder)
