@@ -140,8 +140,8 @@ def _pull(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     """Print how the cells of all studies compare; keep the merged study where asked to."""
     from analysis.records.study_folder import StudyFolder
+    from analysis.results.formats import to_text
     from analysis.sources.compare import merge_studies
-    from analysis.tables.formats import to_text
     from analysis.tables.tables import build_tables
 
     with tempfile.TemporaryDirectory(prefix="compare-") as temporary:

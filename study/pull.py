@@ -80,7 +80,7 @@ def _report(folder: StudyFolder) -> int:
         print("it has no records yet")
         return 0
     from analysis.report.page import write_report
-    from analysis.tables.formats import to_text
+    from analysis.results.formats import to_text
     from analysis.tables.tables import build_tables
 
     page = write_report(folder)

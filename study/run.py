@@ -175,7 +175,7 @@ def _run_on(machine: Machine, spec: StudySpec, options: argparse.Namespace, argu
 def _report(store: StudyStore, ledger: Ledger) -> int:
     """Gather the records, write the report, print the comparison; the exit status says whether all trials are done."""
     from analysis.report.page import write_report
-    from analysis.tables.formats import to_text
+    from analysis.results.formats import to_text
     from analysis.tables.tables import build_tables
 
     folder = store.folder

@@ -20,8 +20,8 @@ from analysis.records.frames import FINISHED, Study
 from analysis.records.metrics import METRICS
 from analysis.records.study_folder import Cell
 from analysis.records.summary import summarize_trials
+from analysis.results.result_table import ColumnKind
 from analysis.statistics import mean_interval
-from analysis.tables.result_table import ColumnKind
 
 _LAYER_KEYS = ("trial_id", "epoch", "layer", "group", "kind")
 

@@ -31,9 +31,9 @@ import pandas as pd
 from analysis.claims.claims_file import Claim, ClaimsError, ClaimSet, Expectation, load_claims, parse_claims
 from analysis.claims.measures import Measurement, Measurements, result_kind, unmet_config
 from analysis.records.frames import Study
+from analysis.results.formats import format_value
+from analysis.results.result_table import Column, ColumnKind, ResultTable
 from analysis.statistics import mean_interval
-from analysis.tables.formats import format_value
-from analysis.tables.result_table import Column, ColumnKind, ResultTable
 
 __all__ = ["CheckedClaim", "ClaimSet", "ClaimsError", "build_claims", "check_claims", "load_claims", "parse_claims"]
 

@@ -15,10 +15,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figures.layer_records import LayerSummary
-from analysis.figures.panels import new_panels
-from analysis.figures.selection import Records, ShownCell, as_frame, require
-from analysis.figures.style import (
+from analysis.drawing.layer_records import LayerSummary
+from analysis.drawing.panels import new_panels
+from analysis.drawing.selection import Records, ShownCell, as_frame, require
+from analysis.drawing.style import (
     INK,
     format_value,
     group_color,

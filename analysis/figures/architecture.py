@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 
-from analysis.figures.selection import Records, as_frame, require
-from analysis.figures.style import INK, MUTED, PANEL, PAPER, group_color, new_figure, set_hover, shown, styled
+from analysis.drawing.selection import Records, as_frame, require
+from analysis.drawing.style import INK, MUTED, PANEL, PAPER, group_color, new_figure, set_hover, shown, styled
 
 _BLOCK = re.compile(r"^(layer\d+\.\d+)\.")
 _BOX_WIDTH, _BOX_HEIGHT, _STEP, _SIDE_WIDTH, _GUTTER = 1.28, 0.25, 0.36, 0.95, 0.42  # inches

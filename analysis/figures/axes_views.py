@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures.layer_records import LayerSummary
-from analysis.figures.selection import Records, ShownCell, as_frame, require
-from analysis.figures.style import (
+from analysis.drawing.layer_records import LayerSummary
+from analysis.drawing.selection import Records, ShownCell, as_frame, require
+from analysis.drawing.style import (
     cell_handles,
     cell_style,
     marker_every,

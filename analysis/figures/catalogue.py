@@ -13,6 +13,10 @@ from functools import cached_property, partial
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.drawing.declaration import FigurePlan, StudyFigure
+from analysis.drawing.layer_records import LayerSummary, read_trial_layers, summarise_layers
+from analysis.drawing.selection import ShownCell, select_cells
+from analysis.drawing.style import NothingToDraw
 from analysis.figures import (
     angular_update,
     architecture,
@@ -28,10 +32,6 @@ from analysis.figures import (
     update_ratio,
     weight_updates,
 )
-from analysis.figures.layer_records import LayerSummary, read_trial_layers, summarise_layers
-from analysis.figures.plan import FigurePlan, StudyFigure
-from analysis.figures.selection import ShownCell, select_cells
-from analysis.figures.style import NothingToDraw
 from analysis.records.frames import Study
 
 MAX_CELLS = 20  # in a figure that compares cells

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures.selection import Records, as_frame, require
-from analysis.figures.style import (
+from analysis.drawing.selection import Records, as_frame, require
+from analysis.drawing.style import (
     draw_rows,
     format_value,
     group_color,

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures.selection import Records, as_frame, require
-from analysis.figures.style import (
+from analysis.drawing.selection import Records, as_frame, require
+from analysis.drawing.style import (
     draw_rows,
     group_color,
     group_handles,

@@ -14,8 +14,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from analysis.figures.selection import Records, as_frame, require
-from analysis.figures.style import (
+from analysis.drawing.selection import Records, as_frame, require
+from analysis.drawing.style import (
     DARK_BAR,
     LIGHT_BAR,
     draw_rows,

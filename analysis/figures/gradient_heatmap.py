@@ -12,8 +12,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from analysis.figures.layer_records import LayerSummary
-from analysis.figures.style import NothingToDraw, format_power, name_rows, new_figure, styled, use_epoch_axis
+from analysis.drawing.layer_records import LayerSummary
+from analysis.drawing.style import NothingToDraw, format_power, name_rows, new_figure, styled, use_epoch_axis
 
 
 @dataclass(frozen=True)

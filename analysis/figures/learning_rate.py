@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures.selection import Records, ShownCell, as_frame, require
-from analysis.figures.style import (
+from analysis.drawing.selection import Records, ShownCell, as_frame, require
+from analysis.drawing.style import (
     cell_handles,
     cell_style,
     marker_every,

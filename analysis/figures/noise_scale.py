@@ -14,8 +14,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figures.selection import Records, ShownCell, as_frame, cell_of_trial
-from analysis.figures.style import (
+from analysis.drawing.selection import Records, ShownCell, as_frame, cell_of_trial
+from analysis.drawing.style import (
     MUTED,
     NothingToDraw,
     cell_handles,

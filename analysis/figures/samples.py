@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis.figures.style import NothingToDraw, new_figure, shown, styled
+from analysis.drawing.style import NothingToDraw, new_figure, shown, styled
 
 _MAX_COLUMNS, _MAX_CLASSES = 10, 20
 

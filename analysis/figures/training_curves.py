@@ -14,8 +14,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures.selection import Records, ShownCell, as_frame, cell_of_trial, require, spread_over_trials
-from analysis.figures.style import (
+from analysis.drawing.selection import Records, ShownCell, as_frame, cell_of_trial, require, spread_over_trials
+from analysis.drawing.style import (
     cell_handles,
     cell_style,
     marker_every,

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures.layer_records import LayerSummary
-from analysis.figures.panels import new_panels
-from analysis.figures.selection import ShownCell, require, spread_over_trials
-from analysis.figures.style import (
+from analysis.drawing.layer_records import LayerSummary
+from analysis.drawing.panels import new_panels
+from analysis.drawing.selection import ShownCell, require, spread_over_trials
+from analysis.drawing.style import (
     format_value,
     group_color,
     group_handles,

@@ -16,8 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figures.selection import Records, as_frame, require
-from analysis.figures.style import (
+from analysis.drawing.selection import Records, as_frame, require
+from analysis.drawing.style import (
     INK,
     draw_rows,
     format_value,

@@ -17,14 +17,14 @@ from typing import Any
 import pandas as pd
 
 from analysis.design.confounds import Confounds
-from analysis.figures.files import Picture
-from analysis.figures.plan import StudyFigure
+from analysis.drawing.declaration import StudyFigure
+from analysis.drawing.files import Picture
 from analysis.records.frames import FINISHED, Study
 from analysis.records.metrics import METRICS
 from analysis.records.summary import count_outcomes, study_notes
+from analysis.results.formats import format_rows, format_value, to_csv, to_html
+from analysis.results.result_table import ResultTable
 from analysis.statistics import MOST_SEEDS
-from analysis.tables.formats import format_rows, format_value, to_csv, to_html
-from analysis.tables.result_table import ResultTable
 
 SECTIONS = {
     "search": "Search", "comparison": "Comparison", "curves": "Curves", "dynamics": "Dynamics", "flops": "FLOPs", "schedule": "Schedule",

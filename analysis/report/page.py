@@ -21,14 +21,14 @@ from markupsafe import Markup
 
 from analysis.design.confounds import find_confounds
 from analysis.design.grid_text import write_grid
+from analysis.drawing.declaration import StudyFigure
+from analysis.drawing.files import Picture, dark_variables, render
 from analysis.figures.catalogue import draw_study_figures, left_out_note
-from analysis.figures.files import Picture, dark_variables, render
-from analysis.figures.plan import StudyFigure
 from analysis.records.frames import Study
 from analysis.records.study_folder import StudyFolder, StudyFolderError, check_links
 from analysis.report.content import build_environment, build_sections, build_verdict
-from analysis.tables.formats import write_tables
-from analysis.tables.result_table import ResultTable
+from analysis.results.formats import write_tables
+from analysis.results.result_table import ResultTable
 from analysis.tables.tables import build_tables
 from trainable.config import TrialConfig
 from trainable.files import write_atomically

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 
 from analysis.records.frames import FINISHED, Study
+from analysis.results.result_table import Column, ColumnKind, ResultTable
 from analysis.search.dynamics import QUANTITIES
 from analysis.search.history import Search, load_search
 from analysis.search.importances import FEWEST_TRIALS, load_importances
 from analysis.search.winners import compare_contenders, list_contenders, names_of
-from analysis.tables.result_table import Column, ColumnKind, ResultTable
 
 _KINDS: dict[str, ColumnKind] = {
     "learning_rate": "learning_rate", "batch_size": "count", "epochs": "count", "warmup_epochs": "count",

@@ -13,8 +13,8 @@ from analysis.claims.measures import model_quantity
 from analysis.claims.published import find_model_value
 from analysis.records.frames import Study
 from analysis.records.summary import summarize_trials, timing_note
-from analysis.tables.cell_columns import add_factors, factor_columns
-from analysis.tables.result_table import Column, ResultTable
+from analysis.results.cell_columns import add_factors, factor_columns
+from analysis.results.result_table import Column, ResultTable
 
 CONVENTIONS = {
     "flops_worksheet": "FLOPs, worksheet",

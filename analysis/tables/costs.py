@@ -16,9 +16,9 @@ import pandas as pd
 from analysis import statistics
 from analysis.records.frames import Study
 from analysis.records.summary import timed_trials, timing_note
-from analysis.tables.cell_columns import add_factors, factor_columns, in_study_order
+from analysis.results.cell_columns import add_factors, factor_columns, in_study_order
+from analysis.results.result_table import Column, ResultTable
 from analysis.tables.pairwise import list_pairs
-from analysis.tables.result_table import Column, ResultTable
 
 AXES: Mapping[str, str] = {"epochs": "epochs", "steps": "steps", "flops": "FLOPs", "seconds": "seconds"}
 ACCURACIES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.93, 0.94, 0.95)

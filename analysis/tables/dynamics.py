@@ -15,8 +15,8 @@ import pandas as pd
 from analysis.claims.published import find_layer_range, find_order
 from analysis.records.frames import Study
 from analysis.records.phases import GROUPS, KINDS, PUBLISHED_NUM_EPOCHS, PUBLISHED_PHASES, scale_phases
-from analysis.tables.cell_columns import add_factors, factor_columns, in_study_order
-from analysis.tables.result_table import Column, ResultTable
+from analysis.results.cell_columns import add_factors, factor_columns, in_study_order
+from analysis.results.result_table import Column, ResultTable
 
 VANISHING_BELOW = 1e-6
 EXPLODING_ABOVE = 10.0

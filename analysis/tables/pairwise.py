@@ -16,7 +16,7 @@ from analysis import statistics
 from analysis.records.frames import Study
 from analysis.records.metrics import METRICS
 from analysis.records.summary import summarize_trials
-from analysis.tables.result_table import Column, ResultTable
+from analysis.results.result_table import Column, ResultTable
 
 MOST_CELLS_IN_PAIRS = 20
 

@@ -17,13 +17,13 @@ from analysis.records.metrics import METRICS
 from analysis.records.phases import shown_epochs
 from analysis.records.study_folder import StudyFolder
 from analysis.records.summary import hardware_of, study_notes, summarize_cells, summarize_trials, timing_note
-from analysis.tables.cell_columns import add_factors, factor_columns, in_study_order
+from analysis.results.cell_columns import add_factors, factor_columns, in_study_order
+from analysis.results.result_table import Column, ColumnKind, ResultTable
 from analysis.tables.compute import build_compute, build_flops
 from analysis.tables.costs import build_cost_flips, build_costs
 from analysis.tables.dynamics import build_gradient_health, build_gradient_ranges, build_weight_update_ranks
-from analysis.tables.effects import build_factors
+from analysis.tables.factors import build_factors
 from analysis.tables.pairwise import build_pairwise
-from analysis.tables.result_table import Column, ColumnKind, ResultTable
 
 __all__ = ["Column", "ResultTable", "build_tables", "table_names"]
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from rich.console import Console
 
-from analysis.tables.formats import to_text
-from analysis.tables.result_table import Column, ColumnKind, ResultTable
+from analysis.results.formats import to_text
+from analysis.results.result_table import Column, ColumnKind, ResultTable
 from study.driver.experiment import RunOptions, run_trials
 from study.driver.progress import Progress
 from study.folder.model_and_samples import model_tables, write_samples

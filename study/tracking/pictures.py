@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from analysis.drawing.style import NothingToDraw, styled
 from analysis.figures import combined_analysis, gradient_flow, weight_updates
-from analysis.figures.style import NothingToDraw, styled
 
 LAYER_COLUMNS = (
     "trial_id", "epoch", "step", "layer", "group", "kind", "gradient_mean_abs", "gradient_max_abs", "weight_mean_abs", "weight_std",

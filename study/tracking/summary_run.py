@@ -14,8 +14,8 @@ import pandas as pd
 
 from analysis.records.study_folder import StudyFolder
 from analysis.report.page import write_report
-from analysis.tables.formats import to_csv
-from analysis.tables.result_table import ResultTable
+from analysis.results.formats import to_csv
+from analysis.results.result_table import ResultTable
 from analysis.tables.tables import build_tables
 from study.tracking.connection import Connection
 

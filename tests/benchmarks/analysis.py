@@ -57,8 +57,8 @@ def _write(path: Path, num_trials: int) -> None:
 def _measure(path: Path) -> int:
     start = time.perf_counter()
     from analysis.records.frames import load_study
-    from analysis.tables.formats import write_tables
-    from analysis.tables.result_table import ResultTable
+    from analysis.results.formats import write_tables
+    from analysis.results.result_table import ResultTable
     from analysis.tables.tables import build_tables, table_names
 
     study = load_study(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from analysis.figures.plan import FigurePlan
+from analysis.drawing.declaration import FigurePlan
 from analysis.figures.search import (
     contour,
     curves,

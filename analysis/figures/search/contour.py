@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from matplotlib.tri import Triangulation
 
-from analysis.figures.search.marks import ENQUEUED, build_scale, status_handles, status_style
+from analysis.drawing.search_marks import ENQUEUED, build_scale, status_handles, status_style
+from analysis.drawing.selection import require
+from analysis.drawing.style import INK, NothingToDraw, format_value, new_figure, set_hover, shown, styled
 from analysis.figures.search.parallel import COLORS
-from analysis.figures.selection import require
-from analysis.figures.style import INK, NothingToDraw, format_value, new_figure, set_hover, shown, styled
 from analysis.search.history import Search
 from analysis.search.winners import find_cell
 

@@ -8,9 +8,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figures.search.marks import BEST, status_style, use_objective_axis
-from analysis.figures.selection import require
-from analysis.figures.style import MUTED, format_value, new_figure, set_hover, styled, use_epoch_axis
+from analysis.drawing.search_marks import BEST, status_style, use_objective_axis
+from analysis.drawing.selection import require
+from analysis.drawing.style import MUTED, format_value, new_figure, set_hover, styled, use_epoch_axis
 from analysis.search.history import Search
 
 

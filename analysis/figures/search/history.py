@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.search.marks import BEST, ENQUEUED, status_handles, status_style, use_objective_axis
-from analysis.figures.selection import require
-from analysis.figures.style import format_value, new_figure, set_hover, styled
+from analysis.drawing.search_marks import BEST, ENQUEUED, status_handles, status_style, use_objective_axis
+from analysis.drawing.selection import require
+from analysis.drawing.style import format_value, new_figure, set_hover, styled
 from analysis.search.history import Search, best_so_far
 
 

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis.figures.selection import require
-from analysis.figures.style import (
+from analysis.drawing.selection import require
+from analysis.drawing.style import (
     DARK_BAR,
     INK,
     LIGHT_BAR,

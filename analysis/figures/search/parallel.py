@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from analysis.figures.search.marks import TRIED_FIRST, AxisScale, build_scale
-from analysis.figures.selection import require
-from analysis.figures.style import INK, PANEL, format_value, new_figure, set_hover, shown, styled
+from analysis.drawing.search_marks import TRIED_FIRST, AxisScale, build_scale
+from analysis.drawing.selection import require
+from analysis.drawing.style import INK, PANEL, format_value, new_figure, set_hover, shown, styled
 from analysis.search.history import Search
 
 COLORS = "viridis"

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from analysis.figures.search.marks import BEST, ENQUEUED, TRIED_FIRST, status_style
-from analysis.figures.selection import require
-from analysis.figures.style import (
+from analysis.drawing.search_marks import BEST, ENQUEUED, TRIED_FIRST, status_style
+from analysis.drawing.selection import require
+from analysis.drawing.style import (
     NothingToDraw,
     format_power,
     format_value,

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures.search.marks import (
+from analysis.drawing.search_marks import (
     ENQUEUED,
     AxisScale,
     build_scale,
@@ -17,8 +17,8 @@ from analysis.figures.search.marks import (
     use_objective_axis,
     use_scale,
 )
-from analysis.figures.selection import require
-from analysis.figures.style import format_value, new_figure, set_hover, styled
+from analysis.drawing.selection import require
+from analysis.drawing.style import format_value, new_figure, set_hover, styled
 from analysis.search.history import Search
 
 

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from analysis.figures.style import styled
+from analysis.drawing.style import styled
 
 
 def find_drawn_texts(figure: Figure) -> list[Text]:

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.drawing.selection import select_cells, spread_over_trials
+from analysis.drawing.style import NothingToDraw
 from analysis.figures import architecture, flops_by_layer, learning_rate, noise_scale, samples, training_curves
-from analysis.figures.selection import select_cells, spread_over_trials
-from analysis.figures.style import NothingToDraw
 from analysis.records.frames import Study, load_study
 from tests.support import synthetic_model
 from tests.unit.analysis.figure_studies import rows_of, small_cells, trials_of, write_small_study

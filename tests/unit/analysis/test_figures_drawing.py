@@ -16,20 +16,20 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from analysis.drawing import style
+from analysis.drawing.declaration import StudyFigure
+from analysis.drawing.files import dark_variables, render
+from analysis.drawing.layer_records import read_trial_layers, summarise_layers
+from analysis.drawing.selection import select_cells
 from analysis.figures import (
     axes_views,
     flops_by_layer,
     gradient_flow,
     noise_scale,
-    style,
     training_curves,
     update_ratio,
 )
 from analysis.figures.catalogue import MAX_DETAILED_CELLS, draw_study_figures, left_out_note
-from analysis.figures.files import dark_variables, render
-from analysis.figures.layer_records import read_trial_layers, summarise_layers
-from analysis.figures.plan import StudyFigure
-from analysis.figures.selection import select_cells
 from analysis.records.frames import Study, load_study
 from tests.support import synthetic_model
 from tests.support.studies import build_cell, write_synthetic_study

@@ -12,6 +12,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from analysis.drawing.layer_records import LayerSummary, read_trial_layers, summarise_layers
+from analysis.drawing.selection import ShownCell, select_cells
+from analysis.drawing.style import NothingToDraw
 from analysis.figures import (
     angular_update,
     axes_views,
@@ -21,9 +24,6 @@ from analysis.figures import (
     update_ratio,
     weight_updates,
 )
-from analysis.figures.layer_records import LayerSummary, read_trial_layers, summarise_layers
-from analysis.figures.selection import ShownCell, select_cells
-from analysis.figures.style import NothingToDraw
 from analysis.records.frames import Study, load_study
 from tests.support import synthetic_model
 from tests.support.studies import build_cell, write_synthetic_study

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.records.study_folder import StudyFolder
-from analysis.tables.formats import (
+from analysis.results.formats import (
     decimals_supported,
     format_rows,
     format_value,
@@ -24,7 +24,7 @@ from analysis.tables.formats import (
     to_text,
     write_tables,
 )
-from analysis.tables.result_table import Column, ColumnKind, ResultTable
+from analysis.results.result_table import Column, ColumnKind, ResultTable
 
 HOSTILE = '<script>alert("x")</script> | 50% & $x_1$ `a` #\\ {b}'
 

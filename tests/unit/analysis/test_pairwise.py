@@ -11,8 +11,8 @@ from scipy import stats
 
 from analysis.records.frames import Study, load_study
 from analysis.records.summary import summarize_trials
-from analysis.tables.effects import list_effects, measure_effects
-from analysis.tables.formats import format_rows
+from analysis.results.formats import format_rows
+from analysis.tables.factors import list_effects, measure_effects
 from analysis.tables.pairwise import MOST_CELLS_IN_PAIRS, build_pairwise, compare_cells, list_pairs
 from tests.support.studies import Truth, build_cell, paper_cells, write_synthetic_study
 

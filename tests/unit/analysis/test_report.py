@@ -15,13 +15,13 @@ import pytest
 
 from analysis.__main__ import BAD_INPUT, main
 from analysis.design.confounds import find_confounds
-from analysis.figures.files import Picture
-from analysis.figures.plan import StudyFigure
+from analysis.drawing.declaration import StudyFigure
+from analysis.drawing.files import Picture
 from analysis.records.frames import Study, load_study
 from analysis.records.study_folder import StudyFolder, StudyFolderError
 from analysis.report.content import MAX_ROWS, _describe_pair, build_page_table, build_verdict
 from analysis.report.page import count_training_images, read_checked, render_page, write_figures, write_report
-from analysis.tables.formats import to_csv
+from analysis.results.formats import to_csv
 from analysis.tables.tables import build_tables, table_names
 from tests.unit.analysis.figure_studies import HOSTILE, rewrite, small_cells, write_hostile_study, write_small_study
 

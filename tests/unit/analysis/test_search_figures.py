@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from analysis.drawing.search_marks import AxisScale
+from analysis.drawing.style import NothingToDraw
 from analysis.figures.catalogue import draw_study_figures
 from analysis.figures.search import (
     contour,
@@ -20,8 +22,6 @@ from analysis.figures.search import (
     slices,
 )
 from analysis.figures.search.catalogue import plan_search_figures
-from analysis.figures.search.marks import AxisScale
-from analysis.figures.style import NothingToDraw
 from analysis.records.frames import load_study
 from analysis.search.history import Search, load_search
 from analysis.search.importances import load_importances

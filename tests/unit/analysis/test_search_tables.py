@@ -16,8 +16,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from scipy import stats
 
-from analysis.figures.layer_records import summarise_layers
-from analysis.figures.selection import select_cells
+from analysis.drawing.layer_records import summarise_layers
+from analysis.drawing.selection import select_cells
 from analysis.records.frames import Study, load_study
 from analysis.records.study_folder import StudyFolder, StudyFolderError
 from analysis.records.summary import summarize_trials

@@ -12,7 +12,7 @@ import pytest
 from analysis.records.frames import Study, load_study
 from analysis.records.phases import scale_phases, shown_epochs
 from analysis.records.study_folder import Cell, StudyFolder
-from analysis.tables.formats import to_html, to_latex, to_markdown, to_text, write_tables
+from analysis.results.formats import to_html, to_latex, to_markdown, to_text, write_tables
 from analysis.tables.tables import build_tables, table_names
 from tests.support.studies import PUBLISHED, Truth, build_cell, paper_cells, write_synthetic_study
 

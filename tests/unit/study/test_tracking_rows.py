@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.figures.layer_records import read_trial_layers
+from analysis.drawing.layer_records import read_trial_layers
 from analysis.records.frames import load_study
 from analysis.records.study_folder import StudyFolder
+from analysis.results.result_table import Column, ResultTable
 from analysis.sources.pull_wandb import RunHistory, build_records
-from analysis.tables.result_table import Column, ResultTable
 from study.tracking.pictures import draw_picture
 from study.tracking.rows import PICTURES, build_run_config, expand_epoch, final_values
 from study.tracking.summary_run import TABLES, build_readable_frame

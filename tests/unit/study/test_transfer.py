@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from analysis.records.study_folder import StudyFolder
 from analysis.report.page import write_report
+from analysis.results.formats import write_tables
 from analysis.sources.pull import pull
-from analysis.tables.formats import write_tables
 from analysis.tables.tables import build_tables
 from study.service import remote
 from study.service.connection import STALL_TIMEOUT_S

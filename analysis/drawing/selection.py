@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from analysis.figures.style import NothingToDraw
+from analysis.drawing.style import NothingToDraw
 from analysis.records.study_folder import StudyInfo
 
 Records: TypeAlias = pa.Table | pd.DataFrame

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.figures.selection import ShownCell, cell_of_trial
+from analysis.drawing.selection import ShownCell, cell_of_trial
 from analysis.records.frames import Study
 
 VALUES = ("gradient_mean_abs", "update_ratio", "angular_update")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures.style import new_figure, shown
+from analysis.drawing.style import new_figure, shown
 
 MAX_PANELS = 12
 

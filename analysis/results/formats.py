@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.records.study_folder import StudyFolder
-from analysis.tables.result_table import Column, ColumnKind, ResultTable
+from analysis.results.result_table import Column, ColumnKind, ResultTable
 from trainable.files import write_atomically
 
 MISSING = "-"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from analysis.records.frames import Study
-from analysis.tables.result_table import Column, ColumnKind
+from analysis.results.result_table import Column, ColumnKind
 
 _KINDS: dict[str, ColumnKind] = {"learning_rate": "learning_rate", "batch_size": "count", "epochs": "count"}
 

@@ -20,7 +20,7 @@ from analysis.records.frames import Study
 from analysis.records.metrics import METRICS
 from analysis.records.study_folder import Cell
 from analysis.records.summary import summarize_trials
-from analysis.tables.result_table import Column, ResultTable
+from analysis.results.result_table import Column, ResultTable
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from analysis.figures.style import MUTED, format_value, shown, use_log_axis, use_percent_axis, use_plain_axis
+from analysis.drawing.style import MUTED, format_value, shown, use_log_axis, use_percent_axis, use_plain_axis
 from analysis.search.history import Search
 
 # Outcome: colour, marker, size. Not by colour alone.

@@ -1,0 +1,1 @@
+"""How figures look, what they are made of, and how they become files."""
