@@ -21,7 +21,7 @@ import pyarrow as pa
 import torch
 
 from trainable.config import TrialConfig
-from trainable.errors import first_line
+from trainable.errors import IncompatibleVersionError, first_line
 from trainable.files import write_atomically
 from trainable.records import SCHEMA_VERSION, TrialRecords
 
@@ -30,6 +30,7 @@ _NOT_A_CHECKPOINT = (
     RuntimeError, pickle.UnpicklingError, EOFError, LookupError, TypeError, AttributeError, AssertionError, OSError,
     ArithmeticError, MemoryError, pa.ArrowException,
 )  # fmt: skip
+_CONTENT = {"schema_version", "config", "data_fingerprint", "epoch", "model", "optimizer", "records"}
 _NAME = re.compile(r"epoch-(\d{5,})\.([0-9a-f]{16})\.ckpt")
 
 
@@ -73,13 +74,20 @@ class Checkpoint:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Checkpoint:
-        """The checkpoint that `to_bytes` wrote. Errors: ValueError for anything else; nothing in it is executed."""
+        """The checkpoint that `to_bytes` wrote, in this or another version; nothing in it is executed.
+
+        Errors: ValueError for anything else; IncompatibleVersionError where only a newer version can go on from it.
+        """
         try:
             values = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             if values["schema_version"] != SCHEMA_VERSION:
-                raise ValueError(f"schema version {values['schema_version']}, this program reads {SCHEMA_VERSION}")
+                raise IncompatibleVersionError(
+                    f"schema version {values['schema_version']}, this program reads {SCHEMA_VERSION}"
+                )
+            if unknown := sorted(set(map(str, values)) - _CONTENT):
+                raise IncompatibleVersionError(f"a newer version wrote it, with {unknown[0][:80]!r}")
             checkpoint = cls(
-                config=TrialConfig.from_dict(values["config"]),
+                config=TrialConfig.from_stored(values["config"]),
                 data_fingerprint=str(values["data_fingerprint"]),
                 epoch=int(values["epoch"]),
                 model=values["model"],
@@ -120,11 +128,14 @@ def load_newest_checkpoint(
     """The newest whole checkpoint from which this trial can go on, or None, and what was wrong with newer ones.
 
     One of an epoch that diverged is passed over without a word: training that epoch again ends in the same way.
+    Errors: IncompatibleVersionError where the newest whole one is of a newer version; to go on from an older one would lose it.
     """
     problems: list[str] = []
     for path in list_checkpoints(folder):
         try:
             checkpoint = read_checkpoint(path)
+        except IncompatibleVersionError as error:
+            raise IncompatibleVersionError(f"{path}: {error}") from error
         except (OSError, ValueError) as error:
             problems.append(f"{path.name} cannot be used: {error}")
             continue
@@ -138,7 +149,7 @@ def load_newest_checkpoint(
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """The checkpoint in this file. Errors: OSError; ValueError where it is damaged or something else."""
+    """The checkpoint in this file. Errors: OSError; ValueError where it is damaged or something else, and as `from_bytes`."""
     content = path.read_bytes()
     named = _NAME.fullmatch(path.name)
     if named is None or hashlib.sha256(content).hexdigest()[:16] != named.group(2):

@@ -1,8 +1,9 @@
 """The complete configuration of one trial: every value that decides what is trained and what is recorded.
 
 Imports neither torch nor Ray, so that command lines can validate their input at once. A trial is identified by the
-hash of its complete configuration together with the fingerprint of its data (`trial_id`); a cell is the same
-configuration without the seed (`cell_id`).
+hash of its configuration together with the fingerprint of its data (`trial_id`); a cell is the same configuration
+without the seed (`cell_id`). A field that is added to TrialConfig counts in these only where it is not at its default, so
+that trials made before it keep their ids: `_FIRST_FIELDS` is never extended (docs/compatibility.md).
 """
 
 from __future__ import annotations
@@ -15,7 +16,12 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from trainable.errors import IncompatibleVersionError
+
+if TYPE_CHECKING:
+    from pydantic_core.core_schema import CoreSchema
 
 Dataset = Literal["cifar10", "synthetic"]
 Precision = Literal["fp32", "bf16"]
@@ -89,8 +95,25 @@ class TrialConfig:
             check_field_name(name)
         return cls(**values)
 
+    @classmethod
+    def from_stored(cls, values: Mapping[str, Any]) -> TrialConfig:
+        """The configuration that a file holds. Errors: as `complete_fields`, and ValueError for values that cannot be."""
+        return cls(**complete_fields(values))
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> CoreSchema:
+        """In what pydantic reads, a configuration is what `from_stored` makes of it."""
+        from pydantic_core.core_schema import no_info_plain_validator_function
+
+        return no_info_plain_validator_function(cls.from_stored)
+
 
 FIELDS: dict[str, dataclasses.Field[Any]] = {spec.name: spec for spec in dataclasses.fields(TrialConfig)}
+_FIRST_FIELDS = frozenset({
+    "dataset", "batch_size", "learning_rate", "seed", "epochs", "warmup_epochs", "width", "momentum", "weight_decay",
+    "crop_padding", "flip_probability", "color_jitter", "train_limit", "test_limit", "validation_size", "log_every_steps",
+    "instrument_every_steps", "noise_scale_every_epochs", "precision",
+})  # fmt: skip
 _TYPES: dict[str, Any] = typing.get_type_hints(TrialConfig)
 
 
@@ -100,6 +123,23 @@ def check_field_name(name: str) -> None:
         near = difflib.get_close_matches(name, FIELDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"fields are {', '.join(FIELDS)}"
         raise ValueError(f"unknown field {name!r}: {hint}")
+
+
+def complete_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a configuration in a file, with or without its seed; fields later than the file are at their default.
+
+    Errors: ValueError naming a field that every version wrote and the file lacks; IncompatibleVersionError naming one that
+    this version does not know.
+    """
+    if not isinstance(values, Mapping):
+        raise ValueError("not a configuration")
+    if unknown := sorted(set(map(str, values)) - set(FIELDS)):
+        raise IncompatibleVersionError(
+            f"a configuration field {unknown[0][:80]!r} that only a newer version of this project knows"
+        )
+    if missing := sorted(_FIRST_FIELDS - set(values) - {"seed"}):
+        raise ValueError(f"a configuration without {missing[0]}")
+    return {**{name: spec.default for name, spec in FIELDS.items() if name not in _FIRST_FIELDS}, **values}
 
 
 def parse_override(text: str) -> tuple[str, FieldValue]:
@@ -113,13 +153,23 @@ def parse_override(text: str) -> tuple[str, FieldValue]:
 
 
 def trial_id(config: TrialConfig, data_fingerprint: str) -> str:
-    """16 hex digits: the SHA-256 of the complete configuration and the data it trains on."""
-    return _digest({"config": config.to_dict(), "data": data_fingerprint}, 16)
+    """16 hex digits: the SHA-256 of the configuration and the data it trains on."""
+    return _digest({"config": _identity(config), "data": data_fingerprint}, 16)
 
 
 def cell_id(config: TrialConfig) -> str:
     """10 hex digits: the SHA-256 of the configuration without its seed, shared by the seeds of one cell."""
-    return _digest({name: value for name, value in config.to_dict().items() if name != "seed"}, 10)
+    return _digest({name: value for name, value in _identity(config).items() if name != "seed"}, 10)
+
+
+def _identity(config: TrialConfig) -> dict[str, FieldValue]:
+    """The fields that make a trial the one it is: the first ones always, later ones where they are not at their default."""
+    later_defaults = {f.name: f.default for f in dataclasses.fields(config) if f.name not in _FIRST_FIELDS}
+    return {
+        name: value
+        for name, value in config.to_dict().items()
+        if name not in later_defaults or value != later_defaults[name]
+    }
 
 
 def _digest(content: Mapping[str, Any], length: int) -> str:

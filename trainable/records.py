@@ -2,6 +2,9 @@
 
 Accuracy is a fraction from 0 to 1, times are seconds, sizes are bytes, angles are radians. Epochs count from 1; steps
 count from 0 over the whole trial. A value that was not measured is null, never zero.
+
+Columns may be added, which leaves every record readable: `conform` reads those that a file lacks as null and keeps those that
+this version does not know. SCHEMA_VERSION rises only when older records can no longer be understood (docs/compatibility.md).
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from trainable.config import FIELDS, TrialConfig
+from trainable.errors import IncompatibleVersionError, first_line
 
 SCHEMA_VERSION = 2
 
@@ -180,6 +184,56 @@ def schema(kind: str) -> pa.Schema:
 
 
 SCHEMAS: dict[str, pa.Schema] = {kind: schema(kind) for kind in COLUMNS}
+KEYS: dict[str, tuple[str, ...]] = {  # what a row is about: without these columns it is no record
+    "trials": ("trial_id", "cell_id", "status", "seed"),
+    "epochs": ("trial_id", "epoch", "step"),
+    "steps": ("trial_id", "epoch", "step"),
+    "layers": ("trial_id", "epoch", "step", "layer", "group", "kind"),
+    "model": ("width", "position", "layer"),
+}
+
+
+def check_columns(kind: str, found: pa.Schema) -> None:
+    """Raise unless records with these columns are `kind` records that this version can read.
+
+    ValueError where a key is missing or a column is there twice, so that they are no such records or damaged;
+    IncompatibleVersionError where a known column has another type.
+    """
+    if missing := [name for name in KEYS[kind] if name not in found.names]:
+        raise ValueError(f"not {kind} records, column {missing[0]} is missing")
+    if len(set(found.names)) < len(found.names):
+        twice = next(name for name in found.names if found.names.count(name) > 1)
+        raise ValueError(f"column {twice} is there twice")
+    for column in SCHEMAS[kind]:
+        if column.name in found.names and found.field(column.name).type != column.type:
+            raise IncompatibleVersionError(
+                f"column {column.name} is {found.field(column.name).type}, not {column.type}"
+            )
+
+
+def widened(kind: str, found: pa.Schema) -> pa.Schema:
+    """The schema of `kind`, followed by the columns of `found` that this version does not know."""
+    known = SCHEMAS[kind]
+    return pa.schema([*known, *(column for column in found if column.name not in known.names)], metadata=known.metadata)
+
+
+def conform(table: pa.Table, wanted: pa.Schema) -> pa.Table:
+    """`table` with the columns of `wanted`; those that it lacks are null, or a configuration field's default."""
+    columns = [table.column(c.name) if c.name in table.column_names else _absent(c, table.num_rows) for c in wanted]
+    return pa.Table.from_arrays(columns, schema=wanted)
+
+
+def joined(tables: Sequence[pa.Table]) -> pa.Table:
+    """Tables of one kind of record one after the other, with the columns of all of them."""
+    wanted = pa.unify_schemas([table.schema for table in tables])
+    return pa.concat_tables([conform(table, wanted) for table in tables])
+
+
+def _absent(column: pa.Field, num_rows: int) -> pa.Array:
+    name = column.name.removeprefix("config.")
+    if name == column.name or name not in FIELDS:
+        return pa.nulls(num_rows, column.type)
+    return pa.repeat(pa.scalar(FIELDS[name].default, column.type), num_rows)
 
 
 def build_table(kind: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
@@ -207,11 +261,8 @@ class TrialRecords:
 
     def extended(self, later: TrialRecords) -> TrialRecords:
         """These records followed by `later` ones; neither is changed."""
-        return TrialRecords(
-            pa.concat_tables([self.epochs, later.epochs]),
-            pa.concat_tables([self.steps, later.steps]),
-            pa.concat_tables([self.layers, later.layers]),
-        )
+        ours, theirs = self.tables(), later.tables()
+        return TrialRecords(**{kind: joined([ours[kind], theirs[kind]]) for kind in ours})
 
     def tables(self) -> dict[str, pa.Table]:
         """The three tables by the name of their kind."""
@@ -223,7 +274,8 @@ class TrialRecords:
 
     @classmethod
     def from_ipc(cls, streams: Mapping[str, bytes]) -> TrialRecords:
-        """The records that `to_ipc` wrote; ValueError where a stream is damaged or has another schema."""
+        """The records that `to_ipc` wrote, in this or another version. Errors: ValueError where a stream is damaged, and
+        as `check_columns`."""
         return cls(*(_table_from_ipc(kind, streams[kind]) for kind in ("epochs", "steps", "layers")))
 
 
@@ -239,10 +291,9 @@ def _table_from_ipc(kind: str, stream: bytes) -> pa.Table:
     try:
         table = pa.ipc.open_stream(stream).read_all()
     except pa.ArrowInvalid as error:
-        raise ValueError(f"damaged {kind} records: {error}") from error
-    if not table.schema.equals(SCHEMAS[kind]):
-        raise ValueError(f"{kind} records have another schema than this version of the project writes")
-    return table
+        raise ValueError(f"damaged {kind} records: {first_line(error)}") from error
+    check_columns(kind, table.schema)
+    return conform(table, widened(kind, table.schema))
 
 
 def config_from_row(row: Mapping[str, Any]) -> TrialConfig:

@@ -7,19 +7,16 @@ with a reason where one is needed.
 from __future__ import annotations
 
 import json
-import math
-import types
-import typing
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from trainable.config import TrialConfig, cell_id, trial_id
-from trainable.errors import first_line
+from trainable.errors import IncompatibleVersionError, first_line
 from trainable.files import write_json
 from trainable.records import TRIAL_ROLES, TRIAL_STATUSES, config_columns
+from trainable.stored import Stored, from_stored
 
 STATE_FILE = "trial.json"
 RECORD_KINDS = ("epochs", "steps", "layers")
@@ -30,8 +27,12 @@ class TrialStateError(ValueError):
     """A trial.json that cannot be read; the message names the file and the reason."""
 
 
+class IncompatibleStateError(TrialStateError):
+    """A trial.json that only a newer version of this project can read."""
+
+
 @dataclass(frozen=True)
-class TrialState:
+class TrialState(Stored):
     """Everything about a trial that is not a measurement of its training; columns of the same names in trials."""
 
     config: TrialConfig
@@ -78,7 +79,7 @@ class TrialState:
         }
 
 
-_NO_COLUMN = ("config", "notes")
+_NO_COLUMN = ("config", "notes", "unknown")
 
 
 def utc_now() -> str:
@@ -88,7 +89,7 @@ def utc_now() -> str:
 
 def write_state(folder: Path, state: TrialState) -> None:
     """Replace trial.json in one step."""
-    write_json(folder / STATE_FILE, {"trial_id": state.trial_id, **asdict(state)})
+    write_json(folder / STATE_FILE, {"trial_id": state.trial_id, **state.to_stored()})
 
 
 def read_state(folder: Path) -> TrialState | None:
@@ -102,43 +103,22 @@ def read_state(folder: Path) -> TrialState | None:
         raise TrialStateError(f"{path}: cannot be read ({first_line(error)})") from error
     try:
         return _parse_state(content)
-    except (KeyError, TypeError, ValueError) as error:
+    except IncompatibleVersionError as error:
+        raise IncompatibleStateError(f"{path}: {first_line(error)}") from error
+    except (ValueError, RecursionError) as error:
         raise TrialStateError(f"{path}: not the state of a trial ({first_line(error)})") from error
 
 
-def _parse_state(content: Mapping[str, Any]) -> TrialState:
-    values = dict(content)
-    claimed = values.pop("trial_id")
-    values["config"] = TrialConfig.from_dict(values["config"])
-    for name in ("failures", "notes"):
-        if not isinstance(values[name], list) or not all(isinstance(text, str) for text in values[name]):
-            raise ValueError(f"{name} is not a list of texts")
-        values[name] = tuple(values[name])
-    state = TrialState(**values)
-    for name in _PLAIN_TYPES:
-        _check_type(name, getattr(state, name))
+def _parse_state(content: Any) -> TrialState:
+    claimed = content.pop("trial_id", None) if isinstance(content, dict) else None
+    state = from_stored(TrialState, content)
+    for name, value in vars(state).items():
+        if isinstance(value, (int, float)) and not 0 <= value < 2**31:  # what its column of the records can hold
+            raise ValueError(f"{name}={str(value)[:40]} cannot be")
     if state.status not in TRIAL_STATUSES:
-        raise ValueError(f"unknown status {state.status!r}")
+        raise ValueError(f"unknown status {state.status[:40]!r}")
     if state.role not in TRIAL_ROLES:
-        raise ValueError(f"unknown role {state.role!r}")
+        raise ValueError(f"unknown role {state.role[:40]!r}")
     if claimed != state.trial_id:
         raise ValueError("its configuration does not match its id")
     return state
-
-
-_PLAIN_TYPES = {
-    name: kind
-    for name, kind in typing.get_type_hints(TrialState).items()
-    if name not in ("config", "failures", "notes")
-}
-
-
-def _check_type(name: str, value: Any) -> None:
-    """Raise ValueError unless a field of the state holds what its record column can hold."""
-    kind = _PLAIN_TYPES[name]
-    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    fits = type(value) in kinds or (float in kinds and type(value) is int)
-    if not fits or (isinstance(value, int) and not 0 <= value < 2**31):
-        raise ValueError(f"{name}={str(value)[:40]!r} cannot be")
-    if isinstance(value, float) and not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"{name}={value} cannot be")

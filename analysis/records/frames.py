@@ -21,7 +21,6 @@ from analysis.claims.claims_file import ClaimSet, load_claims
 from analysis.records.derivable import Derivable
 from analysis.records.layer_file import find_cadence, read_layers
 from analysis.records.study_folder import Cell, StudyFolder, StudyFolderError, StudyInfo
-from trainable.records import SCHEMAS
 
 FINISHED = "completed"
 SEARCHED = "search"  # the role of the trials that a search tries
@@ -93,7 +92,7 @@ class Study(Derivable):
 
     @cached_property
     def layers(self) -> pd.DataFrame:
-        return read_layers(self.folder, SCHEMAS["layers"].names)
+        return read_layers(self.folder, self.folder.column_names("layers"))
 
     @cached_property
     def model(self) -> pd.DataFrame:

@@ -18,24 +18,24 @@ import pyarrow.parquet as pq
 
 from analysis.records.study_folder import StudyFolder, StudyFolderError, check_schema
 from trainable.errors import first_line
-from trainable.records import SCHEMAS
+from trainable.records import KEYS, SCHEMAS, widened
 
 _BATCH_ROWS = 500_000
+_NAMES = frozenset(column.name for column in SCHEMAS["layers"] if pa.types.is_dictionary(column.type))
 
 
 def read_layers(folder: StudyFolder, columns: Sequence[str], trial_ids: Sequence[str] | None = None) -> pd.DataFrame:
     """These columns of the layer records, of all trials or of some; names are categories, values not measured NaN.
 
-    Only those parts of the file are read that can hold the trials. Errors: StudyFolderError.
+    A column that the file lacks is NaN; one that only the file knows can be asked for. Only those parts of the file are read that can hold the trials. Errors: StudyFolderError.
     """
-    path, schema = folder.records("layers"), SCHEMAS["layers"]
-    wanted = list(columns)
+    path, wanted = folder.records("layers"), list(columns)
     if not path.exists():
-        empty: pd.DataFrame = schema.empty_table().select(wanted).to_pandas()
+        empty: pd.DataFrame = folder.read_records("layers", wanted).to_pandas()
         return empty
-    check_schema(path, "layers")
+    schema = widened("layers", check_schema(path, "layers"))
     try:
-        collected = _collect(path, wanted, trial_ids)
+        collected = _collect(path, schema, wanted, trial_ids)
     except (pa.ArrowException, OSError) as error:
         raise StudyFolderError(f"{path}: cannot be read ({first_line(error)})") from error
     return pd.DataFrame(collected, columns=wanted, copy=False)
@@ -58,9 +58,11 @@ def find_cadence(rows: pd.DataFrame, every: Mapping[str, int]) -> npt.NDArray[np
     )
 
 
-def _collect(path: Path, wanted: Sequence[str], trial_ids: Sequence[str] | None) -> dict[str, object]:
+def _collect(
+    path: Path, schema: pa.Schema, wanted: Sequence[str], trial_ids: Sequence[str] | None
+) -> dict[str, object]:
     parts: dict[str, list[npt.NDArray[np.generic]]] = {name: [] for name in wanted}
-    known: dict[str, dict[str, int]] = {name: {} for name in ("trial_id", *wanted) if _is_name(name)}
+    known: dict[str, dict[str, int]] = {name: {} for name in ("trial_id", *wanted) if name in _NAMES}
     chosen = None if trial_ids is None else set(trial_ids)
     with pq.ParquetFile(path) as file:
         for batch in _batches(file, wanted, chosen):
@@ -71,13 +73,16 @@ def _collect(path: Path, wanted: Sequence[str], trial_ids: Sequence[str] | None)
                 keep = of_trial[codes["trial_id"]]
             for name in wanted:
                 parts[name].append(codes[name][keep] if name in codes else _numbers(path, batch, name)[keep])
-    return {name: _joined(name, parts[name], known.get(name)) for name in wanted}
+    return {name: _joined(schema.field(name).type, parts[name], known.get(name)) for name in wanted}
 
 
 def _batches(file: pq.ParquetFile, wanted: Sequence[str], chosen: set[str] | None) -> Iterator[pa.RecordBatch]:
     """Batches of the row groups that may hold the chosen trials, by the smallest and largest id in each."""
-    columns = list(wanted) if chosen is None else list({"trial_id": None} | dict.fromkeys(wanted))
-    position = file.schema_arrow.names.index("trial_id")
+    names = file.schema_arrow.names
+    columns = [name for name in wanted if name in names]
+    if chosen is not None or not columns:
+        columns = list(dict.fromkeys(["trial_id", *columns]))
+    position = names.index("trial_id")
     ordered = sorted(chosen or ())
     groups = [
         number
@@ -97,10 +102,6 @@ def _may_hold(trial_id_column: pq.ColumnChunkMetaData, ordered: Sequence[str]) -
     return nearest < len(ordered) and bool(ordered[nearest] <= bounds.max)
 
 
-def _is_name(column: str) -> bool:
-    return bool(pa.types.is_dictionary(SCHEMAS["layers"].field(column).type))
-
-
 def _codes(path: Path, batch: pa.RecordBatch, name: str, known: dict[str, int]) -> npt.NDArray[np.int32]:
     """The names of a batch as positions in `known`, which grows by those that are new."""
     column = batch.column(name)
@@ -115,17 +116,18 @@ def _codes(path: Path, batch: pa.RecordBatch, name: str, known: dict[str, int]) 
 
 
 def _numbers(path: Path, batch: pa.RecordBatch, name: str) -> npt.NDArray[np.generic]:
+    if name not in batch.schema.names:  # of an older version, which did not measure it
+        return np.full(batch.num_rows, np.nan, dtype=np.float32)
     column = batch.column(name)
-    if column.null_count and pa.types.is_integer(column.type):
+    if column.null_count and name in KEYS["layers"]:
         raise StudyFolderError(f"{path}: column {name} has empty values")
     values: npt.NDArray[np.generic] = column.to_numpy(zero_copy_only=False)
     return values
 
 
-def _joined(name: str, parts: list[npt.NDArray[np.generic]], known: dict[str, int] | None) -> object:
+def _joined(kind: pa.DataType, parts: list[npt.NDArray[np.generic]], known: dict[str, int] | None) -> object:
     if not parts:
-        empty = SCHEMAS["layers"].field(name).type
-        values = np.empty(0, dtype=np.int8 if known is not None else empty.to_pandas_dtype())
+        values = np.empty(0, dtype=np.int8 if known is not None else kind.to_pandas_dtype())
     else:
         values = np.concatenate(parts)
         parts.clear()

@@ -11,7 +11,8 @@
       report/          index.html, tables/, figures/
 
 A folder may come from someone else: everything here is JSON, Parquet or NPZ without pickles, checked on reading, and a
-folder that cannot be read raises StudyFolderError naming the file and the reason. Knows no torch and no Ray.
+folder that cannot be read raises StudyFolderError naming the file and the reason. It may come from an older or newer version,
+too: what that lacks has its default or is null, what only that knows is kept. Knows no torch and no Ray.
 """
 
 from __future__ import annotations
@@ -20,27 +21,31 @@ import json
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainable.config import FIELDS
-from trainable.errors import first_line
+from trainable.config import FIELDS, complete_fields
+from trainable.errors import IncompatibleVersionError, first_line
 from trainable.files import write_atomically
-from trainable.records import SCHEMA_VERSION, SCHEMAS
+from trainable.records import KEYS, SCHEMA_VERSION, SCHEMAS, check_columns, conform, widened
+from trainable.stored import Stored, from_stored, set_unknown_apart
 
 
 class StudyFolderError(Exception):
     """A study folder that is missing, damaged, foreign or newer than this program; the message names file and reason."""
 
 
+class IncompatibleStudyError(StudyFolderError):
+    """A whole file of a study that this version cannot use, as a newer one may write: it is neither repaired nor replaced."""
+
+
 @dataclass(frozen=True)
-class Cell:
+class Cell(Stored):
     """One configuration of the study without its seed, and what was published about it.
 
     `config` holds every TrialConfig field but the seed. `published` maps names of cell metrics (analysis.summary) to
@@ -54,7 +59,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class StudyInfo:
+class StudyInfo(Stored):
     """The content of study.json: everything about a study that is not a measurement."""
 
     name: str
@@ -76,15 +81,7 @@ class StudyInfo:
 
     def to_json(self) -> str:
         """The text of study.json."""
-        return json.dumps(asdict(self), indent=1, sort_keys=False, allow_nan=False) + "\n"
-
-
-_CELL_FIELDS = set(FIELDS) - {"seed"}
-_EXPECTED: dict[str, type | tuple[type, ...]] = {
-    "name": str, "title": str, "created_at": str, "cells": list, "seeds": list, "factors": list, "reductions": list,
-    "equivalence_margin": (int, float), "data": dict, "code": dict, "environment": dict, "resources": dict,
-    "attempts": list, "accepted_changes": list, "search": (dict, NoneType),
-}  # fmt: skip
+        return json.dumps(self.to_stored(), indent=1, sort_keys=False, allow_nan=False) + "\n"
 
 
 @dataclass(frozen=True)
@@ -151,29 +148,41 @@ class StudyFolder:
         write_atomically(self.study_json, study.to_json().encode())
 
     def read_records(self, kind: str, columns: Sequence[str] | None = None, filters: Any = None) -> pa.Table:
-        """A table of records in its schema; an absent file other than trials is an empty table.
+        """A table of records: the columns of this version, then those of the file that it does not know.
 
-        `columns` and `filters` (a pyarrow expression) are pushed down to the file. Errors: StudyFolderError.
+        A column that the file lacks is null; an absent file other than trials is an empty table. `columns` and `filters` (a
+        pyarrow expression) are pushed down to the file. Errors: StudyFolderError.
         """
         path = self.records(kind)
-        expected = SCHEMAS[kind]
+        found = SCHEMAS[kind]
+        if path.exists():
+            found = check_schema(path, kind)
+        elif kind == "trials":
+            raise StudyFolderError(f"{path}: missing; the study has not written its records yet")
+        wanted = widened(kind, found)
+        if columns is not None:
+            wanted = pa.schema([wanted.field(name) for name in columns], metadata=wanted.metadata)
         if not path.exists():
-            if kind == "trials":
-                raise StudyFolderError(f"{path}: missing; the study has not written its records yet")
-            empty = expected.empty_table()
-            return empty.select(list(columns)) if columns is not None else empty
-        check_schema(path, kind)
+            return wanted.empty_table()
+        present = [name for name in wanted.names if name in found.names] or list(KEYS[kind][:1])
         try:
-            table = pq.read_table(path, columns=list(columns) if columns is not None else None, filters=filters)
+            table = pq.read_table(path, columns=present, filters=filters)
         except (pa.ArrowException, OSError) as error:
             raise StudyFolderError(f"{path}: cannot be read ({first_line(error)})") from error
-        return table
+        return conform(table, wanted).replace_schema_metadata(found.metadata)
+
+    def column_names(self, kind: str) -> list[str]:
+        """The columns that `read_records` gives of this kind. Errors: StudyFolderError."""
+        path = self.records(kind)
+        names: list[str] = widened(kind, check_schema(path, kind) if path.exists() else SCHEMAS[kind]).names
+        return names
 
     def write_records(self, kind: str, table: pa.Table) -> None:
-        """Replace the file of one kind of record in one step; `table` must have its schema, extra metadata is kept."""
+        """Replace the file of one kind of record in one step; unknown columns and extra metadata of `table` are kept."""
         metadata = {**(table.schema.metadata or {}), **SCHEMAS[kind].metadata}
         sink = pa.BufferOutputStream()
-        pq.write_table(table.cast(SCHEMAS[kind]).replace_schema_metadata(metadata), sink, compression="zstd")
+        complete = conform(table, widened(kind, table.schema)).replace_schema_metadata(metadata)
+        pq.write_table(complete, sink, compression="zstd")
         write_atomically(self.records(kind), sink.getvalue())
 
     def read_samples(self) -> tuple[np.ndarray, list[str]] | None:
@@ -210,23 +219,23 @@ def check_links(folder: StudyFolder) -> None:
             )
 
 
-def check_schema(path: Path, kind: str) -> None:
-    """Raise StudyFolderError unless the Parquet file has the columns of `kind`, in this schema version."""
+def check_schema(path: Path, kind: str) -> pa.Schema:
+    """The columns of a Parquet file of `kind` records. Errors: StudyFolderError unless this version can read them."""
     try:
         found = pq.read_schema(path)
     except (pa.ArrowException, OSError) as error:
         raise StudyFolderError(f"{path}: not a readable Parquet file ({first_line(error)})") from error
     version = (found.metadata or {}).get(b"schema_version", b"none").decode(errors="replace")
     if version != str(SCHEMA_VERSION):
-        raise StudyFolderError(f"{path}: schema version {version}, this program reads version {SCHEMA_VERSION}")
-    expected = SCHEMAS[kind]
-    if missing := [name for name in expected.names if name not in found.names]:
-        raise StudyFolderError(f"{path}: not {kind} records, column {missing[0]} is missing")
-    for column in expected:
-        if found.field(column.name).type != column.type:
-            raise StudyFolderError(
-                f"{path}: column {column.name} is {found.field(column.name).type}, not {column.type}"
-            )
+        kind_of_error = IncompatibleStudyError if version.isdecimal() else StudyFolderError
+        raise kind_of_error(f"{path}: schema version {version}, this program reads version {SCHEMA_VERSION}")
+    try:
+        check_columns(kind, found)
+    except IncompatibleVersionError as error:
+        raise IncompatibleStudyError(f"{path}: {error}") from error
+    except ValueError as error:
+        raise StudyFolderError(f"{path}: {error}") from error
+    return found
 
 
 def read_json(path: Path) -> Any:
@@ -247,45 +256,25 @@ def parse_study(content: Any, path: Path) -> StudyInfo:
         raise StudyFolderError(f"{path}: not a study")
     version = content.get("schema_version")
     if version != SCHEMA_VERSION:
-        raise StudyFolderError(f"{path}: schema version {version!r}, this program reads version {SCHEMA_VERSION}")
-    for name, kind in _EXPECTED.items():
-        if not isinstance(content.get(name, ...), kind) or isinstance(content.get(name), bool):
-            raise StudyFolderError(f"{path}: field {name!r} is missing or of the wrong type")
-    if unknown := set(content) - set(_EXPECTED) - {"schema_version"}:
-        raise StudyFolderError(f"{path}: unknown field {sorted(unknown)[0]!r}")
+        kind_of_error = IncompatibleStudyError if type(version) is int else StudyFolderError
+        raise kind_of_error(f"{path}: schema version {version!r}, this program reads version {SCHEMA_VERSION}")
+    if isinstance(content.get("cells"), list):
+        content = {**content, "cells": [set_unknown_apart(Cell, cell) for cell in content["cells"]]}
     try:
-        json.dumps(content, allow_nan=False)
-    except ValueError:
-        raise StudyFolderError(f"{path}: holds a number that is not finite") from None
-    values = {name: content[name] for name in _EXPECTED}
-    values["cells"] = tuple(_parse_cell(cell, path) for cell in content["cells"])
-    for name, kind in (
-        ("seeds", int),
-        ("factors", str),
-        ("reductions", str),
-        ("attempts", dict),
-        ("accepted_changes", dict),
-    ):
-        if not all(isinstance(item, kind) and not isinstance(item, bool) for item in content[name]):
-            raise StudyFolderError(f"{path}: field {name!r} holds something else than {kind.__name__}")
-        values[name] = tuple(content[name])
-    if unknown := set(values["factors"]) - _CELL_FIELDS:
-        raise StudyFolderError(f"{path}: factor {sorted(unknown)[0]!r} is no field of a cell's configuration")
-    return StudyInfo(**values)
+        study = from_stored(StudyInfo, content)
+        cells = tuple(_completed(cell) for cell in study.cells)
+        if unknown := set(study.factors) - (set(FIELDS) - {"seed"}):
+            raise ValueError(f"factor {sorted(unknown)[0][:80]!r} is no field of a cell's configuration")
+    except IncompatibleVersionError as error:
+        raise IncompatibleStudyError(f"{path}: {first_line(error)}") from error
+    except (ValueError, RecursionError) as error:
+        raise StudyFolderError(f"{path}: {first_line(error)}") from error
+    return replace(study, cells=cells)
 
 
-def _parse_cell(content: Any, path: Path) -> Cell:
-    if not isinstance(content, dict) or set(content) != {"cell_id", "label", "config", "published"}:
-        raise StudyFolderError(f"{path}: field 'cells' holds something else than a cell")
-    published, config = content["published"], content["config"]
-    if not (isinstance(content["cell_id"], str) and isinstance(content["label"], str) and isinstance(config, dict)):
-        raise StudyFolderError(f"{path}: field 'cells' holds something else than a cell")
-    if not isinstance(published, dict) or not all(_is_number(value) for value in published.values()):
-        raise StudyFolderError(f"{path}: cell {content['cell_id']!r} has a published value that is no number")
-    if missing := _CELL_FIELDS - set(config):
-        raise StudyFolderError(f"{path}: cell {content['cell_id']!r} has a configuration without {sorted(missing)[0]}")
-    return Cell(**content)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _completed(cell: Cell) -> Cell:
+    """The cell with the configuration fields that were added after it was written, at their defaults."""
+    try:
+        return replace(cell, config=complete_fields(cell.config))
+    except ValueError as error:
+        raise type(error)(f"cell {cell.cell_id[:80]!r} has {error}") from error

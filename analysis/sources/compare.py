@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from analysis.records.study_folder import Cell, StudyFolder, StudyFolderError, StudyInfo, check_schema
 from trainable.config import FIELDS
-from trainable.records import SCHEMAS
+from trainable.errors import first_line
+from trainable.records import SCHEMAS, conform, joined, widened
 
 
 class StudiesDifferError(StudyFolderError):
@@ -127,7 +128,7 @@ def _merge_trials(folders: Sequence[StudyFolder]) -> tuple[pa.Table, list[set[st
         table.filter(pc.is_in(table["trial_id"], pa.array(sorted(ids), pa.string())))
         for table, ids in zip(tables, owners, strict=True)
     ]
-    return pa.concat_tables(parts), owners
+    return joined(parts), owners
 
 
 def _without_search(trials: pa.Table) -> pa.Table:
@@ -137,20 +138,21 @@ def _without_search(trials: pa.Table) -> pa.Table:
 
 def _merge_records(kind: str, folders: Sequence[StudyFolder], owners: Sequence[set[str]], target: StudyFolder) -> None:
     """Batch by batch: the layer records of large studies do not fit into memory twice."""
-    with pq.ParquetWriter(target.records(kind), SCHEMAS[kind], compression="zstd") as writer:
+    found = [check_schema(f.records(kind), kind) for f in folders if f.records(kind).exists()]
+    schema = pa.unify_schemas([SCHEMAS[kind], *(widened(kind, columns) for columns in found)])
+    with pq.ParquetWriter(target.records(kind), schema, compression="zstd") as writer:
         for folder, ids in zip(folders, owners, strict=True):
             if not folder.records(kind).exists() or not ids:
                 continue
             wanted = pa.array(sorted(ids), pa.string())
             try:
                 with pq.ParquetFile(folder.records(kind)) as file:
-                    for batch in file.iter_batches(columns=SCHEMAS[kind].names):
+                    for batch in file.iter_batches():
                         kept = batch.filter(pc.is_in(batch["trial_id"].cast(pa.string()), wanted))
                         if kept.num_rows:
-                            writer.write_batch(kept.replace_schema_metadata(SCHEMAS[kind].metadata))
+                            writer.write_table(conform(pa.Table.from_batches([kept]), schema))
             except (pa.ArrowException, OSError) as error:
-                reason = (str(error) or type(error).__name__).splitlines()[0]
-                raise StudyFolderError(f"{folder.records(kind)}: cannot be read ({reason})") from error
+                raise StudyFolderError(f"{folder.records(kind)}: cannot be read ({first_line(error)})") from error
 
 
 def _merge_models(folders: Sequence[StudyFolder], target: StudyFolder) -> None:
@@ -162,7 +164,7 @@ def _merge_models(folders: Sequence[StudyFolder], target: StudyFolder) -> None:
         new = sorted(set(model["width"].to_pylist()) - widths)
         parts.append(model.filter(pc.is_in(model["width"], pa.array(new, pa.int32()))))
         widths |= set(new)
-    target.write_records("model", pa.concat_tables(parts))
+    target.write_records("model", joined(parts))
 
 
 def _described(part: dict[str, Any]) -> str:

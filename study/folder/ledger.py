@@ -9,20 +9,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from analysis.records.study_folder import StudyFolder, StudyFolderError, check_schema
+from analysis.records.study_folder import IncompatibleStudyError, StudyFolder, StudyFolderError, check_schema
 from study.folder.repair import rebuild_records
 from trainable.config import TrialConfig, trial_id
 from trainable.errors import first_line
 from trainable.files import open_atomically
-from trainable.records import SCHEMAS, build_table
-from trainable.trial_state import RECORD_KINDS, TrialState, TrialStateError, read_state, write_state
+from trainable.records import SCHEMAS, build_table, conform, widened
+from trainable.trial_state import (
+    RECORD_KINDS,
+    IncompatibleStateError,
+    TrialState,
+    TrialStateError,
+    read_state,
+    write_state,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -67,6 +74,8 @@ def load_state(folder: StudyFolder, trial: str) -> TrialState | None:
     """The state of a trial, None where it never started. Errors: StudyFolderError."""
     try:
         return read_state(folder.trial(trial))
+    except IncompatibleStateError as error:
+        raise IncompatibleStudyError(str(error)) from error
     except TrialStateError as error:
         raise StudyFolderError(f"{error}; the next start of the study rebuilds it") from error
 
@@ -106,25 +115,51 @@ def consolidate(folder: StudyFolder) -> list[TrialState]:
     """Gather the states and records of all trials into trials, epochs, steps and layers.parquet; returns the states.
 
     One trial after the other goes through memory to the disk, one row group each. Records that are damaged or gone are rebuilt from
-    the trial's checkpoint; a trial of which that is gone too is pending again. Errors: StudyFolderError.
+    the trial's checkpoint; a trial of which that is gone too is pending again. The files have the columns of all trials, whose
+    versions may differ: null where a trial has them not. Errors: StudyFolderError.
     """
     order = sorted(list_states(folder), key=lambda state: (state.config.seed, state.trial_id))
-    with ExitStack() as stack:
-        files = {kind: stack.enter_context(open_atomically(folder.records(kind))) for kind in RECORD_KINDS}
-        writers = {kind: stack.enter_context(_open_writer(files[kind], kind)) for kind in RECORD_KINDS}
-        for place, state in enumerate(order):
-            order[place], tables = _gather(folder, state)
-            for kind, table in tables.items():
-                if table.num_rows:
-                    writers[kind].write_table(table)
+    schemas = {kind: SCHEMAS[kind] for kind in RECORD_KINDS}
+    while not _write_records(folder, order, schemas):
+        pass
     folder.write_records("trials", build_table("trials", [state.to_row() for state in order]))
     return sorted(order, key=lambda state: state.trial_id)
 
 
+def _write_records(folder: StudyFolder, order: list[TrialState], schemas: dict[str, pa.Schema]) -> bool:
+    """Write the records with these columns and bring the states up to date; False where a trial has more: nothing is written
+    then, and `schemas` has them too."""
+    with suppress(_MoreColumnsError), ExitStack() as stack:
+        files = {kind: stack.enter_context(open_atomically(folder.records(kind))) for kind in RECORD_KINDS}
+        writers = {kind: stack.enter_context(_open_writer(files[kind], schemas[kind])) for kind in RECORD_KINDS}
+        for place, state in enumerate(order):
+            order[place], tables = _gather(folder, state)
+            for kind, table in tables.items():
+                if not set(table.column_names) <= set(schemas[kind].names):
+                    schemas[kind] = pa.unify_schemas([schemas[kind], widened(kind, table.schema)])
+                    raise _MoreColumnsError
+                if table.num_rows:
+                    writers[kind].write_table(_conformed(folder, state, kind, table, schemas[kind]))
+        return True
+    return False
+
+
+def _conformed(folder: StudyFolder, state: TrialState, kind: str, table: pa.Table, wanted: pa.Schema) -> pa.Table:
+    try:
+        return conform(table, wanted)
+    except (pa.ArrowException, TypeError) as error:  # newer versions that gave one name to two things
+        path = folder.trial(state.trial_id) / f"{kind}.parquet"
+        raise IncompatibleStudyError(f"{path}: other columns than other trials have ({first_line(error)})") from error
+
+
+class _MoreColumnsError(Exception):
+    """A trial has columns that were not foreseen."""
+
+
 @contextmanager
-def _open_writer(file: IO[bytes], kind: str) -> Iterator[pq.ParquetWriter]:
+def _open_writer(file: IO[bytes], schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
     """A writer of records, closed at the end; after an error it must not close itself once more, into a file that is gone."""
-    writer = pq.ParquetWriter(file, SCHEMAS[kind], compression="zstd")
+    writer = pq.ParquetWriter(file, schema, compression="zstd")
     try:
         yield writer
         writer.close()
@@ -137,6 +172,8 @@ def _gather(folder: StudyFolder, state: TrialState) -> tuple[TrialState, dict[st
     """A trial's records, rebuilt from its checkpoint where they are damaged or gone, and its state after that."""
     try:
         return state, read_trial_records(folder, state)
+    except IncompatibleStudyError:
+        raise
     except StudyFolderError as error:
         if state.status == "running":  # it writes them anew with its next checkpoint
             return state, {}

@@ -50,15 +50,14 @@ def model_tables(folder: StudyFolder, widths: Iterable[int]) -> Iterator[None]:
 
 def write_model_tables(folder: StudyFolder, widths: Iterable[int]) -> None:
     """Add the layer tables of models that the study does not know yet to model.parquet."""
-    import pyarrow as pa
-
     from trainable.instruments.flops import model_table
+    from trainable.records import joined
 
     tables = {width: model_table(width) for width in _missing_widths(folder, widths)}
     # Asked again: the counting process of a driver that was killed may have written some of them meanwhile.
     added = [tables[width] for width in _missing_widths(folder, tables)]
     if added:
-        folder.write_records("model", pa.concat_tables([*added, folder.read_records("model")]))
+        folder.write_records("model", joined([*added, folder.read_records("model")]))
 
 
 def _missing_widths(folder: StudyFolder, widths: Iterable[int]) -> list[int]:

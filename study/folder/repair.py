@@ -2,7 +2,7 @@
 
 The checkpoints hold configuration, weights and records of a trial, so a damaged trial.json or records file is rebuilt from
 the newest whole one. study.json has a second copy. Everything that was done is said; nothing is repaired in silence.
-The driver calls this while it holds the study's lock. Imports torch only where there is something to rebuild.
+A file that a newer version wrote is not damaged: it ends the repair. The driver calls this while it holds the study's lock. Imports torch only where there is something to rebuild.
 """
 
 from __future__ import annotations
@@ -11,9 +11,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.records.study_folder import StudyFolder, StudyFolderError, StudyInfo, parse_study, read_json
+from analysis.records.study_folder import (
+    IncompatibleStudyError,
+    StudyFolder,
+    StudyFolderError,
+    StudyInfo,
+    parse_study,
+    read_json,
+)
+from trainable.errors import IncompatibleVersionError
 from trainable.files import write_atomically
-from trainable.trial_state import STATE_FILE, TrialState, TrialStateError, read_state, write_state
+from trainable.trial_state import (
+    STATE_FILE,
+    IncompatibleStateError,
+    TrialState,
+    TrialStateError,
+    read_state,
+    write_state,
+)
 
 if TYPE_CHECKING:
     from trainable.checkpoint import Checkpoint
@@ -30,7 +45,8 @@ def write_study(folder: StudyFolder, study: StudyInfo) -> None:
 def repair_study(folder: StudyFolder) -> list[str]:
     """Rebuild study.json and the trial.json files where they are damaged or gone; returns what was done, a line each.
 
-    Errors: StudyFolderError where study.json and its copy are both damaged.
+    Errors: StudyFolderError where study.json and its copy are both damaged; IncompatibleStudyError where a file is of a newer
+    version.
     """
     done = _repair_study_json(folder)
     trials = sorted(folder.trials.iterdir()) if folder.trials.is_dir() else []
@@ -43,6 +59,8 @@ def repair_study(folder: StudyFolder) -> list[str]:
     ):
         try:
             check()
+        except IncompatibleStudyError:
+            raise
         except StudyFolderError as error:
             path.unlink()
             done.append(f"{error}; made again")
@@ -66,6 +84,8 @@ def _repair_study_json(folder: StudyFolder) -> list[str]:
         return []
     try:
         folder.read_study()
+    except IncompatibleStudyError:
+        raise
     except StudyFolderError as error:
         try:
             parse_study(read_json(copy), copy)
@@ -83,6 +103,8 @@ def _repair_state(folder: Path) -> str | None:
         if read_state(folder) is not None or not any(folder.iterdir()):
             return None
         problem = f"{folder / STATE_FILE}: missing"
+    except IncompatibleStateError as error:
+        raise IncompatibleStudyError(str(error)) from error
     except TrialStateError as error:
         problem = str(error)
     name, checkpoint = _newest_checkpoint(folder)
@@ -115,6 +137,8 @@ def _newest_checkpoint(folder: Path) -> tuple[str | None, Checkpoint | None]:
     for path in list_checkpoints(folder):
         try:
             checkpoint = read_checkpoint(path)
+        except IncompatibleVersionError as error:
+            raise IncompatibleStudyError(f"{path}: {error}") from error
         except (OSError, ValueError):
             continue  # the trial notes it when it goes on
         if trial_id(checkpoint.config, checkpoint.data_fingerprint) == folder.name:

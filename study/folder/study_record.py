@@ -92,6 +92,7 @@ def extend_study(existing: StudyInfo, asked: StudyInfo, *, accept_changes: bool)
         attempts=existing.attempts,
         search=asked.search or existing.search,
         accepted_changes=accepted,
+        unknown=existing.unknown,
         data=existing.data if not changes else asked.data,
         resources=existing.resources if not changes else asked.resources,
     )

@@ -123,9 +123,9 @@ def test_an_empty_study_gathers_nothing(tmp_path: Path) -> None:
 _OTHER_FILE_FAILS = """
 import sys
 from study.folder.ledger import _open_writer
-from trainable.records import build_table
+from trainable.records import SCHEMAS, build_table
 def write():
-    with open(sys.argv[1], "wb") as file, _open_writer(file, "steps") as writer:
+    with open(sys.argv[1], "wb") as file, _open_writer(file, SCHEMAS["steps"]) as writer:
         writer.write_table(build_table("steps", [{"trial_id": "t", "epoch": 1, "step": 0}]))
         raise OSError("no space left for another file")
 try:

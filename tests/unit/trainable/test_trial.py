@@ -159,9 +159,13 @@ def test_epochs_that_other_code_or_another_torch_trained_are_noted(
     ("change", "message"),
     [
         ({"status": "excellent"}, "unknown status"),
-        ({"config": {"width": 0}}, "width=0"),
+        ({"config": {**CONFIG.to_dict(), "width": 0}}, "width=0"),
+        ({"config": {"width": 8}}, "a configuration without batch_size"),
+        ({"config": {**CONFIG.to_dict(), "colour": 1}}, "'colour' that only a newer version of this project knows"),
+        ({"attempts": 2**31}, "attempts=2147483648 cannot be"),
+        ({"attempts": True}, "field 'attempts'"),
         ({"data_fingerprint": "other"}, "does not match its id"),
-        ({"surprise": 1}, "surprise"),
+        ({"failures": ["once", 2]}, "field 'failures.1'"),
         ({"config": None}, "not the state of a trial"),
     ],
 )
