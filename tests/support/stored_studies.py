@@ -1,0 +1,116 @@
+"""Small study folders as a version of this project writes them, kept in tests/data/studies: later versions must read them.
+
+    python -m tests.support.stored_studies --to tests/data/studies/NAME [--code CHECKOUT]
+
+runs `python -m study.run` of the checkout twice: a grid of two cells, interrupted in the second one, and a finished search.
+What tests do not need is left out: all checkpoints but the newest of the interrupted trial, sample images, report, Ray's files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+STUDIES = Path(__file__).parents[1] / "data" / "studies"
+_TIME_LIMIT_S = 400.0
+_BASE = """
+[base]
+dataset = "synthetic"
+width = 1
+batch_size = 50
+learning_rate = 0.05
+train_limit = 2000
+test_limit = 200
+validation_size = 100
+log_every_steps = 20
+"""
+_GRIDS = {
+    "grid": f"""
+name = "grid"
+title = "Two precisions, with warm-up"
+seeds = [0]
+{_BASE}
+epochs = 4
+warmup_epochs = 1
+[grid]
+precision = ["fp32", "bf16"]
+""",
+    "search": f"""
+name = "search"
+title = "A search over the learning rate"
+{_BASE}
+epochs = 2
+[search]
+sampler = "random"
+pruner = "none"
+objective = "val_accuracy"
+trials = 3
+top_k = 1
+confirmation_seeds = 1
+seed = 0
+[search.space]
+learning_rate = {{ low = 0.01, high = 0.2, log = true }}
+""",
+}
+
+
+def write_stored_studies(code: Path, to: Path) -> None:
+    """Write the studies `grid` and `search` of the version in the checkout `code` into the new folder `to`."""
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, text in _GRIDS.items():
+            (Path(scratch) / f"{name}.toml").write_text(text)
+            _run(code, Path(scratch), name, interrupted=name == "grid")
+            _keep(Path(scratch) / "results" / name, to / name)
+
+
+def _run(code: Path, scratch: Path, name: str, *, interrupted: bool) -> None:
+    """Run the study; where `interrupted`, until its second trial has finished an epoch and not all."""
+    command = [sys.executable, "-m", "study.run", "--grid", f"{name}.toml", "--results", "results", "--max-concurrent", "1",
+               "--checkpoint-interval", "0", "--wandb", "off"]  # fmt: skip
+    process = subprocess.Popen(command, cwd=scratch, env={**os.environ, "PYTHONPATH": str(code)})
+    deadline = time.monotonic() + _TIME_LIMIT_S
+    while interrupted and not _second_has_begun(scratch / "results" / name) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    if interrupted:
+        process.send_signal(signal.SIGINT)
+    status = process.wait(_TIME_LIMIT_S)
+    if status != (130 if interrupted else 0):
+        raise RuntimeError(f"study.run ended with status {status}")
+
+
+def _second_has_begun(study: Path) -> bool:
+    states = [json.loads(path.read_bytes()) for path in study.glob("trials/*/trial.json")]
+    done = [state["epochs_completed"] for state in states if state["status"] in ("running", "completed")]
+    return len(done) == 2 and min(done) >= 1
+
+
+def _keep(study: Path, to: Path) -> None:
+    for name in ("ray", "report", "wandb"):
+        shutil.rmtree(study / name, ignore_errors=True)
+    (study / "samples.npz").unlink(missing_ok=True)
+    for trial in (study / "trials").iterdir():
+        finished = json.loads((trial / "trial.json").read_bytes())["status"] == "completed"
+        for checkpoint in sorted(trial.glob("*.ckpt"))[: None if finished else -1]:
+            checkpoint.unlink()
+    shutil.copytree(study, to)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.support.stored_studies")
+    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="new folder, named after the commit")
+    parser.add_argument("--code", type=Path, default=Path(__file__).parents[2], metavar="DIR", help="checkout to run")
+    options = parser.parse_args()
+    write_stored_studies(options.code.absolute(), options.to)
+
+
+if __name__ == "__main__":
+    main()
