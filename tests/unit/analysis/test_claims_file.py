@@ -6,11 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.claims.claims_file import MOST_BYTES, Claim, ClaimsError, Expectation, load_claims, parse_claims
 from analysis.claims.fields import QUERY_KINDS
+from tests.support.made_up_inputs import try_inputs
 
 GOOD = """
 title = "Another paper"
@@ -210,7 +211,7 @@ _VALUES = st.recursive(
 )
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@try_inputs(500)
 @given(st.data())
 def test_any_change_to_a_good_file_is_accepted_or_refused_in_one_line(data: st.DataObject) -> None:
     """Lines are dropped, repeated, cut and overwritten by other TOML: never anything but a ClaimSet or a ClaimsError."""

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import optuna
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from analysis.records.study_folder import StudyFolderError
 from analysis.search.journal import Journal, read_journal
+from tests.support.made_up_inputs import try_inputs
 from tests.support.search_studies import PUBLISHED, write_search_study
 
 
@@ -138,7 +139,7 @@ def test_a_folder_in_its_place_is_one_line(tmp_path: Path) -> None:
         read_journal(tmp_path, ["made"])
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@try_inputs(150)
 @given(data=st.data())
 def test_a_journal_with_any_change_is_read_or_refused(path: Path, tmp_path: Path, data: st.DataObject) -> None:
     content = bytearray(path.read_bytes()[:6_000])

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.claims.claims_file import ClaimsError, parse_claims
@@ -31,6 +31,7 @@ from study.spec.grid_file import list_grids, parse_grid, parse_seeds
 from study.spec.study_spec import build_spec
 from study.storage.folder_lock import LOCK_FILE, FolderLock
 from study.storage.study_lock import StudyLockedError
+from tests.support.made_up_inputs import try_inputs
 from tests.support.studies import build_cell, build_study
 from trainable.checkpoint import Checkpoint
 from trainable.config import FIELDS, TrialConfig, parse_override
@@ -54,7 +55,6 @@ JSON = st.recursive(
     max_leaves=5,
 )
 CHANGES = st.lists(st.tuples(st.randoms(use_true_random=False), JSON), min_size=1, max_size=3)
-slow_is_fine = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def change(content: Any, where: random.Random, value: Any) -> None:
@@ -87,7 +87,7 @@ def changed(content: Any, changes: list[tuple[random.Random, Any]]) -> Any:
     return content
 
 
-@settings(slow_is_fine, max_examples=3000)
+@try_inputs(3000)
 @given(CHANGES)
 def test_study_json(changes: list[tuple[random.Random, Any]]) -> None:
     content = changed(json.loads(STUDY.to_json()), changes)
@@ -108,7 +108,7 @@ def test_study_json(changes: list[tuple[random.Random, Any]]) -> None:
     assert "\n" not in message
 
 
-@settings(slow_is_fine, max_examples=1000)
+@try_inputs(1000)
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode) | JSON.map(lambda v: json.dumps(v).encode()))
 def test_study_json_of_any_content(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "study.json"
@@ -117,7 +117,7 @@ def test_study_json_of_any_content(tmp_path_factory: pytest.TempPathFactory, con
         parse_study(read_json(path), path)
 
 
-@settings(slow_is_fine, max_examples=2000)
+@try_inputs(2000)
 @given(changes=CHANGES, keep_id=st.booleans())
 def test_trial_json(
     tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[random.Random, Any]], keep_id: bool
@@ -143,7 +143,7 @@ def test_trial_json(
     assert read_state(folder) == read
 
 
-@settings(slow_is_fine, max_examples=2000)
+@try_inputs(2000)
 @given(st.text(max_size=40) | st.tuples(st.sampled_from([*FIELDS, "widht", ""]), JSON).map(lambda p: f"{p[0]}={p[1]}"))
 def test_overrides(text: str) -> None:
     try:
@@ -155,28 +155,28 @@ def test_overrides(text: str) -> None:
         TrialConfig.from_dict({name: value})
 
 
-@settings(slow_is_fine, max_examples=500)
+@try_inputs(500)
 @given(st.text(max_size=20) | st.lists(st.integers(), max_size=4).map(lambda seeds: ",".join(map(str, seeds))))
 def test_seeds(text: str) -> None:
     with contextlib.suppress(SpecError):
         assert all(0 <= seed < 2**31 for seed in parse_seeds(text))
 
 
-@settings(slow_is_fine, max_examples=1500)
+@try_inputs(1500)
 @given(st.sampled_from(GRIDS), CHANGES)
 def test_grid_files(text: str, changes: list[tuple[random.Random, Any]]) -> None:
     with contextlib.suppress(SpecError):
         build_spec(parse_grid(write_toml(changed(tomllib.loads(text), changes)), "grid.toml")).trial_configs()
 
 
-@settings(slow_is_fine, max_examples=500)
+@try_inputs(500)
 @given(st.sampled_from(GRIDS), st.integers(0, 2000), st.text(max_size=6), st.integers(0, 20))
 def test_grid_files_with_other_characters(text: str, place: int, new: str, cut: int) -> None:
     with contextlib.suppress(SpecError):
         build_spec(parse_grid(text[:place] + new + text[place + cut :], "grid.toml"))
 
 
-@settings(slow_is_fine, max_examples=500)
+@try_inputs(500)
 @given(CHANGES)
 def test_claims_files(changes: list[tuple[random.Random, Any]]) -> None:
     content = tomllib.loads(CLAIMS)
@@ -185,7 +185,7 @@ def test_claims_files(changes: list[tuple[random.Random, Any]]) -> None:
         parse_claims(write_toml(changed(content, changes)).encode(errors="surrogatepass"), "claims.toml")
 
 
-@settings(slow_is_fine, max_examples=500)
+@try_inputs(500)
 @given(st.integers(0, 5000), st.binary(max_size=6), st.integers(0, 20))
 def test_claims_files_with_other_characters(place: int, new: bytes, cut: int) -> None:
     text = CLAIMS[:5000].encode()
@@ -193,7 +193,7 @@ def test_claims_files_with_other_characters(place: int, new: bytes, cut: int) ->
         parse_claims(text[:place] + new + text[place + cut :], "claims.toml")
 
 
-@settings(slow_is_fine, max_examples=300)
+@try_inputs(300)
 @given(CHANGES)
 def test_the_lock_of_another_driver(
     tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[random.Random, Any]]
@@ -220,7 +220,7 @@ def small_checkpoint() -> bytes:
 CHECKPOINT = small_checkpoint()
 
 
-@settings(slow_is_fine, max_examples=700)
+@try_inputs(700)
 @given(
     st.lists(st.tuples(st.integers(0, len(CHECKPOINT) - 1), st.binary(max_size=4)), min_size=1, max_size=4),
     st.booleans(),

@@ -7,12 +7,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from study.spec.errors import SpecError
 from study.spec.grid_file import check_study_name, list_grids, load_grid, parse_grid, parse_seeds
 from study.spec.study_spec import build_spec
+from tests.support.made_up_inputs import try_inputs
 
 MINIMAL = 'name = "mine"\n[grid]\nbatch_size = [32, 64]\n'
 
@@ -162,14 +163,14 @@ _KEYS = st.sampled_from(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@try_inputs(1500)
 @given(st.dictionaries(_KEYS, _VALUES | st.dictionaries(_KEYS, _VALUES, max_size=3), max_size=5))
 def test_no_content_of_a_grid_file_ends_in_a_traceback(content: dict[str, object]) -> None:
     with contextlib.suppress(SpecError):
         build_spec(parse_grid(_to_toml(content), "fuzz"))
 
 
-@settings(max_examples=500, deadline=None)
+@try_inputs(500)
 @given(st.text(max_size=200))
 def test_no_text_of_a_grid_file_ends_in_a_traceback(text: str) -> None:
     with contextlib.suppress(SpecError):

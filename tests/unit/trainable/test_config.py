@@ -9,9 +9,10 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.made_up_inputs import try_inputs
 from trainable.config import FIELDS, TrialConfig, cell_id, parse_override, trial_id
 
 
@@ -96,7 +97,7 @@ def test_configuration_survives_json() -> None:
     assert TrialConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
-@settings(max_examples=500, deadline=None)
+@try_inputs(500)
 @given(st.text(max_size=40) | st.builds("{}={}".format, st.sampled_from(sorted(FIELDS)), st.text(max_size=20)))
 def test_no_override_ends_in_anything_but_a_value_or_a_value_error(text: str) -> None:
     with contextlib.suppress(ValueError):
