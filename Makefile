@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test test-fast test-slow test-faults lint format audit bench lock clean
+.PHONY: setup demo test test-fast test-slow test-cluster test-faults test-full lint format audit bench lock clean
 
 setup: .venv/installed
 
@@ -21,13 +21,25 @@ setup: .venv/installed
 demo: setup
 	$(BIN)/python -m study.run --grid demo
 
-test: test-fast test-slow
+# Three processes for two cores: tests that run Ray wait for it half of the time. Files stay whole, for the studies that their tests
+# share, and keep this order: those with a Ray take minutes, and the short ones fill what is left.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+test: setup
+	$(PYTEST) tests/integration tests/end_to_end tests/unit
 
 test-fast: setup
-	$(BIN)/python -m pytest -n auto tests/unit
+	$(PYTEST) tests/unit
 
 test-slow: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/integration tests/end_to_end
+	$(PYTEST) tests/integration tests/end_to_end
+
+test-cluster: setup
+	$(PYTEST) tests/cluster
+
+# All there is, with all made-up inputs: for a night.
+test-full: export FULL_TESTS = 1
+test-full: test test-cluster test-faults
 
 test-faults: setup
 	$(BIN)/python -m pytest -m faults
