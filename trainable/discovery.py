@@ -1,7 +1,7 @@
 """Discovery of declarations: a package each of whose modules declares one thing, found by walking the package's `__path__`.
 
 So adding a file adds the thing, and a folder that is added to `__path__` counts too. Modules whose name begins with an
-underscore are not looked at.
+underscore are not looked at, nor are packages inside the package.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def discover(package: str, kind: type[Declaration]) -> dict[str, Declaration]:
     """Return what the modules of `package` declare of this kind, by name. Errors: ValueError for one name given twice, or none."""
     found: dict[str, Declaration] = {}
     for module in iter_modules(import_module(package).__path__):
-        if module.name.startswith("_"):
+        if module.name.startswith("_") or module.ispkg:
             continue
         declared = [
             value for value in vars(import_module(f"{package}.{module.name}")).values() if isinstance(value, kind)

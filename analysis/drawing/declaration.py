@@ -1,11 +1,82 @@
-"""What a figure of the report is, before and after it is drawn. Knows no records."""
+"""What declares a figure: its name and words, what it is built from and how it is drawn. Knows no figure.
+
+A module of analysis/figures declares one (or several) as `FIGURE = FigureKind(...)` and nothing else needs to know it. Building
+and drawing are two functions: what `build` returns is plain data that something else than matplotlib could draw.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
+import pandas as pd
 from matplotlib.figure import Figure
+
+from analysis.drawing.selection import ShownCell, detailed_cells, shown_widths
+from analysis.records.frames import Study
+from analysis.results.result_table import Column
+
+Data = TypeVar("Data")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What one picture is about: the whole study, one of its cells, or its model of one width."""
+
+    suffix: str = ""  # of the picture's name: `-cell1`
+    about: str = ""  # for its title: label and seed of the trial that is shown
+    cell: ShownCell | None = None
+    width: int = 0  # of the model, where the picture is about one
+
+
+def whole_study(study: Study) -> list[Subject]:
+    """One picture, of all cells."""
+    return [Subject()]
+
+
+def each_cell(study: Study) -> list[Subject]:
+    """A picture for each of the first cells, over its seeds."""
+    return [Subject(f"-cell{cell.index + 1}", cell.label, cell) for cell in detailed_cells(study)]
+
+
+def each_first_trial(study: Study) -> list[Subject]:
+    """A picture for each of the first cells, of its first completed seed."""
+    return [
+        Subject(f"-cell{cell.index + 1}", f"{cell.label}, seed {cell.representative_seed}", cell)
+        for cell in detailed_cells(study)
+    ]
+
+
+def each_width(study: Study) -> list[Subject]:
+    """A picture for each of the first models."""
+    return [Subject(f"-width{width}", f"width {width}", width=width) for width in shown_widths(study)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FigureKind(Generic[Data]):
+    """A figure of the report. `build` and `draw` may raise NothingToDraw, whose reason a reader is told instead.
+
+    name: of its files, with the suffix of the subject: `noise_scale.svg`, `gradient_flow-cell1.svg`.
+    section: a key of sections.SECTIONS, or a new one; position: its place there, after smaller ones.
+    title, caption: texts, or functions where they differ by study or subject. Figures of the same title stand together.
+    subjects: what there is a picture of; no subject where the figure does not apply to a study.
+    wandb: the study's summary run at W&B gets it, unless it is of one cell.
+    build_at_epoch: of the layer records of one trial and an epoch; such a figure is drawn for every trial's run at W&B.
+    columns: of the data, with units and meaning, where something else is to draw them.
+    """
+
+    name: str
+    section: str
+    title: str | Callable[[Subject], str]
+    caption: str | Callable[[Study, Subject], str]
+    build: Callable[[Study, Subject], Data]
+    draw: Callable[[Data, Subject], Figure]
+    subjects: Callable[[Study], Iterable[Subject]] = whole_study
+    position: int = 1000
+    wandb: bool = True
+    build_at_epoch: Callable[[pd.DataFrame, int], Data] | None = None
+    columns: tuple[Column, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -13,21 +84,9 @@ class StudyFigure:
     """A figure of the report: `figure` is None where there was nothing to draw, for the reason in `reason`."""
 
     name: str  # of its files, and unique on the page
-    section: str  # search, data, curves, dynamics, flops or schedule
+    section: str
     title: str
     caption: str  # what it shows and how its values are made
     cell: str  # label of the cell it is about, empty for a figure of the whole study
     figure: Figure | None
     reason: str = ""
-
-
-@dataclass(frozen=True)
-class FigurePlan:
-    """A figure that is still to be drawn; `draw` may raise NothingToDraw."""
-
-    name: str
-    section: str
-    title: str
-    caption: str
-    draw: Callable[[], Figure]
-    cell: str = ""

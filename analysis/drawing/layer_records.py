@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.drawing.selection import ShownCell, cell_of_trial
+from analysis.drawing.selection import ShownCell, cell_of_trial, shown_cells
 from analysis.records.frames import Study
 
 VALUES = ("gradient_mean_abs", "update_ratio", "angular_update")
@@ -32,6 +32,11 @@ class LayerSummary:
     by_group: pd.DataFrame  # cell, trial, epoch, group + the three means, over layers and measured steps
     by_step: pd.DataFrame  # cell, trial, step + the three means, over layers
     layers: tuple[str, ...]  # names in the order of the network
+
+
+def load_layer_summary(study: Study) -> LayerSummary:
+    """The layer records of the trials in figures that compare cells, summed up once."""
+    return study.derive(_summarise_shown)
 
 
 def summarise_layers(study: Study, cells: Sequence[ShownCell]) -> LayerSummary:
@@ -68,9 +73,25 @@ def summarise_layers(study: Study, cells: Sequence[ShownCell]) -> LayerSummary:
     return LayerSummary(by_layer, by_group, by_step, tuple(map(str, layers.categories)))
 
 
+def load_trial_layers(study: Study, cell: ShownCell) -> pd.DataFrame:
+    """The layer records of the trial that stands for a cell, read once for all its pictures."""
+    kept = study.derive(_kept_trials)
+    if cell.representative not in kept:
+        kept[cell.representative] = read_trial_layers(study, cell.representative)
+    return kept[cell.representative]
+
+
 def read_trial_layers(study: Study, trial_id: str) -> pd.DataFrame:
-    """All layer records of one trial."""
+    """The layer records of one trial at the steps of its cadence."""
     return study.read_layers(_TRIAL_COLUMNS, [trial_id])
+
+
+def _summarise_shown(study: Study) -> LayerSummary:
+    return summarise_layers(study, shown_cells(study))
+
+
+def _kept_trials(study: Study) -> dict[str, pd.DataFrame]:
+    return {}
 
 
 class _Bins:

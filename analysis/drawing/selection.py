@@ -15,7 +15,12 @@ import pandas as pd
 import pyarrow as pa
 
 from analysis.drawing.style import NothingToDraw
+from analysis.records.frames import Study
 from analysis.records.study_folder import StudyInfo
+
+MAX_CELLS = 20  # in a figure that compares cells
+MAX_DETAILED_CELLS = 6  # with pictures of their own
+MAX_WIDTHS = 3
 
 Records: TypeAlias = pa.Table | pd.DataFrame
 _PREFERENCE = (("completed",), ("running", "pending", "pruned"), ("diverged", "failed"))
@@ -49,6 +54,35 @@ def select_cells(study: StudyInfo, trials: Records) -> list[ShownCell]:
                 found.append(ShownCell(index, label, cell.config, ids, ids[0], int(chosen["seed"].iloc[0])))
                 break
     return found
+
+
+def shown_cells(study: Study) -> list[ShownCell]:
+    """The cells in a figure that compares cells: the first ones of the study, fixed before any result was known."""
+    return study.derive(_all_cells)[:MAX_CELLS]
+
+
+def detailed_cells(study: Study) -> list[ShownCell]:
+    """The cells that have pictures of their own."""
+    return study.derive(_all_cells)[:MAX_DETAILED_CELLS]
+
+
+def shown_widths(study: Study) -> list[int]:
+    """The widths of the models that have pictures of their own, the smallest first."""
+    configured = {int(cell.config["width"]) for cell in study.info.cells}
+    return sorted(configured | set(study.model["width"]))[:MAX_WIDTHS]
+
+
+def left_out_note(study: Study) -> str:
+    """What to tell a reader about cells that are not in every figure; empty where all are."""
+    count = len(study.derive(_all_cells))
+    if count <= MAX_DETAILED_CELLS:
+        return ""
+    compared = f"Figures that compare cells show the first {MAX_CELLS}. " if count > MAX_CELLS else ""
+    return f"Of {count} cells the first {MAX_DETAILED_CELLS} have pictures of their own. {compared}The tables hold all of them."
+
+
+def _all_cells(study: Study) -> list[ShownCell]:
+    return select_cells(study.info, study.trials)
 
 
 def as_frame(records: Records) -> pd.DataFrame:

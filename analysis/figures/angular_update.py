@@ -15,9 +15,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.drawing.layer_records import LayerSummary
+from analysis.drawing.declaration import FigureKind, Subject
+from analysis.drawing.layer_records import LayerSummary, load_layer_summary
 from analysis.drawing.panels import new_panels
-from analysis.drawing.selection import Records, ShownCell, as_frame, require
+from analysis.drawing.selection import Records, ShownCell, as_frame, require, shown_cells
 from analysis.drawing.style import (
     INK,
     format_value,
@@ -28,6 +29,7 @@ from analysis.drawing.style import (
     use_epoch_axis,
     use_log_axis,
 )  # fmt: skip
+from analysis.records.frames import Study
 
 
 @dataclass(frozen=True)
@@ -83,3 +85,15 @@ def draw_angular_updates(data: AngularUpdates) -> Figure:
     handles = [*group_handles(list(data.angles["group"].unique())), equilibrium]
     figure.legend(handles=handles, loc="outside lower center", ncols=7)
     return figure
+
+
+def _build(study: Study, subject: Subject) -> AngularUpdates:
+    return build_angular_updates(load_layer_summary(study), study.steps, shown_cells(study))
+
+
+FIGURE = FigureKind(
+    name="angular_update", section="dynamics", position=20, title="Angular update",
+    caption="Angle between a convolution's weights before and after a step, beside the equilibrium sqrt(2·lr·wd / (1 + momentum)) "
+    "for the learning rate of the step (arXiv 2006.08419). Mean over measured steps and seeds.",
+    build=_build, draw=lambda data, subject: draw_angular_updates(data),
+)  # fmt: skip

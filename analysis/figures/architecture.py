@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 
+from analysis.drawing.declaration import FigureKind, each_width
 from analysis.drawing.selection import Records, as_frame, require
 from analysis.drawing.style import INK, MUTED, PANEL, PAPER, group_color, new_figure, set_hover, shown, styled
 
@@ -260,3 +261,12 @@ def _draw_arrow(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
         FancyArrowPatch(path=Path(list(points)), arrowstyle="-|>,head_length=2.5,head_width=1.5", color=MUTED,
                         linewidth=0.9, shrinkA=0, shrinkB=0, mutation_scale=1.4)
     )  # fmt: skip
+
+
+FIGURE = FigureKind(
+    name="architecture", section="data", position=20, title=lambda subject: f"Architecture, {subject.about}",
+    caption="Boxes are modules, in the order of execution; a number on a frame counts the parameters of the block, the line "
+    "at its right is its skip connection.",
+    subjects=each_width, build=lambda study, subject: build_architecture(study.model, subject.width),
+    draw=lambda data, subject: draw_architecture(data),
+)  # fmt: skip

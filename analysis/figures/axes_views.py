@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.drawing.layer_records import LayerSummary
-from analysis.drawing.selection import Records, ShownCell, as_frame, require
+from analysis.drawing.declaration import FigureKind, Subject
+from analysis.drawing.layer_records import LayerSummary, load_layer_summary
+from analysis.drawing.selection import Records, ShownCell, as_frame, require, shown_cells
 from analysis.drawing.style import (
     cell_handles,
     cell_style,
@@ -25,6 +26,7 @@ from analysis.drawing.style import (
     use_log_axis,
     use_plain_axis,
 )  # fmt: skip
+from analysis.records.frames import Study
 from analysis.records.phases import first_learning_rate
 
 AXES = {
@@ -108,3 +110,17 @@ def draw_axes_views(data: AxesViews) -> Figure:
             axes.set_ylabel(curve_label)
     figure.legend(handles=cell_handles(data.labels), loc="outside lower center", ncols=columns)
     return figure
+
+
+def _build(study: Study, subject: Subject) -> AxesViews:
+    sums = study.model.groupby("width")["flops_two_per_mac_training"].sum(min_count=1).dropna()
+    flops_per_image = {int(str(width)): int(flops) for width, flops in sums.items()}
+    return build_axes_views(load_layer_summary(study), study.epochs, shown_cells(study), flops_per_image)
+
+
+FIGURE = FigureKind(
+    name="axes_views", section="dynamics", position=40, title="Gradients and updates against five axes",
+    caption="The same curves against steps, epochs, images seen, FLOP spent and the sum of learning rates: means over all tensors "
+    "and seeds.",
+    build=_build, draw=lambda data, subject: draw_axes_views(data),
+)  # fmt: skip

@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.drawing.declaration import FigureKind, Subject, each_first_trial
+from analysis.drawing.layer_records import load_trial_layers
 from analysis.drawing.selection import Records, as_frame, require
 from analysis.drawing.style import (
     draw_rows,
@@ -24,6 +26,7 @@ from analysis.drawing.style import (
     use_log_axis,
     use_plain_axis,
 )  # fmt: skip
+from analysis.records.frames import Study
 
 
 @dataclass(frozen=True)
@@ -84,3 +87,20 @@ def _floor(values: pd.Series[float]) -> float:
     """The power of ten at or below the smallest positive value."""
     positive = values[values > 0]
     return float(10.0 ** np.floor(np.log10(positive.min()) - 1e-9)) if len(positive) else 1e-6
+
+
+def _build(study: Study, subject: Subject) -> CombinedAnalysis:
+    assert subject.cell is not None
+    return build_combined_analysis(load_trial_layers(study, subject.cell))
+
+
+def _caption(study: Study, subject: Subject) -> str:
+    assert subject.cell is not None
+    return f"Seed {subject.cell.representative_seed}: mean gradient and mean weight change of every tensor at the last epoch."
+
+
+FIGURE = FigureKind(
+    name="combined_analysis", section="dynamics", position=80, title="Combined analysis", caption=_caption,
+    subjects=each_first_trial, build=_build, build_at_epoch=build_combined_analysis,
+    draw=lambda data, subject: draw_combined_analysis(data, f"Combined analysis, {subject.about}"),
+)  # fmt: skip

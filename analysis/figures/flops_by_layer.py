@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.drawing.declaration import FigureKind, each_width
 from analysis.drawing.selection import Records, as_frame, require
 from analysis.drawing.style import (
     draw_rows,
@@ -61,3 +62,12 @@ def draw_layer_flops(data: LayerFlops) -> Figure:
     )
     figure.legend(handles=group_handles(list(rows["group"].unique())), loc="outside lower center", ncols=6)
     return figure
+
+
+FIGURE = FigureKind(
+    name="flops_by_layer", section="flops", position=10, title=lambda subject: f"FLOPs by layer, {subject.about}",
+    caption="Forward pass of one image in the worksheet's convention: 1 per multiply-accumulate, 2 per batch-norm element, "
+    "1 per bias of the linear layer, 2 per output of the average pool.",
+    subjects=each_width, build=lambda study, subject: build_layer_flops(study.model, subject.width),
+    draw=lambda data, subject: draw_layer_flops(data),
+)  # fmt: skip

@@ -14,6 +14,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from analysis.drawing.declaration import FigureKind, Subject, each_first_trial
+from analysis.drawing.layer_records import load_trial_layers
 from analysis.drawing.selection import Records, as_frame, require
 from analysis.drawing.style import (
     DARK_BAR,
@@ -25,6 +27,7 @@ from analysis.drawing.style import (
     styled,
     use_log_axis,
 )  # fmt: skip
+from analysis.records.frames import Study
 from analysis.records.phases import shown_epochs
 
 
@@ -89,3 +92,23 @@ def _limits(values: pd.DataFrame) -> tuple[float, float]:
     high = np.ceil(np.log10(positive.max()))
     low = max(np.floor(np.log10(positive.min()) - 1e-9), high - 12)  # strictly below: the smallest has a bar, too
     return float(10.0**low), float(10.0**high)
+
+
+def _build(study: Study, subject: Subject) -> GradientFlow:
+    assert subject.cell is not None
+    return build_gradient_flow(load_trial_layers(study, subject.cell))
+
+
+def _caption(study: Study, subject: Subject) -> str:
+    assert subject.cell is not None
+    return (
+        f"Seed {subject.cell.representative_seed}: mean |g| over the epoch's measured steps and the largest |g| of them, "
+        "without biases."
+    )
+
+
+FIGURE = FigureKind(
+    name="gradient_flow", section="dynamics", position=50, title="Gradient flow by layer", caption=_caption,
+    subjects=each_first_trial, build=_build, build_at_epoch=lambda layers, epoch: build_gradient_flow(layers, [epoch]),
+    draw=lambda data, subject: draw_gradient_flow(data, f"Gradient flow, {subject.about}"),
+)  # fmt: skip

@@ -12,8 +12,10 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from analysis.drawing.layer_records import LayerSummary
+from analysis.drawing.declaration import FigureKind, Subject, each_cell
+from analysis.drawing.layer_records import LayerSummary, load_layer_summary
 from analysis.drawing.style import NothingToDraw, format_power, name_rows, new_figure, styled, use_epoch_axis
+from analysis.records.frames import Study
 
 
 @dataclass(frozen=True)
@@ -63,3 +65,16 @@ def draw_gradient_heatmap(data: GradientHeatmap, title: str) -> Figure:
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_power(value)))
     bar.ax.yaxis.set_minor_locator(NullLocator())
     return figure
+
+
+def _build(study: Study, subject: Subject) -> GradientHeatmap:
+    assert subject.cell is not None
+    return build_gradient_heatmap(load_layer_summary(study), subject.cell.index)
+
+
+FIGURE = FigureKind(
+    name="gradient_heatmap", section="dynamics", position=60, title="Gradient flow over time",
+    caption="Mean |g| of every tensor and epoch, over measured steps and seeds; all cells share one colour scale.",
+    subjects=each_cell, build=_build,
+    draw=lambda data, subject: draw_gradient_heatmap(data, f"Mean gradient, {subject.about}"),
+)  # fmt: skip

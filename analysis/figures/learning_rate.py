@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.drawing.selection import Records, ShownCell, as_frame, require
+from analysis.drawing.declaration import FigureKind
+from analysis.drawing.selection import Records, ShownCell, as_frame, require, shown_cells
 from analysis.drawing.style import (
     cell_handles,
     cell_style,
@@ -68,3 +69,11 @@ def draw_schedule(data: Schedule) -> Figure:
     use_plain_axis(axes, "y")
     figure.legend(handles=cell_handles(data.labels), loc="outside lower center", ncols=columns)
     return figure
+
+
+FIGURE = FigureKind(
+    name="learning_rate", section="schedule", position=10, title="Learning rate",
+    caption="The rate after the scheduler's step at the end of each epoch.",
+    build=lambda study, subject: build_schedule(study.epochs, shown_cells(study)),
+    draw=lambda data, subject: draw_schedule(data),
+)  # fmt: skip

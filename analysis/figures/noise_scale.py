@@ -14,7 +14,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.drawing.selection import Records, ShownCell, as_frame, cell_of_trial
+from analysis.drawing.declaration import FigureKind
+from analysis.drawing.selection import Records, ShownCell, as_frame, cell_of_trial, shown_cells
 from analysis.drawing.style import (
     MUTED,
     NothingToDraw,
@@ -82,3 +83,12 @@ def draw_noise_scales(data: NoiseScales) -> Figure:
     handles = [*cell_handles(data.labels), Line2D([], [], color=MUTED, linestyle=(0, (1, 1.5)), label="its batch size")]
     figure.legend(handles=handles, loc="outside lower center", ncols=columns)
     return figure
+
+
+FIGURE = FigureKind(
+    name="noise_scale", section="dynamics", position=30, title="Gradient noise scale",
+    caption="tr(S) / |G|² (McCandlish et al. 2018): the batch size above which a larger batch buys little. Lines are the ratio of "
+    "the means over seeds, dots are single trials.",
+    build=lambda study, subject: build_noise_scales(study.epochs, shown_cells(study)),
+    draw=lambda data, subject: draw_noise_scales(data),
+)  # fmt: skip

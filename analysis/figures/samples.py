@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
+from analysis.drawing.declaration import FigureKind, Subject
 from analysis.drawing.style import NothingToDraw, new_figure, shown, styled
+from analysis.records.frames import Study
 
 _MAX_COLUMNS, _MAX_CLASSES = 10, 20
 
@@ -51,3 +53,17 @@ def draw_sample_grid(data: SampleGrid) -> Figure:
     for spine in axes.spines.values():
         spine.set_visible(False)
     return figure
+
+
+def _build(study: Study, subject: Subject) -> SampleGrid:
+    kept = study.folder.read_samples()
+    if kept is None:
+        raise NothingToDraw("no sample images were kept")
+    return build_sample_grid(*kept)
+
+
+FIGURE = FigureKind(
+    name="samples", section="data", position=10, title="Sample images",
+    caption="Images of the data set before augmentation, one row per class.",
+    build=_build, draw=lambda data, subject: draw_sample_grid(data),
+)  # fmt: skip

@@ -14,8 +14,18 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.drawing.selection import Records, ShownCell, as_frame, cell_of_trial, require, spread_over_trials
+from analysis.drawing.declaration import FigureKind, Subject, each_cell, whole_study
+from analysis.drawing.selection import (
+    Records,
+    ShownCell,
+    as_frame,
+    cell_of_trial,
+    require,
+    shown_cells,
+    spread_over_trials,
+)
 from analysis.drawing.style import (
+    NothingToDraw,
     cell_handles,
     cell_style,
     marker_every,
@@ -27,6 +37,7 @@ from analysis.drawing.style import (
     use_percent_axis,
     use_plain_axis,
 )  # fmt: skip
+from analysis.records.frames import Study
 
 METRICS = {
     "train_loss": "training loss (nats)",
@@ -115,3 +126,24 @@ def _finish(axes: Axes, *, is_accuracy: bool) -> None:
         use_percent_axis(axes)
     else:
         use_plain_axis(axes, "y")
+
+
+def _build_of_study(study: Study) -> TrainingCurves:
+    return build_training_curves(study.epochs, shown_cells(study))
+
+
+def _draw(data: TrainingCurves, subject: Subject) -> Figure:
+    if subject.cell is None:
+        return draw_compared_curves(data)
+    if subject.cell.index not in dict(data.labels):
+        raise NothingToDraw("no epoch of this cell has been recorded")
+    return draw_cell_curves(data, subject.cell.index)
+
+
+FIGURE = FigureKind(
+    name="training_curves", section="curves", position=10,
+    title=lambda subject: "Training curves" if subject.cell else "Training curves compared",
+    caption="Lines are means over seeds, bands one standard deviation; a single seed has no band.",
+    subjects=lambda study: [*whole_study(study), *each_cell(study)],
+    build=lambda study, subject: study.derive(_build_of_study), draw=_draw,
+)  # fmt: skip

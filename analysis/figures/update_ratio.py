@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.drawing.layer_records import LayerSummary
+from analysis.drawing.declaration import FigureKind, Subject
+from analysis.drawing.layer_records import LayerSummary, load_layer_summary
 from analysis.drawing.panels import new_panels
-from analysis.drawing.selection import ShownCell, require, spread_over_trials
+from analysis.drawing.selection import ShownCell, require, shown_cells, spread_over_trials
 from analysis.drawing.style import (
     format_value,
     group_color,
@@ -25,6 +26,7 @@ from analysis.drawing.style import (
     use_epoch_axis,
     use_log_axis,
 )  # fmt: skip
+from analysis.records.frames import Study
 from analysis.records.phases import GROUPS
 
 
@@ -69,3 +71,15 @@ def draw_update_ratios(data: UpdateRatios) -> Figure:
     figure.supylabel("‖change of one step‖ / ‖w‖", fontsize=9)
     figure.legend(handles=group_handles(groups), loc="outside lower center", ncols=6)
     return figure
+
+
+def _build(study: Study, subject: Subject) -> UpdateRatios:
+    return build_update_ratios(load_layer_summary(study), shown_cells(study))
+
+
+FIGURE = FigureKind(
+    name="update_ratio", section="dynamics", position=10, title="Update-to-weight ratio",
+    caption="Length of one step's change over the length of the weights, by layer group: mean over tensors, measured steps and "
+    "seeds; bands are one standard deviation over seeds.",
+    build=_build, draw=lambda data, subject: draw_update_ratios(data),
+)  # fmt: skip

@@ -16,6 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analysis.drawing.declaration import FigureKind, Subject, each_first_trial
+from analysis.drawing.layer_records import load_trial_layers
 from analysis.drawing.selection import Records, as_frame, require
 from analysis.drawing.style import (
     INK,
@@ -30,6 +32,7 @@ from analysis.drawing.style import (
     use_log_axis,
     use_plain_axis,
 )  # fmt: skip
+from analysis.records.frames import Study
 
 PANELS = {
     "displacement_mean_abs": "Mean change |w − w₀| over time",
@@ -120,3 +123,20 @@ def _draw_current(axes: Axes, data: WeightUpdates) -> None:
     axes.set_title(f"Change |w − w₀| per layer, epoch {data.epoch}, step {data.step}")
     axes.set_xlabel("mean |w − w₀|")
     use_plain_axis(axes, "x", bins=5)
+
+
+def _build(study: Study, subject: Subject) -> WeightUpdates:
+    assert subject.cell is not None
+    return build_weight_updates(load_trial_layers(study, subject.cell))
+
+
+def _caption(study: Study, subject: Subject) -> str:
+    assert subject.cell is not None
+    return f"Seed {subject.cell.representative_seed}: change is mean |w − w₀|, the distance from the initial weights, as published."
+
+
+FIGURE = FigureKind(
+    name="weight_updates", section="dynamics", position=70, title="Weight updates", caption=_caption,
+    subjects=each_first_trial, build=_build, build_at_epoch=build_weight_updates,
+    draw=lambda data, subject: draw_weight_updates(data, f"Weight updates, {subject.about}"),
+)  # fmt: skip

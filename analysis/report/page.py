@@ -11,7 +11,6 @@ import base64
 import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -23,7 +22,8 @@ from analysis.design.confounds import find_confounds
 from analysis.design.grid_text import write_grid
 from analysis.drawing.declaration import StudyFigure
 from analysis.drawing.files import Picture, dark_variables, render
-from analysis.figures.catalogue import draw_study_figures, left_out_note
+from analysis.drawing.selection import left_out_note
+from analysis.figures import draw_study_figures, is_figure_file
 from analysis.records.frames import Study
 from analysis.records.study_folder import StudyFolder, StudyFolderError, check_links
 from analysis.report.content import build_environment, build_sections, build_verdict
@@ -32,12 +32,6 @@ from analysis.results.result_table import ResultTable
 from analysis.tables.tables import build_tables
 from trainable.config import TrialConfig
 from trainable.files import write_atomically
-
-_FIGURE_FILE = re.compile(
-    r"(samples|architecture|training_curves|update_ratio|angular_update|noise_scale|axes_views|gradient_flow|"
-    r"gradient_heatmap|weight_updates|combined_analysis|flops_by_layer|learning_rate|"
-    r"search_(history|pareto|importances|contour|slices|parallel|curves))(-(cell|width)\d+)?\.(png|svg)"
-)
 
 # Control characters, and those that turn the direction of the text around them: shown as what they are, not obeyed.
 _INVISIBLE = dict.fromkeys(
@@ -92,7 +86,7 @@ def write_figures(study: Study) -> list[tuple[StudyFigure, Picture | None]]:
                 written.add(f"{figure.name}.{suffix}")
         drawn.append((figure, picture))
     for path in study.folder.figures.glob("*.*"):
-        if _FIGURE_FILE.fullmatch(path.name) and path.name not in written:
+        if path.name not in written and is_figure_file(path.name):
             path.unlink()
     return drawn
 

@@ -28,8 +28,6 @@ EPOCH_METRICS = {
     "test/acc": "test_accuracy", "val/loss": "val_loss", "val/acc": "val_accuracy",
 }  # fmt: skip
 
-PICTURES = ("gradient_flow", "weight_updates", "combined_analysis")  # each as <name>/epoch_<N>
-
 
 @dataclass(frozen=True)
 class Row:

@@ -7,11 +7,12 @@ changed nothing is sent. The figures are those of the report.
 from __future__ import annotations
 
 import hashlib
-import re
 from pathlib import Path
 
 import pandas as pd
 
+from analysis.figures import summary_figures
+from analysis.records.frames import load_study
 from analysis.records.study_folder import StudyFolder
 from analysis.report.page import write_report
 from analysis.results.formats import to_csv
@@ -22,7 +23,6 @@ from study.tracking.connection import Connection
 TABLES = (
     "comparison", "pairwise", "gradient_ranges", "gradient_health", "weight_update_ranks", "flops", "compute",
 )  # fmt: skip
-_OF_ONE_CELL = re.compile(r"-cell\d+$")
 
 
 def write_summary_run(folder: StudyFolder, connection: Connection) -> bool:
@@ -70,4 +70,5 @@ def _comparison_figures(folder: StudyFolder) -> list[Path]:
     newest = max((path.stat().st_mtime for path in folder.trials.glob("*/trial.json")), default=0.0)
     if not page.exists() or page.stat().st_mtime < newest:
         write_report(folder)
-    return sorted(path for path in folder.figures.glob("*.png") if not _OF_ONE_CELL.search(path.stem))
+    paths = (folder.figures / f"{name}.png" for name in summary_figures(load_study(folder)))
+    return sorted(path for path in paths if path.exists())

@@ -24,7 +24,6 @@ from study.tracking.connection import Connection
 from study.tracking.rows import (
     EPOCH_AXIS,
     EPOCH_METRICS,
-    PICTURES,
     STEP_AXIS,
     STEP_METRICS,
     Row,
@@ -59,7 +58,9 @@ class TrialRun:
         self._next_step = self._run.first_step
         self._newest_row: int | None = None  # of those written now, so that it can still be added to
         shown = shown_epochs(state.config.epochs) if state.config.instrument_every_steps else []
-        pictures = [(epoch, f"{kind}/epoch_{epoch}") for epoch in shown for kind in PICTURES]
+        from analysis.figures import trial_figures  # matplotlib: not before there is a run
+
+        pictures = [(epoch, f"{kind}/epoch_{epoch}") for epoch in shown for kind in trial_figures()]
         self._missing_pictures = [(epoch, name) for epoch, name in pictures if self._run.summary_value(name) is None]
 
     @property

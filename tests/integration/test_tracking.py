@@ -17,13 +17,13 @@ import psutil
 import pytest
 
 import analysis
+from analysis.figures import trial_figures
 from analysis.records.phases import shown_epochs
 from analysis.records.study_folder import StudyFolder, StudyFolderError
 from study.folder.ledger import list_states
 from study.tracking import mirror as mirror_module
 from study.tracking.connection import Connection
 from study.tracking.mirror import Mirror
-from study.tracking.rows import PICTURES
 from study.tracking.run_writer import RunWriter
 from study.tracking.trial_run import TrialRun
 from tests.support.faults import command_line, wait_until
@@ -104,17 +104,19 @@ def check_history(rows: list[dict[str, Any]], records: StudyFolder, trial_id: st
         assert [value for _, value in found] == pytest.approx(values, rel=1e-12), name
     assert [row["_step"] for row in rows] == sorted({row["_step"] for row in rows})
     kinds = {name for row in rows for name in row if not name.startswith("_")}
-    assert kinds <= {"step", "epoch", *expected, *FINAL, *PICTURES} | {name for name in kinds if "/epoch_" in name}
+    assert kinds <= {"step", "epoch", *expected, *FINAL, *trial_figures()} | {
+        name for name in kinds if "/epoch_" in name
+    }
 
 
 def pictures_of(rows: list[dict[str, Any]]) -> list[str]:
     """Names of the pictures in a history, each as often as it is there."""
-    return sorted(name for row in rows for name in row if name.partition("/")[0] in PICTURES)
+    return sorted(name for row in rows for name in row if name.partition("/")[0] in trial_figures())
 
 
 def expected_pictures(state: TrialState) -> list[str]:
     shown = shown_epochs(state.config.epochs) if state.config.instrument_every_steps else []
-    return sorted(f"{kind}/epoch_{epoch}" for kind in PICTURES for epoch in shown)
+    return sorted(f"{kind}/epoch_{epoch}" for kind in trial_figures() for epoch in shown)
 
 
 def trial_runs(runs: dict[str, WrittenRun]) -> dict[str, WrittenRun]:

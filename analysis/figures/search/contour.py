@@ -17,11 +17,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from matplotlib.tri import Triangulation
 
+from analysis.drawing.declaration import FigureKind
 from analysis.drawing.search_marks import ENQUEUED, build_scale, status_handles, status_style
 from analysis.drawing.selection import require
 from analysis.drawing.style import INK, NothingToDraw, format_value, new_figure, set_hover, shown, styled
 from analysis.figures.search.parallel import COLORS
-from analysis.search.history import Search
+from analysis.search.history import Search, load_search
 from analysis.search.winners import find_cell
 
 FIELDS = ("batch_size", "learning_rate")
@@ -136,3 +137,12 @@ def _label_axes(axes: Axes, data: SearchContour) -> None:
     rates = [rate for rate in rates if bottom <= np.log10(rate) <= top]
     axes.set_yticks([float(np.log10(rate)) for rate in rates], [format_value(rate) for rate in rates])
     axes.set_ylabel("learning rate")
+
+
+FIGURE = FigureKind(
+    name="search_contour", section="search", position=40, title="Batch size and learning rate",
+    caption="Dots are trials; the surface runs straight between the completed ones and ends with them. Trials that differ in other "
+    "fields lie on the same map, so neighbours may disagree.",
+    build=lambda study, subject: build_search_contour(load_search(study)),
+    draw=lambda data, subject: draw_search_contour(data),
+)  # fmt: skip

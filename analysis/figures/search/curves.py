@@ -8,10 +8,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analysis.drawing.declaration import FigureKind
 from analysis.drawing.search_marks import BEST, status_style, use_objective_axis
 from analysis.drawing.selection import require
 from analysis.drawing.style import MUTED, format_value, new_figure, set_hover, styled, use_epoch_axis
-from analysis.search.history import Search
+from analysis.search.history import Search, load_search
 
 
 @dataclass(frozen=True)
@@ -70,3 +71,22 @@ def _handles(data: SearchCurves) -> list[Line2D]:
         handles[-1].set_color(MUTED)
         handles[-1].set_markerfacecolor(status_style(status)["color"])
     return handles
+
+
+def _describe_schedules(search: Search) -> str:
+    """Whether values at the same epoch can be compared."""
+    differing = [name.replace("_", " ") for name in ("epochs", "warmup_epochs") if name in search.description.space]
+    if not differing:
+        return "All trials run the same schedule, so values at the same epoch can be compared."
+    return (
+        f"Trials differ in {' and '.join(differing)}, so values at the same early epoch are not quite comparable: one that "
+        "warms up longer, or has more epochs, starts later and is pruned sooner than it deserves."
+    )
+
+
+FIGURE = FigureKind(
+    name="search_curves", section="search", position=70, title="Values by epoch",
+    caption=lambda study, subject: f"What the pruner saw. {_describe_schedules(load_search(study))}",
+    build=lambda study, subject: build_search_curves(load_search(study)),
+    draw=lambda data, subject: draw_search_curves(data),
+)  # fmt: skip

@@ -14,10 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from analysis.drawing.declaration import FigureKind
 from analysis.drawing.search_marks import BEST, ENQUEUED, status_handles, status_style, use_objective_axis
 from analysis.drawing.selection import require
 from analysis.drawing.style import format_value, new_figure, set_hover, styled
-from analysis.search.history import Search, best_so_far
+from analysis.search.history import Search, best_so_far, load_search
 
 
 @dataclass(frozen=True)
@@ -82,3 +83,11 @@ def _draw_points(axes: Axes, points: pd.DataFrame) -> None:
         else:
             (mark,) = axes.plot(row["number"], 0.02, transform=axes.get_xaxis_transform(), **style)
             set_hover(mark, told)
+
+
+FIGURE = FigureKind(
+    name="search_history", section="search", position=10, title="Optimisation history",
+    caption="Every trial in the order of the search; hollow marks ended early and stand at the last value that they reported.",
+    build=lambda study, subject: build_search_history(load_search(study)),
+    draw=lambda data, subject: draw_search_history(data),
+)  # fmt: skip

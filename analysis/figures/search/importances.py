@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from analysis.drawing.declaration import FigureKind
 from analysis.drawing.selection import require
 from analysis.drawing.style import (
     DARK_BAR,
@@ -22,7 +23,7 @@ from analysis.drawing.style import (
     use_plain_axis,
 )
 from analysis.search.dynamics import QUANTITIES
-from analysis.search.history import Search
+from analysis.search.history import Search, load_search
 from analysis.search.importances import load_importances
 
 
@@ -69,3 +70,13 @@ def draw_search_importances(data: SearchImportances) -> Figure:
     ]  # fmt: skip
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure
+
+
+FIGURE = FigureKind(
+    name="search_importances", section="search", position=30, title="Importances",
+    caption="fANOVA: the share of a random forest's variance that a quantity explains by itself. Thin lines: 90 % over resampled "
+    "trials, widened to the end of the bar where they miss it; strokes across: what it reaches by chance, with the "
+    "objective shuffled. Associations among the trials of one search, not effects.",
+    build=lambda study, subject: build_search_importances(load_search(study)),
+    draw=lambda data, subject: draw_search_importances(data),
+)  # fmt: skip

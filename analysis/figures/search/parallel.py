@@ -14,10 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from analysis.drawing.declaration import FigureKind
 from analysis.drawing.search_marks import TRIED_FIRST, AxisScale, build_scale
 from analysis.drawing.selection import require
 from analysis.drawing.style import INK, PANEL, format_value, new_figure, set_hover, shown, styled
-from analysis.search.history import Search
+from analysis.search.history import Search, load_search
 
 COLORS = "viridis"
 
@@ -122,3 +123,11 @@ def _value_ticks(values: np.ndarray, *, percent: bool) -> list[tuple[float, str]
     if not np.ptp(values):
         return [(0.5, f"{scale * values[0]:.4g}")]
     return [(float(s), f"{scale * (values.min() + s * np.ptp(values)):.3g}") for s in np.linspace(0, 1, 5)]
+
+
+FIGURE = FigureKind(
+    name="search_parallel", section="search", position=60, title="Parallel coordinates",
+    caption="A line per completed trial; bright lines are the better ones.",
+    build=lambda study, subject: build_search_parallel(load_search(study)),
+    draw=lambda data, subject: draw_search_parallel(data),
+)  # fmt: skip

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
+from analysis.drawing.declaration import FigureKind, whole_study
 from analysis.drawing.search_marks import BEST, ENQUEUED, TRIED_FIRST, status_style
 from analysis.drawing.selection import require
 from analysis.drawing.style import (
@@ -22,7 +23,7 @@ from analysis.drawing.style import (
     use_log_axis,
     use_plain_axis,
 )
-from analysis.search.history import Search, find_front
+from analysis.search.history import Search, find_front, load_search
 
 
 @dataclass(frozen=True)
@@ -84,3 +85,12 @@ def _label(axes: Axes, which: str, objective: tuple[str, str], values: pd.Series
     else:
         use_plain_axis(axes, which)
     getattr(axes, f"set_{which}label")(title)
+
+
+FIGURE = FigureKind(
+    name="search_pareto", section="search", position=20, title="Pareto front",
+    caption="Completed trials; on the front are those that no other one beats in one objective without losing in the other.",
+    subjects=lambda study: whole_study(study) if len(load_search(study).objective_columns) > 1 else [],
+    build=lambda study, subject: build_search_pareto(load_search(study)),
+    draw=lambda data, subject: draw_search_pareto(data),
+)  # fmt: skip

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.drawing.declaration import FigureKind
 from analysis.drawing.search_marks import (
     ENQUEUED,
     AxisScale,
@@ -19,7 +20,7 @@ from analysis.drawing.search_marks import (
 )
 from analysis.drawing.selection import require
 from analysis.drawing.style import format_value, new_figure, set_hover, styled
-from analysis.search.history import Search
+from analysis.search.history import Search, load_search
 
 
 @dataclass(frozen=True)
@@ -68,3 +69,11 @@ def draw_search_slices(data: SearchSlices) -> Figure:
     handles = status_handles(list(data.points["status"].unique()), enqueued=bool(data.points["enqueued"].any()))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
+
+
+FIGURE = FigureKind(
+    name="search_slices", section="search", position=50, title="Slices",
+    caption="Each field by itself; hollow marks ended early, at their last value.",
+    build=lambda study, subject: build_search_slices(load_search(study)),
+    draw=lambda data, subject: draw_search_slices(data),
+)  # fmt: skip

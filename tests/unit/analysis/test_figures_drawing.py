@@ -20,16 +20,16 @@ from analysis.drawing import style
 from analysis.drawing.declaration import StudyFigure
 from analysis.drawing.files import dark_variables, render
 from analysis.drawing.layer_records import read_trial_layers, summarise_layers
-from analysis.drawing.selection import select_cells
+from analysis.drawing.selection import MAX_DETAILED_CELLS, left_out_note, select_cells
 from analysis.figures import (
     axes_views,
+    draw_study_figures,
     flops_by_layer,
     gradient_flow,
     noise_scale,
     training_curves,
     update_ratio,
 )
-from analysis.figures.catalogue import MAX_DETAILED_CELLS, draw_study_figures, left_out_note
 from analysis.records.frames import Study, load_study
 from tests.support import synthetic_model
 from tests.support.studies import build_cell, write_synthetic_study
@@ -152,7 +152,7 @@ def test_drawing_leaves_matplotlib_as_it_was(study: Study) -> None:
 
 
 def test_figures_do_without_pyplot() -> None:
-    code = "import sys, analysis.figures.catalogue; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = "import sys; from analysis.figures import figure_kinds; figure_kinds(search=True); sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
 
 

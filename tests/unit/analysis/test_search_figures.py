@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from analysis.drawing.declaration import FigureKind, Subject
 from analysis.drawing.search_marks import AxisScale
 from analysis.drawing.style import NothingToDraw
-from analysis.figures.catalogue import draw_study_figures
+from analysis.figures import draw_study_figures, plan_figures
 from analysis.figures.search import (
     contour,
     curves,
@@ -21,7 +22,6 @@ from analysis.figures.search import (
     pareto,
     slices,
 )
-from analysis.figures.search.catalogue import plan_search_figures
 from analysis.records.frames import load_study
 from analysis.search.history import Search, load_search
 from analysis.search.importances import load_importances
@@ -32,6 +32,10 @@ from tests.unit.analysis.figure_texts import find_drawn_texts, find_overlaps
 NAMES = {
     "search_history", "search_importances", "search_contour", "search_slices", "search_parallel", "search_curves"
 }  # fmt: skip
+
+
+def plan_search(search: Search) -> list[FigureKind[Any]]:
+    return [kind for kind, _ in plan_figures(search.study) if kind.section == "search"]
 
 
 def make_search(path: Path, objectives: tuple[str, ...] = ("val_accuracy",), **options: Any) -> Search:
@@ -171,12 +175,12 @@ def test_importances_are_those_of_the_table(search: Search) -> None:
 
 def test_every_figure_is_drawn_with_texts_that_can_be_read(search: Search, two: Search) -> None:
     for one, names in ((search, NAMES), (two, NAMES | {"search_pareto"})):
-        plans = list(plan_search_figures(one))
+        plans = plan_search(one)
         assert {plan.name for plan in plans} == names
         for plan in plans:
             if one is two and plan.name == "search_importances":
                 continue  # seconds of work, and laid out as the other one
-            figure = plan.draw()
+            figure = plan.draw(plan.build(one.study, Subject()), Subject())
             texts = find_drawn_texts(figure)
             assert not find_overlaps(texts), plan.name
             width, height = figure.get_size_inches() * figure.dpi
@@ -191,9 +195,9 @@ def test_every_figure_is_drawn_with_texts_that_can_be_read(search: Search, two: 
 def test_a_search_that_has_hardly_begun_draws_what_it_can(tmp_path: Path) -> None:
     search = make_search(tmp_path, num_trials=1, confirmed=False)
     left_out = {}
-    for plan in plan_search_figures(search):
+    for plan in plan_search(search):
         try:
-            plan.draw()
+            plan.draw(plan.build(search.study, Subject()), Subject())
         except NothingToDraw as reason:
             left_out[plan.name] = str(reason)
     assert set(left_out) == {"search_importances"}

@@ -13,12 +13,12 @@ import pyarrow.compute as pc
 import pytest
 
 from analysis.__main__ import main
-from analysis.figures.search.catalogue import plan_search_figures
+from analysis.drawing.declaration import Subject
+from analysis.figures import figure_kinds
 from analysis.records.frames import load_study
 from analysis.records.study_folder import StudyFolder
 from analysis.report import watch
 from analysis.report.page import read_checked, render_page
-from analysis.search.history import load_search
 from analysis.sources.compare import merge_studies
 from analysis.tables.tables import SEARCH_TABLES, build_tables
 from tests.support.search_studies import write_search_study
@@ -58,13 +58,14 @@ def test_report_has_a_section_on_the_search(folder: StudyFolder, capsys: pytest.
 
 def test_values_of_unlike_schedules_come_with_a_warning(folder: StudyFolder) -> None:
     """A longer warm-up makes the first epochs look bad, which is not what a pruner should judge by."""
-    search = load_search(load_study(folder))
-    captions = [plan.caption for plan in plan_search_figures(search) if plan.name == "search_curves"]
-    assert "All trials run the same schedule" in captions[0]
-    space = {**search.description.space, "warmup_epochs": "linear"}
-    warmed = replace(search, description=replace(search.description, space=space))
-    captions = [plan.caption for plan in plan_search_figures(warmed) if plan.name == "search_curves"]
-    assert "Trials differ in warmup epochs" in captions[0]
+    study = load_study(folder)
+    caption = figure_kinds(search=True)["search_curves"].caption
+    assert callable(caption)
+    assert "All trials run the same schedule" in caption(study, Subject())
+    assert study.info.search is not None
+    space = {**study.info.search["space"], "warmup_epochs": {"low": 0, "high": 2}}
+    warmed = replace(study, info=replace(study.info, search={**study.info.search, "space": space}))
+    assert "Trials differ in warmup epochs" in caption(warmed, Subject())
 
 
 def test_page_of_a_study_without_search_says_nothing_of_one(tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.drawing.layer_records import read_trial_layers
+from analysis.figures import trial_figures
 from analysis.records.frames import load_study
 from analysis.records.study_folder import StudyFolder
 from analysis.results.result_table import Column, ResultTable
 from analysis.sources.pull_wandb import RunHistory, build_records
 from study.tracking.pictures import draw_picture
-from study.tracking.rows import PICTURES, build_run_config, expand_epoch, final_values
+from study.tracking.rows import build_run_config, expand_epoch, final_values
 from study.tracking.summary_run import TABLES, build_readable_frame
 from tests.support.studies import write_synthetic_study
 from trainable.config import TrialConfig
@@ -111,7 +112,7 @@ def test_the_configuration_is_flat_and_holds_the_published_totals(published: Stu
 def test_every_picture_is_drawn_where_layers_were_measured(published: StudyFolder, tmp_path: Path) -> None:
     study = load_study(published)
     layers = read_trial_layers(study, study.completed_ids[0])
-    for kind in PICTURES:
+    for kind in trial_figures():
         path = tmp_path / f"{kind}.png"
         assert draw_picture(f"{kind}/epoch_5", layers, "Experiment 1, seed 0", path)
         assert path.read_bytes().startswith(b"\x89PNG")
