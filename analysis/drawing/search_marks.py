@@ -41,7 +41,7 @@ class AxisScale:
 def build_scale(search: Search, name: str, trials: pd.DataFrame) -> AxisScale:
     """The positions of a field in these trials; numbers keep their value, other values are numbered."""
     values = trials[search.parameter_columns[name]]
-    title, spread = name.replace("_", " "), search.description.space[name]
+    title, spread = name.replace("_", " "), search.description.space[name].scale
     numeric = values.map(lambda v: isinstance(v, (int, float, np.number)) and not isinstance(v, (bool, np.bool_)))
     if len(values) and bool(numeric.all()):
         places = values.to_numpy(dtype=float)

@@ -18,14 +18,11 @@ import pandas as pd
 from analysis.records.derivable import Derivable
 from analysis.records.frames import FINISHED, Study
 from analysis.records.study_folder import StudyFolderError
-from analysis.search.description import SearchDescription, parse_search
 from analysis.search.journal import Journal, JournalTrial, read_journal
+from analysis.search.objectives import Objective, find_objective
+from analysis.search.spec import SearchSpec, read_search
 
 _STATUS = {"COMPLETE": FINISHED, "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "WAITING": "pending"}
-TITLES = {
-    "val_accuracy": "validation accuracy", "val_loss": "validation loss", "train_flops": "training FLOPs",
-    "train_time_s": "train time", "wall_time_s": "wall time",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,7 @@ class Search(Derivable):
     """A search: its description, its direction per objective and its journal; `trials` has one row per Optuna trial."""
 
     study: Study
-    description: SearchDescription
+    description: SearchSpec
     journal: Journal
 
     @cached_property
@@ -50,13 +47,12 @@ class Search(Derivable):
         """Columns number, epoch, value: the first objective by epoch, from the journal, else from the records."""
         rows = [(t.number, epoch, value) for t in self.journal.trials for epoch, value in t.curve.items()]
         told = {number for number, _, _ in rows}
-        column = self.description.objectives[0]
+        numbers = {t.trial_id: t.number for t in self.journal.trials if t.trial_id and t.number not in told}
         epochs = self.study.search_epochs
-        if column in epochs:
-            numbers = {t.trial_id: t.number for t in self.journal.trials if t.trial_id and t.number not in told}
-            own = epochs[epochs["trial_id"].isin(list(numbers))]
-            found = zip(own["trial_id"].map(numbers), own["epoch"], own[column], strict=True)
-            rows += [(int(number), int(epoch), float(value)) for number, epoch, value in found]
+        for row in epochs[epochs["trial_id"].isin(list(numbers))].to_dict("records"):
+            value = self.objectives[0].after_epoch({str(column): cell for column, cell in row.items()})
+            if value is not None:
+                rows.append((numbers[row["trial_id"]], int(row["epoch"]), value))
         frame = pd.DataFrame(rows, columns=["number", "epoch", "value"]).astype({"value": float})
         known: pd.DataFrame = frame[np.isfinite(frame["value"])]
         return known.sort_values(["number", "epoch"], ignore_index=True)
@@ -67,6 +63,14 @@ class Search(Derivable):
         values = self.trials[self.objective_columns].to_numpy(dtype=float)
         done: pd.DataFrame = self.trials[np.isfinite(values).all(axis=1)]
         return done
+
+    @cached_property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What was optimised, as declared."""
+        return tuple(
+            find_objective(name, "maximize" if self.is_better(place) > 0 else "minimize")
+            for place, name in enumerate(self.description.objectives)
+        )
 
     @property
     def objective_columns(self) -> list[str]:
@@ -80,8 +84,7 @@ class Search(Derivable):
 
     def title(self, objective: int = 0) -> str:
         """An objective's name in words."""
-        name = self.description.objectives[objective]
-        return TITLES.get(name, name.replace("_", " "))
+        return self.objectives[objective].title
 
     def is_better(self, objective: int = 0) -> int:
         """1 where more of the objective is better, -1 where less is."""
@@ -120,7 +123,10 @@ def load_search(study: Study) -> Search:
 
 
 def _read_search(study: Study) -> Search:
-    description = parse_search(study.info.search or {}, study.folder)
+    try:
+        description = read_search(study.info.search or {})
+    except ValueError as error:
+        raise StudyFolderError(f"{study.folder.study_json}: field 'search': {error}") from error
     names = dict.fromkeys((study.info.name, study.folder.path.name))
     journal = read_journal(study.folder.search_journal, names)
     if len(journal.directions) != len(description.objectives):

@@ -22,9 +22,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.importance import FanovaImportanceEvaluator
 from scipy import stats
 
-from analysis.search.description import Scale
 from analysis.search.dynamics import measure_dynamics
 from analysis.search.history import Search
+from analysis.search.spec import Scale
 
 FEWEST_TRIALS, MOST_TRIALS = 8, 120
 NUM_TREES, NUM_RESAMPLES = 16, 24
@@ -51,7 +51,7 @@ def measure_importances(search: Search) -> pd.DataFrame:
     fields = search.trials.set_index("number")[list(search.parameter_columns.values())]
     fields = fields.set_axis(list(search.parameter_columns), axis=1)
     dynamics = measure_dynamics(search)
-    space = search.description.space
+    space = {name: domain.scale for name, domain in search.description.space.items()}
     scales: dict[str, Scale] = {str(name): "log" for name in dynamics}
     parts = [
         _measure(("hyperparameters", "final value"), fields, space, done),

@@ -27,7 +27,7 @@ def build_search_trials(study: Study) -> ResultTable:
     frame = search.trials.assign(role="search", chosen=search.trials["number"].map(names).fillna(""))
     frame = pd.concat([frame, _confirmations(search)], ignore_index=True) if len(study.trials) else frame
     objectives = [
-        Column(column, search.title(place), objective_kind(search.description.objectives[place]))
+        Column(column, search.title(place), search.objectives[place].kind)
         for place, column in enumerate(search.objective_columns)
     ]
     columns = (
@@ -54,7 +54,6 @@ def build_search_importances(study: Study) -> ResultTable:
         Column("rank_correlation", "rank correlation", "number"), Column("p_value", "p", "p_value"),
         Column("trials", "trials", "count"),
     )  # fmt: skip
-    sampler = search.description.sampler or "unknown"
     if frame.empty:
         notes = [f"Fewer than {FEWEST_TRIALS} completed trials, or nothing that varies: no importances."]
     else:
@@ -67,7 +66,7 @@ def build_search_importances(study: Study) -> ResultTable:
             "is searched). In brackets: 90 % over resampled trials, widened where that misses the importance itself. Reached by "
             "chance: its 95 % point with the objective shuffled; below it, read nothing into the row.",
             "Training dynamics: means over the first fifth of the epochs. Rank correlation: Spearman's, p not corrected.",
-            f"Sampler {sampler}: trials of a sampler other than random crowd where the objective is good, which hides what "
+            f"Sampler {search.description.sampler}: trials of a sampler other than random crowd where the objective is good, which hides what "
             "matters elsewhere.",
         ]
     return ResultTable("", f"What goes along with {search.title()}", frame, columns, tuple(notes))
@@ -81,7 +80,7 @@ def build_search_winners(study: Study) -> ResultTable:
         frame[f"shown_{name}"] = frame[name] * 100
     columns = (
         Column("what", "what"), Column("parameters", "configuration"), Column("number", "trial", "count"),
-        Column("searched", f"{search.title()} when chosen", objective_kind(search.description.objectives[0])),
+        Column("searched", f"{search.title()} when chosen", search.objectives[0].kind),
         Column("seeds", "seeds", "count"), Column("test_mean", "final test accuracy", "accuracy", spread="test_sd"),
         Column("shown_shrinkage", "lost since, points [95 %]", "number", low="shown_shrinkage_low",
                high="shown_shrinkage_high"),
@@ -123,14 +122,14 @@ def describe_search(search: Search) -> tuple[str, ...]:
     used = int(trials["epochs"].sum())
     saved = f" of {int(planned):,} that all of them would have taken" if planned > used else ""
     sentences = [
-        f"{description.sampler} sampler, {description.pruner} pruner; asked: {description.asked or 'no budget given'}. "
+        f"{description.sampler} sampler, {description.pruner} pruner; asked: {description.describe_budget() or 'no budget given'}. "
         f"{len(trials)} trials{f': {listed}' if listed else ''}; {used:,} epochs{saved}.",
     ]
     done = search.completed
     if len(done) and len(search.objective_columns) == 1:
         best = done.sort_values("objective_1", ascending=search.is_better() < 0).iloc[0]
         value = float(best["objective_1"])
-        shown = f"{100 * value:.2f} %" if description.objectives[0].endswith("_accuracy") else f"{value:.4g}"
+        shown = f"{100 * value:.2f} %" if search.objectives[0].kind == "accuracy" else f"{value:.4g}"
         sentences.append(f"Best {search.title()}: {shown}, trial {int(best['number'])}.")
     return tuple(sentences)
 
@@ -147,12 +146,6 @@ def parameter_columns(search: Search) -> tuple[Column, ...]:
         kind: ColumnKind = _KINDS.get(name, "number") if bool(numbers.all()) else "text"
         columns.append(Column(column, name.replace("_", " "), kind))
     return tuple(columns)
-
-
-def objective_kind(name: str) -> ColumnKind:
-    """How an objective is written."""
-    by_ending: dict[str, ColumnKind] = {"accuracy": "accuracy", "loss": "loss", "flops": "flops", "s": "seconds"}
-    return by_ending.get(name.rsplit("_", 1)[-1], "number")
 
 
 def _confirmations(search: Search) -> pd.DataFrame:

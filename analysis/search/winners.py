@@ -117,7 +117,7 @@ _DESCRIPTION = (
 
 
 def _describe(search: Search, trials: pd.DataFrame, contender: Contender, other: Contender | None) -> dict[str, Any]:
-    comparable = search.description.objectives[0].endswith("_accuracy")
+    comparable = search.objectives[0].kind == "accuracy"
     cell = contender.cell
     values = trials.loc[trials["cell_id"] == (cell.cell_id if cell else ""), METRIC].dropna().to_numpy()
     mean, low, high = statistics.mean_interval(values)

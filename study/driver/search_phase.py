@@ -21,13 +21,13 @@ from study.folder.model_and_samples import model_tables, write_samples
 from study.plan.estimate import describe_basis, estimate_search, format_duration
 from study.plan.resources import Machine, ResourceError, TrialResources, count_gpu_places
 from study.search.journal import SearchJournal
-from study.spec.search_spec import SearchSpec
 from study.spec.study_spec import StudySpec, build_cell, with_cells
 from study.storage.study_lock import StudyLock
 from study.storage.study_store import StudyStore
 from trainable.config import FIELDS
 
 if TYPE_CHECKING:
+    from analysis.search.spec import SearchSpec
     from trainable.data.image_data import ImageData
 
 
@@ -62,7 +62,7 @@ def run_search(
     folder = store.folder
     write_samples(folder, data)
     shown = sorted(journal.states().values(), key=lambda state: state.config.seed)
-    if "train_flops" in journal.spec.objectives:  # wanted as soon as the first trial ends
+    if any(objective.reads_model for objective in journal.objectives):  # wanted as soon as the first trial ends
         with model_tables(folder, _widths(spec)):
             pass
     try:
@@ -126,18 +126,13 @@ def summarize_search(journal: SearchJournal) -> ResultTable:
     columns = (
         Column("trial", "trial", "count"),
         Column("epochs", "epochs", "count"),
-        *(Column(name, name.replace("_", " "), _KINDS[name]) for name in spec.objectives),
+        *(Column(objective.name, objective.title, objective.kind) for objective in journal.objectives),
         *(Column(name, name.replace("_", " "), _parameter_kind(name)) for name in spec.space),
         Column("origin", "origin"),
     )
     return ResultTable(
         "search", "Best searched trials, by validation", frame, columns, tuple(_describe_outcome(journal))
     )
-
-
-_KINDS: dict[str, ColumnKind] = {
-    "val_accuracy": "accuracy", "val_loss": "loss", "train_flops": "flops", "train_time_s": "seconds",
-}  # fmt: skip
 
 
 def _parameter_kind(name: str) -> ColumnKind:

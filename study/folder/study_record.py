@@ -63,7 +63,7 @@ def build_study(spec: StudySpec, data: ImageData, machine: Machine, resources: T
             "packages": {name: _version(name) for name in _PACKAGES},
         },
         resources=resources.to_dict(),
-        search=None if spec.search is None else {**spec.search.to_dict(), "enqueued": list(spec.enqueued)},
+        search=None if spec.search is None else spec.search.to_dict(),
     )
 
 

@@ -11,10 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from analysis.search.objectives import list_objectives
 from study.plan.calibration import Speed, SpeedKey, speed_key
 from study.plan.resources import Machine, TrialResources, is_part, num_gpus_used
+from study.spec.pruners import list_pruners
+from study.spec.samplers import list_samplers
 from study.spec.search_space import max_epochs, max_warmup_epochs
-from study.spec.search_spec import expected_epochs
 from study.spec.study_spec import NOMINAL_TRAIN_IMAGES, StudySpec
 from trainable.config import TrialConfig
 
@@ -143,7 +145,8 @@ def estimate_search(spec: StudySpec, resources: TrialResources) -> tuple[Cost, f
     assert spec.search is not None
     config = searched_config(spec)
     warmup = max_warmup_epochs(spec.search.space, spec.search_base)
-    share = expected_epochs(config.epochs, warmup) / config.epochs if spec.search.pruner == "asha" else 1.0
+    expect_epochs = list_pruners()[spec.search.pruner].expect_epochs
+    share = expect_epochs(config.epochs, warmup) / config.epochs if expect_epochs else 1.0
     return estimate_cost([config] * (spec.search.trials or 1), resources), share
 
 
@@ -157,12 +160,15 @@ def describe_search(spec: StudySpec, resources: TrialResources) -> list[str]:
     """What a search would do, one line each."""
     search = spec.search
     assert search is not None
+    objectives, sampler, pruner = (
+        [list_objectives()[name] for name in search.objectives], list_samplers()[search.sampler], list_pruners()[search.pruner],
+    )  # fmt: skip
     cost, share = estimate_search(spec, resources)
     epochs, trials = max_epochs(search.space, spec.search_base), search.trials
     count = f"at most {trials} trials of {epochs} epochs" if trials else f"trials of {epochs} epochs (cost: of each)"
     pruned = f", about {share:.0%} of these epochs with {search.pruner} pruning" if share < 1 else ""
-    if search.pruner == "asha" and share == 1:
-        pruned = "; asha prunes none of them: too few epochs, or too long a warm-up, to judge early"
+    if pruner.expect_epochs and share == 1:
+        pruned = f"; {pruner.name} prunes none of them: too few epochs, or too long a warm-up, to judge early"
     time = (
         "not estimated on a GPU"
         if cost.cpu_time_s is None
@@ -174,8 +180,10 @@ def describe_search(spec: StudySpec, resources: TrialResources) -> list[str]:
     return [
         f"search    {search.sampler}, seed {search.seed}, {' and '.join(search.objectives)} on {spec.search_base['validation_size']:,} "
         f"held-out training images; ends after {search.describe_budget()}",
-        f"          {count}{pruned}; {len(spec.enqueued)} configurations that are known are tried first",
+        f"          {count}{pruned}; {len(search.enqueued)} configurations that are known are tried first",
         f"          {format_flops(cost.train_flops)} at most, {time}",
+        *(f"          {objective.direction} {objective.name}: {objective.meaning}" for objective in objectives),
+        *(f"          {method.name}: {method.meaning}" for method in (sampler, pruner)),
         *(f"          {name}: {domain}" for name, domain in search.space.items()),
         f"confirm   at most {len(confirmed)} trials on the full training set: the best {search.top_k} and {len(spec.cells)} known "
         f"configurations x {len(spec.seeds)} fresh seeds; only these are tested",

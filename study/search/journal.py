@@ -10,27 +10,28 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from analysis.records.study_folder import StudyFolder, StudyFolderError
+from analysis.search.objectives import list_objectives
+from analysis.search.spec import SearchSpec
 from study.folder.ledger import load_state
+from study.search.budget import SearchClock, count_gpu_hours
 from study.search.journal_storage import open_search
-from study.search.samplers import build_distributions, build_sampler
-from study.spec.search_spec import INTERMEDIATE, SearchSpec, training_seed
+from study.search.measurements import measure_objectives, read_epochs
+from study.search.suggestions import build_distributions, build_sampler
+from study.search.winners import choose_winners
+from study.spec.pruners import list_pruners
+from study.spec.search_space import max_epochs, max_warmup_epochs
+from study.spec.search_spec import training_seed
 from study.spec.study_spec import StudySpec
 from trainable.config import TrialConfig, trial_id
 from trainable.trial_state import TrialState, utc_now, write_state
-
-WALL_TIME_INTERVAL_S = 5.0
-_WALL_TIME = "wall_time_s"
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,13 @@ class SearchJournal:
         self._folder, self._base, self._data = folder, spec.search_base, data_fingerprint
         self._change_trial = change_trial or (lambda trial_id, change: change(folder))
         self.spec: SearchSpec = spec.search
-        self._opened_at = self._noted_at = time.monotonic()
+        self.objectives = [list_objectives()[name] for name in spec.search.objectives]
         self._study, self._storage = open_search(folder, spec, data_fingerprint)
-        for cell, values in zip(spec.cells, spec.enqueued, strict=False):
+        self._clock = SearchClock(self._study)
+        build_judge, space = list_pruners()[spec.search.pruner].build, spec.search.space
+        self._judge = build_judge and build_judge(max_epochs(space, self._base), max_warmup_epochs(space, self._base))
+        for cell, values in zip(spec.cells, spec.search.enqueued, strict=False):
             self._study.enqueue_trial(values, user_attrs={"cell": cell.label}, skip_if_exists=True)
-        spent = self._study.user_attrs.get(_WALL_TIME, 0.0)
-        self._spent_before_s = spent if isinstance(spent, float) and math.isfinite(spent) else 0.0
         for trial in self.trials:
             self._check_trial(trial)
         for state in self.states().values():
@@ -114,9 +116,9 @@ class SearchJournal:
 
     def observe(self, number: int, epoch: int, values: Mapping[str, Any]) -> str | None:
         """Note what a trial reached after an epoch; a reason where it is to be pruned."""
-        self._note_wall_time()
+        self._clock.note()
         self._note(number, epoch, values)
-        return self._judge(number, epoch)
+        return self._prune(number, epoch)
 
     def settle(self, number: int) -> None:
         """Tell Optuna how a trial ended, as its folder says; one that has not ended waits to go on."""
@@ -127,9 +129,10 @@ class SearchJournal:
         if state is None or not (state.finished or state.status == "failed"):
             self._storage.set_trial_state_values(frozen._trial_id, OptunaState.WAITING)
             return
-        for row in self._epochs(state):
+        for row in read_epochs(self._folder, state):
             self._note(number, row["epoch"], row)
-        values = self._objective_values(state) if state.status == "completed" else None
+        completed = state.status == "completed"
+        values = measure_objectives(self._folder, state, self.objectives) if completed else None
         if state.reason:
             self._storage.set_trial_user_attr(frozen._trial_id, "reason", state.reason)
         if values is not None and all(math.isfinite(value) for value in values):
@@ -143,7 +146,7 @@ class SearchJournal:
 
     def close(self) -> None:
         """Leave nothing RUNNING: tell what has ended, let the rest wait."""
-        self._note_wall_time(at_once=True)
+        self._clock.note(at_once=True)
         for trial in self.trials:
             if trial.state == OptunaState.RUNNING:
                 self.settle(trial.number)
@@ -153,44 +156,23 @@ class SearchJournal:
         spec = self.spec
         if spec.trials is not None and len(self.trials) >= spec.trials:
             return f"{spec.trials} trials"
-        if spec.wall_time_h is not None and self.wall_time_s() >= 3600 * spec.wall_time_h:
+        if spec.wall_time_h is not None and self._clock.read_s() >= 3600 * spec.wall_time_h:
             return f"{spec.wall_time_h:g} h"
-        if spec.gpu_hours is not None and self.gpu_hours() >= spec.gpu_hours:
+        if spec.gpu_hours is not None and count_gpu_hours(self.states().values()) >= spec.gpu_hours:
             return f"{spec.gpu_hours:g} GPU hours"
         return None
 
     def wall_time_s(self) -> float:
         """Time that drivers have searched, this one included."""
-        return self._spent_before_s + time.monotonic() - self._opened_at
-
-    def gpu_hours(self) -> float:
-        """Time of trials times their share of a GPU."""
-        return sum(state.wall_time_s * (state.gpu_share or 0.0) for state in self.states().values()) / 3600
+        return self._clock.read_s()
 
     def winners(self) -> list[tuple[int, TrialConfig]]:
-        """The top_k trials of different configurations: of the Pareto front by the first objective, or the best by the only one.
-
-        Pruned trials follow those that completed, the ones that got furthest first: a short search lets few of them complete.
-        """
-        sign = -1 if self.spec.directions[0] == "maximize" else 1
-        if len(self.spec.objectives) > 1:
-            best = [trial for trial in self._study.best_trials if "trial_id" in trial.user_attrs]
-            best.sort(key=lambda trial: (sign * trial.values[0], trial.number))
-        else:
-            scored = [trial for trial in self.trials if trial.values and trial.state.is_finished()]
-            best = sorted(
-                scored,
-                key=lambda t: (t.state != OptunaState.COMPLETE, -self._epochs_reached(t), sign * t.values[0], t.number),
-            )
-        found: list[FrozenTrial] = []
-        for trial in best:
-            if len(found) < self.spec.top_k and all(trial.params != other.params for other in found):
-                found.append(trial)
-        return [(trial.number, self._config(trial)) for trial in found]
-
-    def _epochs_reached(self, trial: FrozenTrial) -> int:
-        """How far a pruned trial got; all that completed are alike, whatever their number of epochs."""
-        return 0 if trial.state == OptunaState.COMPLETE else trial.last_step or 0
+        """The top_k trials of different configurations: of the Pareto front by the first objective, or the best by the only one."""
+        best = self._study.best_trials if len(self.objectives) > 1 else self.trials
+        suggested = [trial for trial in best if "trial_id" in trial.user_attrs]
+        maximize = self.objectives[0].direction == "maximize"
+        chosen = choose_winners(suggested, self.spec.top_k, maximize=maximize)
+        return [(trial.number, self._config(trial)) for trial in chosen]
 
     def _check_trial(self, trial: FrozenTrial) -> None:
         """Refuse a trial of the journal that is none of this search. Errors: StudyFolderError."""
@@ -242,62 +224,32 @@ class SearchJournal:
         have come since would be held against it.
         """
         newest = max(self._frozen(number).intermediate_values, default=0)
-        for row in self._epochs(state):
+        for row in read_epochs(self._folder, state):
             self._note(number, row["epoch"], row)
-            if row["epoch"] >= newest and (reason := self._judge(number, row["epoch"])):
+            if row["epoch"] >= newest and (reason := self._prune(number, row["epoch"])):
                 return reason
         return None
 
     def _note(self, number: int, epoch: int, values: Mapping[str, Any]) -> None:
-        """Keep the objective of an epoch, where one is known after every epoch and Optuna takes it: not with two objectives."""
-        name, frozen = self.spec.objectives[0], self._frozen(number)
-        if len(self.spec.objectives) > 1 or name not in INTERMEDIATE or epoch in frozen.intermediate_values:
-            return
-        if values.get(name) is not None and math.isfinite(values[name]):
-            self._storage.set_trial_intermediate_value(frozen._trial_id, epoch, float(values[name]))
+        """Keep the objective of an epoch, if it has one and Optuna takes it: not with two objectives."""
+        frozen, value = self._frozen(number), self.objectives[0].after_epoch(values)
+        if value is not None and len(self.objectives) == 1 and epoch not in frozen.intermediate_values:
+            self._storage.set_trial_intermediate_value(frozen._trial_id, epoch, value)
 
-    def _judge(self, number: int, epoch: int) -> str | None:
+    def _prune(self, number: int, epoch: int) -> str | None:
         """Why the trial is to end after this epoch; None where it goes on. As it was then: later epochs are not looked at."""
         frozen = self._frozen(number)
-        if epoch >= self._config(frozen).epochs or epoch not in frozen.intermediate_values:
+        if self._judge is None or epoch >= self._config(frozen).epochs or epoch not in frozen.intermediate_values:
             return None
         then = copy.copy(frozen)
         then.intermediate_values = {e: value for e, value in frozen.intermediate_values.items() if e <= epoch}
-        if not self._study.pruner.prune(self._study, then):
+        if not self._judge.prune(self._study, then):
             return None
         value = frozen.intermediate_values[epoch]
         return f"pruned after epoch {epoch} by {self.spec.pruner}: {self.spec.objectives[0]} {value:.4f} is behind"
-
-    def _epochs(self, state: TrialState) -> list[dict[str, Any]]:
-        path = self._folder.trial(state.trial_id) / "epochs.parquet"
-        if not path.exists():
-            return []
-        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-        return [row for row in rows if row["epoch"] <= state.epochs_completed]
-
-    def _objective_values(self, state: TrialState) -> list[float]:
-        epochs = self._epochs(state)
-        values = {name: epochs[-1][name] for name in INTERMEDIATE}
-        values["train_time_s"] = sum(row["train_time_s"] for row in epochs)
-        if "train_flops" in self.spec.objectives:
-            values["train_flops"] = (
-                epochs[-1]["step"] * state.config.batch_size * self._flops_per_image(state.config.width)
-            )
-        return [float(values[name]) for name in self.spec.objectives]
-
-    def _flops_per_image(self, width: int) -> int:
-        model = self._folder.read_records("model", filters=pc.field("width") == width)
-        if model.num_rows == 0:
-            raise StudyFolderError(f"{self._folder.records('model')}: the model of width {width} is missing")
-        return int(pc.sum(model["flops_two_per_mac_training"]).as_py())
 
     def _config(self, frozen: FrozenTrial) -> TrialConfig:
         return TrialConfig.from_dict({**self._base, **frozen.params, "seed": training_seed(self.spec, frozen.number)})
 
     def _frozen(self, number: int) -> FrozenTrial:
         return self._study.get_trials(deepcopy=False)[number]
-
-    def _note_wall_time(self, *, at_once: bool = False) -> None:
-        if at_once or time.monotonic() - self._noted_at >= WALL_TIME_INTERVAL_S:
-            self._study.set_user_attr(_WALL_TIME, self.wall_time_s())
-            self._noted_at = time.monotonic()

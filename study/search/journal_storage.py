@@ -15,9 +15,8 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from analysis.records.study_folder import StudyFolder, StudyFolderError
-from study.search.samplers import build_pruner, build_sampler
-from study.search.stored_optimizers import check_stored_optimizers
-from study.spec.search_space import max_epochs, max_warmup_epochs
+from analysis.search.objectives import list_objectives
+from study.search.suggestions import build_sampler
 from study.spec.study_spec import StudySpec
 
 _log = logging.getLogger(__name__)
@@ -39,22 +38,19 @@ def open_search(folder: StudyFolder, spec: StudySpec, data_fingerprint: str) -> 
         raise StudyFolderError(
             f"{path}: holds the search of another study, {other[0]!r}, not of {spec.name!r}; remove it or use another --name"
         )
-    space, base = spec.search.space, spec.search_base
-    pruner = build_pruner(spec.search, max_epochs(space, base), max_warmup_epochs(space, base))
+    directions = [list_objectives()[name].direction for name in spec.search.objectives]
     study = optuna.create_study(
-        storage=storage, study_name=spec.name, directions=spec.search.directions, load_if_exists=True,
-        sampler=build_sampler(spec.search, 0), pruner=pruner,
+        storage=storage, study_name=spec.name, directions=directions, load_if_exists=True,
+        sampler=build_sampler(spec.search, 0), pruner=optuna.pruners.NopPruner(),
     )  # fmt: skip
     _check_definition(study, _definition(spec, data_fingerprint))
-    if spec.search.sampler == "cmaes":
-        check_stored_optimizers(study, path)
     return study, storage
 
 
 def _definition(spec: StudySpec, data_fingerprint: str) -> dict[str, Any]:
     """What must stay the same for trials to be of one search."""
     assert spec.search is not None
-    free = ("trials", "gpu_hours", "wall_time_h", "top_k", "confirmation_seeds")
+    free = ("trials", "gpu_hours", "wall_time_h", "top_k", "confirmation_seeds", "enqueued")
     table = {name: value for name, value in spec.search.to_dict().items() if name not in free}
     return json.loads(json.dumps({**table, **spec.search_base, "data": data_fingerprint}))  # type: ignore[no-any-return]
 

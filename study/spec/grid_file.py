@@ -23,11 +23,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from study.spec.errors import SpecError
-from study.spec.search_spec import SearchSpec, parse_search
+from study.spec.search_spec import parse_search
 from trainable.config import check_field_name
+
+if TYPE_CHECKING:
+    from analysis.search.spec import SearchSpec
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,127}")
 _TOP_LEVEL = ("name", "title", "seeds", "base", "grid", "cells", "published", "analysis", "search")

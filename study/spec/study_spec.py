@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from analysis.records.study_folder import Cell
 from study.spec.errors import SpecError
 from study.spec.grid_file import MAX_TRIALS, Grid, cell_fields, check_seeds, check_study_name
 from study.spec.search_space import check_space
-from study.spec.search_spec import FIRST_SEARCH_SEED, SearchSpec, check_trials
+from study.spec.search_spec import FIRST_SEARCH_SEED, with_trials
 from trainable.config import FIELDS, FieldValue, TrialConfig, cell_id
+
+if TYPE_CHECKING:
+    from analysis.search.spec import SearchSpec
 
 # Images of the whole training set, as far as known without reading the data.
 NOMINAL_TRAIN_IMAGES = {"cifar10": 50_000, "synthetic": 10_000}
@@ -36,7 +39,6 @@ class StudySpec:
     search_base: dict[str, FieldValue] = field(
         default_factory=dict
     )  # all fields of a searched trial before the search's
-    enqueued: tuple[dict[str, FieldValue], ...] = ()  # what the search tries first: the cells, in its space
 
     def trial_configs(self) -> list[TrialConfig]:
         """One complete configuration per cell and seed, all cells of the first seed first: comparisons come early."""
@@ -123,7 +125,7 @@ def _choose_search(grid: Grid, trials: int | None, searching: bool | None) -> Se
     if grid.search is None or searching is False:
         return None
     try:
-        search = grid.search if trials is None else replace(grid.search, trials=check_trials(trials))
+        search = grid.search if trials is None else with_trials(grid.search, trials)
     except ValueError as error:
         raise SpecError(f"--trials {trials}: {error}") from error
     if search.trials is None and search.gpu_hours is None and search.wall_time_h is None:
@@ -163,11 +165,11 @@ def _with_search(
         check_space(search.space, base)
     except ValueError as error:
         raise SpecError(str(error)) from error
+    enqueued = tuple({name: cell.config[name] for name in search.space} for cell in spec.cells)
     return replace(
         spec,
-        search=replace(search, confirmation_seeds=spec.seeds),
+        search=replace(search, confirmation_seeds=spec.seeds, enqueued=enqueued),
         search_base=base,
-        enqueued=tuple({name: cell.config[name] for name in search.space} for cell in spec.cells),
     )
 
 

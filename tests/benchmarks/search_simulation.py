@@ -16,15 +16,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
+from analysis.search.spec import read_search
 from analysis.statistics import mean_interval
-from study.search.samplers import build_pruner, build_sampler
-from study.spec.search_spec import SearchSpec
+from study.search.suggestions import build_sampler
+from study.spec.pruners import list_pruners
 from tests.benchmarks.search_curves import BATCH_SIZES, LEARNING_RATES, NUM_EPOCHS, read_curves
 from trainable.fingerprint import cpu_name
 
@@ -79,8 +81,7 @@ def simulate_grid(curves: npt.NDArray[np.float64], seed: int, pruner: str = "non
     """Every configuration of the grid once, in random order, with or without pruning."""
     order = np.random.default_rng([1, seed]).permutation(len(GRID))
     suggestions = ({"batch_size": BATCH_SIZES[GRID[i][0]], "learning_rate": LEARNING_RATES[GRID[i][1]]} for i in order)
-    spec = SearchSpec(space={}, pruner=pruner, seed=seed)
-    study = optuna.create_study(direction="maximize", pruner=build_pruner(spec, NUM_EPOCHS))
+    study = optuna.create_study(direction="maximize", pruner=_build_pruner(pruner))
 
     def ask(number: int) -> optuna.Trial | None:
         parameters = next(suggestions, None)
@@ -94,14 +95,20 @@ def simulate_grid(curves: npt.NDArray[np.float64], seed: int, pruner: str = "non
 
 def simulate_search(curves: npt.NDArray[np.float64], seed: int, sampler: str, pruner: str = "none") -> Run:
     """A search until its budget is spent; the sampler is built anew for each trial, as in a study."""
-    spec = SearchSpec(space={}, sampler=sampler, pruner=pruner, seed=seed)
-    study = optuna.create_study(direction="maximize", pruner=build_pruner(spec, NUM_EPOCHS))
+    space = {"batch_size": {"choices": BATCH_SIZES}}  # the distributions are those below
+    spec = read_search({"space": space, "sampler": sampler, "seed": seed})
+    study = optuna.create_study(direction="maximize", pruner=_build_pruner(pruner))
 
     def ask(number: int) -> optuna.Trial:
         study.sampler = build_sampler(spec, number)
         return study.ask(_DISTRIBUTIONS)
 
     return _simulate(curves, seed, study, ask)
+
+
+def _build_pruner(name: str) -> optuna.pruners.BasePruner:
+    build = list_pruners()[name].build
+    return cast(optuna.pruners.BasePruner, build(NUM_EPOCHS, 0)) if build else optuna.pruners.NopPruner()
 
 
 def _simulate(

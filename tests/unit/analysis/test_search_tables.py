@@ -291,13 +291,13 @@ def test_too_few_trials_have_no_importances(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"objective": 5}, "objective is not a name"),
+        ({"objective": 5}, "objective 5: should be a valid list"),
         ({"objective": ["val_accuracy", "train_flops"]}, "has 1 objectives, study.json 2"),
-        ({"space": {}}, "space is not a table"),
+        ({"space": {}}, "space: Table should have at least 1 item"),
         ({"space": {"learning_rat": {}}}, "did you mean learning_rate"),
-        ({"space": {"learning_rate": 5}}, "the range of learning_rate"),
-        ({"top_k": -1}, "top_k"),
-        ({"enqueued": [5]}, "enqueued is not a list"),
+        ({"space": {"learning_rate": 5}}, "space.learning_rate 5: give { choices"),
+        ({"top_k": -1}, "top_k -1: should be greater than or equal to 1"),
+        ({"enqueued": [5]}, "enqueued.0 5: should be a valid table"),
     ],
 )
 def test_a_foreign_description_is_one_line(study: Study, tmp_path: Path, change: dict[str, object], named: str) -> None:

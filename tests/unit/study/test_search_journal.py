@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,15 +14,15 @@ from optuna.storages.journal import JournalFileBackend
 from analysis import load_study
 from analysis.records.study_folder import StudyFolder, StudyFolderError
 from analysis.search.history import load_search
+from analysis.search.objectives import Direction
 from analysis.search.winners import list_contenders
 from study.driver.search_phase import add_winners
 from study.folder.ledger import consolidate
 from study.folder.study_record import build_study
 from study.plan.resources import Machine, TrialResources
 from study.search.journal import SearchJournal
-from study.search.samplers import AshaPruner
-from study.search.stored_optimizers import check_stored_optimizers
-from study.spec.search_spec import FIRST_SEARCH_SEED, expected_epochs, list_rungs
+from study.spec.pruners.asha import AshaJudge, expect_epochs, list_rungs
+from study.spec.search_spec import FIRST_SEARCH_SEED
 from study.spec.study_spec import StudySpec
 from tests.support.images import make_image_data
 from tests.support.journals import DATA, Killed, accuracy, open_folder, run_journal, small_spec, state_of, train_epochs
@@ -57,7 +56,7 @@ def test_the_search_starts_from_what_is_known(tmp_path: Path) -> None:
     assert len({tuple(trial.params.values()) for trial in trials}) == 20
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "gp", "cmaes"])
+@pytest.mark.parametrize("sampler", ["tpe", "random", "gp", "nsga2"])
 def test_the_same_seed_gives_the_same_search_also_when_its_driver_is_killed_again_and_again(
     tmp_path: Path, sampler: str
 ) -> None:
@@ -309,28 +308,6 @@ def test_damaged_journals(tmp_path: Path) -> None:
     assert more[5].state.name in ("COMPLETE", "PRUNED")
 
 
-def test_a_stored_sampler_state_of_someone_else_is_not_executed(tmp_path: Path) -> None:
-    target = tmp_path / "touched"
-
-    class Hostile:
-        def __reduce__(self) -> tuple[object, tuple[Path]]:
-            return Path.touch, (target,)
-
-    spec = small_spec('sampler = "cmaes"')
-    search(tmp_path, spec)
-    folder = StudyFolder(tmp_path)
-    stored = [t for t in read_journal(folder).trials if any("optimizer" in key for key in t.system_attrs)]
-    assert stored, "CMA-ES keeps no state any more, and this module can go"
-    study = read_journal(folder)
-    waiting = study.ask()
-    study._storage.set_trial_system_attr(waiting._trial_id, "cma:optimizer:0", pickle.dumps(Hostile()).hex())
-    with pytest.raises(StudyFolderError, match=r"not one of CMA-ES \(it names pathlib"):
-        check_stored_optimizers(study, folder.search_journal)
-    with pytest.raises(StudyFolderError, match="remove the journal"):
-        SearchJournal(folder, spec, DATA)
-    assert not target.exists()
-
-
 def test_asha_lets_the_best_third_pass() -> None:
     assert list_rungs(9) == [1, 3]
     assert list_rungs(25) == [2, 6]
@@ -339,23 +316,23 @@ def test_asha_lets_the_best_third_pass() -> None:
     assert list_rungs(25, warmup_epochs=3) == [4], "the first epoch after the longest warm-up, not epoch 2 within it"
     assert list_rungs(100, warmup_epochs=3) == list_rungs(100) == [11, 33]
     assert list_rungs(4, warmup_epochs=3) == []
-    assert expected_epochs(4, warmup_epochs=3) == 4
-    assert expected_epochs(9) == pytest.approx(1 + 2 / 3 + 6 / 9)
-    study = optuna.create_study(direction="maximize", pruner=AshaPruner(9))
-    pruned = []
-    for value in (0.5, 0.4, 0.6, 0.3, 0.55, 0.7, 0.58):
-        trial = study.ask()
-        trial.report(value, 1)
-        pruned.append(trial.should_prune())
+    assert expect_epochs(4, warmup_epochs=3) == 4
+    assert expect_epochs(9) == pytest.approx(1 + 2 / 3 + 6 / 9)
+    pruned = judge("maximize", (0.5, 0.4, 0.6, 0.3, 0.55, 0.7, 0.58))
     # kept: those among the best max(1, n // 3) of the n that reached the rung so far
     assert pruned == [False, True, False, True, True, False, True]
-    trial.report(0.1, 2)
-    assert not trial.should_prune()  # no rung
-    losses = optuna.create_study(direction="minimize", pruner=AshaPruner(9))
-    for value, expected in ((0.5, False), (0.6, True), (0.4, False)):
-        trial = losses.ask()
-        trial.report(value, 1)
-        assert trial.should_prune() is expected
+    assert judge("maximize", (0.5, 0.1), epoch=2) == [False, False], "no rung"
+    assert judge("minimize", (0.5, 0.6, 0.4)) == [False, True, False]
+
+
+def judge(direction: Direction, values: tuple[float, ...], epoch: int = 1) -> list[bool]:
+    """Which of trials with these values after an epoch are pruned as they come."""
+    study, pruner, pruned = optuna.create_study(direction=direction), AshaJudge(9), []
+    for value in values:
+        trial = study.ask()
+        trial.report(value, epoch)
+        pruned.append(pruner.prune(study, study.trials[trial.number]))
+    return pruned
 
 
 def test_a_state_that_lost_its_role_gets_it_back(tmp_path: Path) -> None:

@@ -30,37 +30,47 @@ def build(text: str, **build_options: Any) -> StudySpec:
 
 BAD_TABLES = {
     "unknown key 'sampelr'; did you mean sampler": grid_text("sampelr = 'tpe'"),
-    "sampler 'grid' is not one of tpe, random": grid_text("sampler = 'grid'"),
-    "pruner 'hyperband' is not one of asha": grid_text("pruner = 'hyperband'"),
+    "sampler 'grid' is not one of gp, nsga2, random, tpe": grid_text("sampler = 'grid'"),
+    "pruner 'hyperband' is not one of asha, median, none": grid_text("pruner = 'hyperband'"),
     "a search never looks at the test set": grid_text("objective = 'test_accuracy'"),
     "'final_test_accuracy': a search never looks": grid_text("objective = ['val_accuracy', 'final_test_accuracy']"),
-    "objective 'accuracy' is not one of val_accuracy": grid_text("objective = 'accuracy'"),
+    "objective 'accuracy' is not one of train_flops, train_time_s, val_accuracy, val_loss": grid_text(
+        "objective = 'accuracy'"
+    ),
     "objective 'val_loss' is given twice": grid_text("objective = ['val_loss', 'val_loss']"),
-    "is not one name or a list of two": grid_text("objective = ['val_loss', 'val_accuracy', 'train_flops']"),
+    "objective: Value should have at most 2 items": grid_text(
+        "objective = ['val_loss', 'val_accuracy', 'train_flops']"
+    ),
     "alone is best for a network that learns nothing": grid_text("objective = 'train_flops'\npruner = 'none'"),
     "pruner 'asha' needs one objective": grid_text("objective = ['val_accuracy', 'train_flops']\npruner = 'asha'"),
-    "sampler 'cmaes' has one objective": grid_text("objective = ['val_accuracy', 'train_flops']\nsampler = 'cmaes'"),
-    "trials 0 is not a whole number from 1": grid_text("trials = 0"),
-    "wall_time_h -1 is not a number above 0": grid_text("wall_time_h = -1"),
-    "gpu_hours True is not a number above 0": grid_text("gpu_hours = true"),
-    "top_k 0 is not a whole number": grid_text("top_k = 0"),
-    "seed 200001 is not a whole number": grid_text("seed = 200001"),
-    "give a number of seeds, or a list of different ones": grid_text("confirmation_seeds = [1, 1]"),
-    "1000000 is not a whole number from 0 to 999,999": grid_text("confirmation_seeds = [1000000]"),
+    "objective 3: should be a valid list": grid_text("objective = 3"),
+    "[search] trials 0: should be greater than or equal to 1": grid_text("trials = 0"),
+    "[search] wall_time_h -1: should be greater than 0": grid_text("wall_time_h = -1"),
+    "[search] gpu_hours True: is not a number": grid_text("gpu_hours = true"),
+    "[search] top_k 0: should be greater than or equal to 1": grid_text("top_k = 0"),
+    "[search] seed 200001: should be less than or equal to 200000": grid_text("seed = 200001"),
+    "[search] confirmation_seeds 'all': should be a valid list": grid_text("confirmation_seeds = 'all'"),
+    "[search] confirmation_seeds.1 0.5: should be a valid integer": grid_text("confirmation_seeds = [1, 0.5]"),
     "seeds and [search] confirmation_seeds are both given": grid_text("confirmation_seeds = 2", rest="seeds = [0]"),
     "unknown field 'batchsize': did you mean batch_size": grid_text(space="batchsize = { choices = [1, 2] }"),
     "seed cannot be searched: every searched trial": grid_text(space="seed = { low = 0, high = 9 }"),
     "train_limit cannot be searched": grid_text(space="train_limit = { choices = [100, 200] }"),
-    "low 0.5 is above high 0.1; swap them": grid_text(space="learning_rate = { low = 0.5, high = 0.1 }"),
+    "[search] space.learning_rate: low 0.5 is above high 0.1; swap them": grid_text(
+        space="learning_rate = { low = 0.5, high = 0.1 }"
+    ),
     "low and high are both 0.1": grid_text(space="learning_rate = { low = 0.1, high = 0.1 }"),
-    "choices = [...] needs two values": grid_text(space="batch_size = { choices = [] }"),
-    "a choice is given twice": grid_text(space="batch_size = { choices = [32, 32] }"),
+    "[search] space.batch_size.choices: List should have at least 2 items": grid_text(
+        space="batch_size = { choices = [] }"
+    ),
+    "[search] space.batch_size.choices: a choice is given twice": grid_text(
+        space="batch_size = { choices = [32, 32] }"
+    ),
     "starts above 0, not at 0": grid_text(space="weight_decay = { low = 0, high = 0.1, log = true }"),
     "a logarithmic range has no step": grid_text(space="momentum = { low = 0.1, high = 0.9, log = true, step = 0.1 }"),
     "step 2 does not fit between": grid_text(space="momentum = { low = 0.1, high = 0.9, step = 2 }"),
     "is a whole number, and so are low": grid_text(space="batch_size = { low = 32.5, high = 64 }"),
-    "low, high and step are numbers": grid_text(space="momentum = { low = 'a', high = 0.9 }"),
-    "give { choices": grid_text(space="momentum = [0.1, 0.9]"),
+    "[search] space.momentum.low 'a': is not a number": grid_text(space="momentum = { low = 'a', high = 0.9 }"),
+    "[search] space.momentum: give { choices = [...] }, or { low": grid_text(space="momentum = [0.1, 0.9]"),
     "give choices; every width": grid_text(space="width = { low = 8, high = 64 }"),
     "batch_size is in [grid] and in [search.space]": grid_text(rest="[grid]\nbatch_size = [32, 64]"),
     "[grid] and [search] do not go together": grid_text(rest="[grid]\nmomentum = [0.1, 0.9]"),
@@ -95,6 +105,10 @@ BAD_STUDIES: dict[str, tuple[str, dict[str, Any]]] = {
         grid_text(space="warmup_epochs = { low = 0, high = 5 }", rest="[base]\nepochs = 5"), {},
     ),
     "seeds from 1,000,000 on are those of searched trials": (grid_text(), {"seeds": [1_000_000]}),
+    "a seed is given twice": (grid_text("trials = 4\nconfirmation_seeds = [1, 1]"), {}),
+    "seed 1000000: seeds from 1,000,000 on are those of searched": (
+        grid_text("trials = 4\nconfirmation_seeds = [1000000]"), {},
+    ),
     "test_limit=0: the winners of a search are reported on the test set": (grid_text(rest="[base]\ntest_limit = 0"), {}),
     "the grid has no ranges to search": ('name = "g"\n[grid]\nbatch_size = [32]\n', {"trials": 3}),
 }  # fmt: skip
@@ -147,7 +161,7 @@ def test_what_searched_and_confirming_trials_see() -> None:
     assert (spec.search_base["test_limit"], spec.search_base["validation_size"]) == (0, 5_000)
     assert {(c.test_limit, c.validation_size) for c in spec.trial_configs()} == {(None, 0)}
     assert [cell.label for cell in spec.cells] == ["Experiment 1", "Experiment 2"]
-    assert [values["learning_rate"] for values in spec.enqueued] == [0.15, 0.2]
+    assert [values["learning_rate"] for values in spec.search.enqueued] == [0.15, 0.2]
     assert spec.cells[0].published["final_test_accuracy"] == 0.931
     seeds = {training_seed(spec.search, number) for number in range(100)}
     assert len(seeds) == 100
@@ -177,6 +191,8 @@ def test_searched_trials_learn_from_and_are_validated_on_training_images_only() 
 
 def test_steps_hold_only_what_they_reach() -> None:
     space = "momentum = { low = 0.1, high = 0.9, step = 0.2 }"
-    assert build(grid_text(space=space, rest="[base]\nmomentum = 0.7")).enqueued == ({"momentum": 0.7},)
+    search = build(grid_text(space=space, rest="[base]\nmomentum = 0.7")).search
+    assert search is not None
+    assert search.enqueued == ({"momentum": 0.7},)
     with pytest.raises(SpecError, match=r"has momentum 0\.8, outside of"):
         build(grid_text(space=space, rest="[base]\nmomentum = 0.8"))

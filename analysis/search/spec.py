@@ -1,0 +1,273 @@
+"""The [search] table: what is searched, how, for how long and what becomes of the winners. One reader for both its homes.
+
+A grid file asks for a search in this form, and study.json keeps it in the same form. Which samplers, pruners and objectives
+there are is not known here: a study may come from an installation that has others. Importing this imports pydantic.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Len
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainValidator,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from pydantic.dataclasses import dataclass
+
+from trainable.config import FIELDS, FieldValue, check_field_name
+
+Scale = Literal["log", "linear", "choices"]
+MAX_SEARCH_TRIALS = 10_000
+MAX_SEED = 200_000
+_NOT_SEARCHED = {
+    "seed": "every searched trial has a seed of its own",
+    "dataset": "a study has one data set",
+    "train_limit": "it decides what is learned from, not how",
+    "test_limit": "searched trials never see the test set",
+    "validation_size": "trials validated on different images cannot be compared",
+    "log_every_steps": "it changes what is recorded, not what is trained",
+    "instrument_every_steps": "it changes what is recorded, not what is trained",
+    "noise_scale_every_epochs": "it changes what is recorded, not what is trained",
+}
+
+
+def _check_number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e300:
+        raise ValueError("is not a number")
+    return value  # whole numbers stay whole
+
+
+def _check_choices(values: tuple[FieldValue, ...]) -> tuple[FieldValue, ...]:
+    if any(values.count(value) > 1 for value in values):
+        raise ValueError("a choice is given twice")
+    return values
+
+
+def _check_searched(name: str) -> str:
+    check_field_name(name)
+    if name in _NOT_SEARCHED:
+        raise ValueError(f"{name} cannot be searched: {_NOT_SEARCHED[name]}")
+    return name
+
+
+def _list_names(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _list_seeds(value: Any) -> Any:
+    """`3` -> [0, 1, 2]; anything else as it is."""
+    return list(range(value)) if type(value) is int and 1 <= value <= 1000 else value
+
+
+Number = Annotated[float, PlainValidator(_check_number)]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """A field that takes one of these values."""
+
+    choices: Annotated[tuple[Any, ...], Len(2), AfterValidator(_check_choices)]
+
+    @property
+    def scale(self) -> Scale:
+        """How the values are spread."""
+        return "choices"
+
+    @property
+    def extremes(self) -> tuple[FieldValue, ...]:
+        """All values: any of them may be the one that does not fit."""
+        return self.choices
+
+    def holds(self, value: Any) -> bool:
+        """True for one of the values."""
+        return value in self.choices
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in the grid file."""
+        return {"choices": list(self.choices)}
+
+    def __str__(self) -> str:
+        return "one of " + ", ".join(str(value) for value in self.choices)
+
+
+@dataclass(frozen=True)
+class Range:
+    """A number from low to high, both included; on a logarithmic axis, or in steps from low."""
+
+    low: Number
+    high: Number
+    log: StrictBool = False
+    step: Number | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Range:
+        low, high, step = self.low, self.high, self.step
+        if low > high:
+            raise ValueError(f"low {low:g} is above high {high:g}; swap them")
+        if low == high:
+            raise ValueError(f"low and high are both {low:g}, which leaves nothing to search; set it in [base]")
+        if self.log and low <= 0:
+            raise ValueError(f"a logarithmic range starts above 0, not at {low:g}")
+        if self.log and step is not None:
+            raise ValueError("a logarithmic range has no step; leave out one of the two")
+        if step is not None and not 0 < step <= high - low:
+            raise ValueError(f"step {step:g} does not fit between low {low:g} and high {high:g}")
+        return self
+
+    @property
+    def scale(self) -> Scale:
+        """How the values are spread."""
+        return "log" if self.log else "linear"
+
+    @property
+    def extremes(self) -> tuple[FieldValue, ...]:
+        """Both ends."""
+        return self.low, self.high
+
+    def holds(self, value: Any) -> bool:
+        """True within the ends, and on a step where there are steps."""
+        if not isinstance(value, (int, float)) or not self.low <= value <= self.high:
+            return False
+        steps = 0.0 if self.step is None else (value - self.low) / self.step
+        return math.isclose(steps, round(steps), abs_tol=1e-9)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in the grid file."""
+        step = {} if self.step is None else {"step": self.step}
+        return {"low": self.low, "high": self.high, "log": self.log, **step}
+
+    def __str__(self) -> str:
+        how = ", logarithmic" if self.log else f" in steps of {self.step:g}" if self.step else ""
+        return f"{self.low:g} to {self.high:g}{how}"
+
+
+def _kind_of_domain(value: Any) -> str | None:
+    if isinstance(value, (Choices, Range)):
+        return f"<{type(value).__name__}>"
+    keys = set(value) if isinstance(value, dict) else set()
+    if keys == {"choices"}:
+        return "<Choices>"
+    return "<Range>" if {"low", "high"} <= keys <= {"low", "high", "log", "step"} else None
+
+
+def _check_domains(space: dict[str, Choices | Range]) -> dict[str, Choices | Range]:
+    for name, domain in space.items():
+        if isinstance(domain, Choices):
+            continue
+        if name == "width":
+            raise ValueError("width: give choices; every width is a network of its own")
+        numbers = [domain.low, domain.high, domain.step or 0]
+        if is_whole(name) and any(float(number) != int(number) for number in numbers):
+            raise ValueError(f"{name} is a whole number, and so are low, high and step")
+    return space
+
+
+def is_whole(name: str) -> bool:
+    """True for a configuration field of whole numbers."""
+    return str(FIELDS[name].type).startswith("int")
+
+
+Domain = Annotated[
+    Annotated[Choices, Tag("<Choices>")] | Annotated[Range, Tag("<Range>")],
+    Discriminator(
+        _kind_of_domain,
+        custom_error_type="domain",
+        custom_error_message="give { choices = [...] }, or { low = ..., high = ... } with log = true or step = ...",
+    ),
+]
+Space = Annotated[
+    dict[Annotated[str, AfterValidator(_check_searched)], Domain], Len(1), AfterValidator(_check_domains)
+]  # fmt: skip
+Budget = Annotated[float, PlainValidator(_check_number), Gt(0)]
+
+
+@dataclass(frozen=True, config=ConfigDict(validate_by_name=True))
+class SearchSpec:
+    """One search: the searched fields in the order of the file, the methods by name, the budgets, the winners."""
+
+    space: Space
+    sampler: StrictStr = "tpe"
+    pruner: StrictStr = "asha"
+    objectives: Annotated[tuple[StrictStr, ...], BeforeValidator(_list_names), Len(1, 2)] = Field(
+        default=("val_accuracy",), alias="objective"
+    )
+    trials: Annotated[StrictInt, Ge(1), Le(MAX_SEARCH_TRIALS)] | None = None
+    gpu_hours: Budget | None = None
+    wall_time_h: Budget | None = None
+    top_k: Annotated[StrictInt, Ge(1), Le(100)] = 3
+    confirmation_seeds: Annotated[tuple[StrictInt, ...], Len(1), BeforeValidator(_list_seeds)] | None = (
+        None  # None: the study's
+    )
+    seed: Annotated[StrictInt, Ge(0), Le(MAX_SEED)] = 0
+    enqueued: tuple[dict[str, Any], ...] = ()  # what is tried first: the cells of the grid file, in the space
+
+    def to_dict(self) -> dict[str, Any]:
+        """The table, as study.json keeps it."""
+        return {
+            "sampler": self.sampler,
+            "pruner": self.pruner,
+            "objective": self.objectives[0] if len(self.objectives) == 1 else list(self.objectives),
+            "trials": self.trials,
+            "gpu_hours": self.gpu_hours,
+            "wall_time_h": self.wall_time_h,
+            "top_k": self.top_k,
+            "confirmation_seeds": self.confirmation_seeds and list(self.confirmation_seeds),
+            "seed": self.seed,
+            "space": {name: domain.to_dict() for name, domain in self.space.items()},
+            "enqueued": [dict(values) for values in self.enqueued],
+        }
+
+    def describe_budget(self) -> str:
+        """The budgets in words."""
+        parts = [
+            f"{self.trials} trials" if self.trials is not None else "",
+            f"{self.gpu_hours:g} GPU hours" if self.gpu_hours is not None else "",
+            f"{self.wall_time_h:g} h" if self.wall_time_h is not None else "",
+        ]
+        return " or ".join(filter(None, parts))
+
+
+_ADAPTER = TypeAdapter(SearchSpec)
+
+
+def read_search(table: Mapping[str, Any]) -> SearchSpec:
+    """The search that a table describes; keys that are not known are passed over. Errors: ValueError in one line."""
+    try:
+        return _ADAPTER.validate_python(table)
+    except ValidationError as error:
+        raise ValueError(_describe(error)) from None
+
+
+_TOML_WORDS = {
+    "Field required": "is missing",
+    "Tuple": "List",
+    "tuple": "list",
+    "Dictionary": "Table",
+    "dictionary": "table",
+}
+
+
+def _describe(error: ValidationError) -> str:
+    """The first value that was refused, and why, in the words of a grid file."""
+    found = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in found["loc"] if not str(part).startswith(("<", "[")))
+    said = str(found.get("ctx", {}).get("error", found["msg"])).removeprefix("Input ")
+    for word, toml_word in _TOML_WORDS.items():
+        said = said.replace(word, toml_word)
+    given = found["input"]
+    is_shown = not isinstance(given, (dict, list, tuple)) and repr(given) not in said
+    return f"{place}{f' {repr(given)[:40]}' if is_shown else ''}: {said.splitlines()[0][:200]}"
