@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le, Len
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -65,12 +64,18 @@ def _check_searched(name: str) -> str:
 
 
 def _list_names(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, (list, tuple)) or not 1 <= len(names) <= 2:
+        raise ValueError("give one name, or a list of two")
+    return names
 
 
 def _list_seeds(value: Any) -> Any:
-    """`3` -> [0, 1, 2]; anything else as it is."""
-    return list(range(value)) if type(value) is int and 1 <= value <= 1000 else value
+    """`3` -> [0, 1, 2]; a list as it is."""
+    seeds = list(range(value)) if type(value) is int and 1 <= value <= 1000 else value
+    if not isinstance(seeds, (list, tuple)) or not seeds:
+        raise ValueError("give a number of seeds from 1 to 1,000, or a list of seeds")
+    return seeds
 
 
 Number = Annotated[float, PlainValidator(_check_number)]
@@ -80,7 +85,7 @@ Number = Annotated[float, PlainValidator(_check_number)]
 class Choices:
     """A field that takes one of these values."""
 
-    choices: Annotated[tuple[Any, ...], Len(2), AfterValidator(_check_choices)]
+    choices: Annotated[tuple[Any, ...], Field(min_length=2), AfterValidator(_check_choices)]
 
     @property
     def scale(self) -> Scale:
@@ -190,9 +195,9 @@ Domain = Annotated[
     ),
 ]
 Space = Annotated[
-    dict[Annotated[str, AfterValidator(_check_searched)], Domain], Len(1), AfterValidator(_check_domains)
+    dict[Annotated[str, AfterValidator(_check_searched)], Domain], Field(min_length=1), AfterValidator(_check_domains)
 ]  # fmt: skip
-Budget = Annotated[float, PlainValidator(_check_number), Gt(0)]
+Budget = Annotated[float, PlainValidator(_check_number), Field(gt=0)]
 
 
 @dataclass(frozen=True, config=ConfigDict(validate_by_name=True))
@@ -202,17 +207,17 @@ class SearchSpec:
     space: Space
     sampler: StrictStr = "tpe"
     pruner: StrictStr = "asha"
-    objectives: Annotated[tuple[StrictStr, ...], BeforeValidator(_list_names), Len(1, 2)] = Field(
+    objectives: Annotated[tuple[StrictStr, ...], BeforeValidator(_list_names)] = Field(
         default=("val_accuracy",), alias="objective"
     )
-    trials: Annotated[StrictInt, Ge(1), Le(MAX_SEARCH_TRIALS)] | None = None
+    trials: Annotated[StrictInt, Field(ge=1, le=MAX_SEARCH_TRIALS)] | None = None
     gpu_hours: Budget | None = None
     wall_time_h: Budget | None = None
-    top_k: Annotated[StrictInt, Ge(1), Le(100)] = 3
-    confirmation_seeds: Annotated[tuple[StrictInt, ...], Len(1), BeforeValidator(_list_seeds)] | None = (
+    top_k: Annotated[StrictInt, Field(ge=1, le=100)] = 3
+    confirmation_seeds: Annotated[tuple[StrictInt, ...], BeforeValidator(_list_seeds)] | None = (
         None  # None: the study's
     )
-    seed: Annotated[StrictInt, Ge(0), Le(MAX_SEED)] = 0
+    seed: Annotated[StrictInt, Field(ge=0, le=MAX_SEED)] = 0
     enqueued: tuple[dict[str, Any], ...] = ()  # what is tried first: the cells of the grid file, in the space
 
     def to_dict(self) -> dict[str, Any]:

@@ -291,7 +291,7 @@ def test_too_few_trials_have_no_importances(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"objective": 5}, "objective 5: should be a valid list"),
+        ({"objective": 5}, "objective 5: give one name"),
         ({"objective": ["val_accuracy", "train_flops"]}, "has 1 objectives, study.json 2"),
         ({"space": {}}, "space: Table should have at least 1 item"),
         ({"space": {"learning_rat": {}}}, "did you mean learning_rate"),

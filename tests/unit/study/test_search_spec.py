@@ -38,18 +38,18 @@ BAD_TABLES = {
         "objective = 'accuracy'"
     ),
     "objective 'val_loss' is given twice": grid_text("objective = ['val_loss', 'val_loss']"),
-    "objective: Value should have at most 2 items": grid_text(
+    "[search] objective: give one name, or a list of two": grid_text(
         "objective = ['val_loss', 'val_accuracy', 'train_flops']"
     ),
     "alone is best for a network that learns nothing": grid_text("objective = 'train_flops'\npruner = 'none'"),
     "pruner 'asha' needs one objective": grid_text("objective = ['val_accuracy', 'train_flops']\npruner = 'asha'"),
-    "objective 3: should be a valid list": grid_text("objective = 3"),
+    "[search] objective 3: give one name": grid_text("objective = 3"),
     "[search] trials 0: should be greater than or equal to 1": grid_text("trials = 0"),
     "[search] wall_time_h -1: should be greater than 0": grid_text("wall_time_h = -1"),
     "[search] gpu_hours True: is not a number": grid_text("gpu_hours = true"),
     "[search] top_k 0: should be greater than or equal to 1": grid_text("top_k = 0"),
     "[search] seed 200001: should be less than or equal to 200000": grid_text("seed = 200001"),
-    "[search] confirmation_seeds 'all': should be a valid list": grid_text("confirmation_seeds = 'all'"),
+    "[search] confirmation_seeds 'all': give a number of seeds": grid_text("confirmation_seeds = 'all'"),
     "[search] confirmation_seeds.1 0.5: should be a valid integer": grid_text("confirmation_seeds = [1, 0.5]"),
     "seeds and [search] confirmation_seeds are both given": grid_text("confirmation_seeds = 2", rest="seeds = [0]"),
     "unknown field 'batchsize': did you mean batch_size": grid_text(space="batchsize = { choices = [1, 2] }"),
