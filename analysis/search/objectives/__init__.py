@@ -15,7 +15,7 @@ from trainable.discovery import discover
 
 if TYPE_CHECKING:
     from analysis.records.study_folder import StudyFolder
-    from analysis.tables.result_table import ColumnKind
+    from analysis.results.result_table import ColumnKind
     from trainable.config import TrialConfig
 
 Direction = Literal["maximize", "minimize"]
