@@ -156,7 +156,7 @@ def _share(
 
 
 def _mirror_callbacks(mirror: Mirror | None) -> list[Any]:
-    """The W&B callback where there is something to mirror to. After FailureRecorder: it asks for the trial's status."""
+    """The W&B callback where there is something to mirror to."""
     if mirror is None or not mirror.started:
         return []
     try:

@@ -145,7 +145,5 @@ def _pruning_file(trial: str) -> str:
 
 
 def build_report(result: EpochResult) -> dict[str, Any]:
-    """The scalars of one epoch, and its step series for trackers; layer records are not sent through Tune."""
-    scalars = {name: value for name, value in result.metrics.items() if isinstance(value, (int, float))}
-    steps = result.steps.drop_columns(["trial_id", "epoch"]).to_pylist()
-    return {**scalars, "step_series": steps}
+    """The scalars of one epoch; what else was measured is in the trial's folder."""
+    return {name: value for name, value in result.metrics.items() if isinstance(value, (int, float))}

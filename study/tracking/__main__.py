@@ -97,13 +97,13 @@ def _sync(folder: StudyFolder, project: str, *, offline: bool) -> int:
     return status
 
 
-def _sync_trial(writer: RunWriter, state: TrialState, place: str) -> int:
+def _sync_trial(writer: RunWriter, state: TrialState, number: str) -> int:
     try:
         writer.finish(state.trial_id)
     except StudyFolderError as error:
-        print(f"{place}  {error}", file=sys.stderr)
+        print(f"{number}  {error}", file=sys.stderr)
         return INCOMPLETE
-    print(f"{place}  trial {state.trial_id}  {state.status}, {state.epochs_completed} epochs", flush=True)
+    print(f"{number}  trial {state.trial_id}  {state.status}, {state.epochs_completed} epochs", flush=True)
     return OK
 
 

@@ -16,6 +16,8 @@ from urllib.parse import quote
 
 import pandas as pd
 
+from trainable.errors import first_line
+
 # Of the user's environment these would make all runs one run, or send them elsewhere than was asked for.
 for _name in (
     "WANDB_RUN_ID", "WANDB_RESUME", "WANDB_NAME", "WANDB_RUN_GROUP", "WANDB_MODE", "WANDB_DIR", "WANDB_SWEEP_ID",
@@ -71,7 +73,7 @@ class Connection:
                 reinit="create_new", resume="allow" if self.mode == "online" else None,
             )  # fmt: skip
         except wandb.errors.Error as error:
-            raise WandbUnavailable(_one_line(error)) from error
+            raise WandbUnavailable(first_line(error, 300)) from error
         run = Run(opened)
         run.update_config(config)
         self._folders[run_id] = Path(opened.dir).parent
@@ -139,7 +141,7 @@ class Run:
         try:
             self._run.finish(exit_code=exit_code)
         except (TimeoutError, wandb.errors.Error) as error:
-            raise WandbUnavailable(_one_line(error)) from error
+            raise WandbUnavailable(first_line(error, 300)) from error
 
 
 def _as_wandb(value: Any) -> Any:
@@ -149,7 +151,3 @@ def _as_wandb(value: Any) -> Any:
         rows: Any = value.to_numpy(dtype=object).tolist()
         return wandb.Table(columns=list(value.columns), data=rows)
     return value
-
-
-def _one_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:300]

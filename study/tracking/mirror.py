@@ -1,4 +1,4 @@
-"""The driver's end of the W&B mirror: starts the writing process, passes messages to it, and ends it in bounded time.
+"""The driver's end of the W&B mirror: starts the writing process, names the trials that run, and ends it in bounded time.
 
 Nothing here blocks or raises while trials run. What goes wrong on the other side is said once, on stderr, with the
 command that makes up for it. Imports neither wandb nor Ray.
@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import shlex
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
 
 from analysis.records.study_folder import StudyFolder
 from study.tracking.mode import Mode, choose_project
+from study.tracking.writer import FINISH
 
 FINISH_LIMIT_S, INTERRUPT_LIMIT_S, QUIET_S = 600.0, 8.0, 3.0
 
@@ -33,13 +31,11 @@ class Mirror:
     def __init__(self, folder: StudyFolder, mode: Mode, project: str | None = None, shown: str | None = None) -> None:
         self._folder, self._mode, self._project, self._shown = folder, mode, project, shown or str(folder.path)
         self._process: subprocess.Popen[str] | None = None
-        self._outbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-        self._threads: list[threading.Thread] = []
-        self._warned = self._passing_on = False
+        self._warned = False
 
     @property
     def started(self) -> bool:
-        """Whether there is a process to post to: not when the mode is off."""
+        """Whether there is a process that writes runs: not when the mode is off."""
         return self._process is not None
 
     def start(self) -> None:
@@ -54,28 +50,21 @@ class Mirror:
     def _start(self) -> None:
         project = choose_project(self._folder, self._project)
         self._scratch = tempfile.TemporaryDirectory(prefix="wandb-", ignore_cleanup_errors=True)  # wandb may write yet
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process has ended
         # What wandb writes for an online run is of no use once it was sent.
         root = self._folder.path if self._mode == "offline" else Path(self._scratch.name)
         source = str(Path(__file__).parents[2])
         self._process = subprocess.Popen(
             [sys.executable, "-m", "study.tracking.writer", str(self._folder.path), self._mode, project, str(root)],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))},
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             start_new_session=True,  # Ctrl-C is the driver's
         )  # fmt: skip
-        self._passing_on = True
-        for work in (self._send, self._listen):
-            self._threads.append(threading.Thread(target=work, args=(self._process,), daemon=True))
-            self._threads[-1].start()
+        self._listener = threading.Thread(target=self._listen, args=(self._process,), daemon=True)
+        self._listener.start()
 
-    def post_epoch(self, trial_id: str, epoch: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> None:
-        """A trial reported an epoch."""
-        self._post({"trial": trial_id, "epoch": dict(epoch), "steps": list(steps)})
-
-    def post_end(self, trial_id: str) -> None:
-        """A trial ended; how is in its state on disk."""
-        self._post({"trial": trial_id, "ended": True})
+    def follow(self, trial_id: str) -> None:
+        """A trial starts, or goes on: from now on its run follows what is in its folder."""
+        self._tell(trial_id)
 
     def warn(self, reason: str) -> None:
         """Say once that the mirror is not complete, and how to make up for it."""
@@ -91,7 +80,7 @@ class Mirror:
         """
         if self._process is None:
             return
-        self._outbox.put({"close": "finish"})
+        self._tell(FINISH)
         try:
             if not _ends_within(self._process, QUIET_S):
                 print("W&B: writing the rest (Ctrl-C leaves it)", flush=True)
@@ -106,11 +95,26 @@ class Mirror:
     def __exit__(self, *_: object) -> None:
         """Without `finish` before it: an interruption, which waits for what is being written, not for what is left."""
         if self._process is not None:
-            self._outbox.put({"close": "interrupt"})
+            assert self._process.stdin is not None
+            self._process.stdin.close()
             try:
                 _ends_within(self._process, INTERRUPT_LIMIT_S)
             finally:  # a second Ctrl-C ends the wait
                 self._close(self._process)
+
+    def _tell(self, line: str) -> None:
+        """Write a line to the process without ever waiting for it; one that has ended has said why."""
+        if self._process is None:
+            return
+        assert self._process.stdin is not None
+        pipe = self._process.stdin.fileno()
+        os.set_blocking(pipe, False)
+        try:
+            os.write(pipe, f"{line}\n".encode())
+        except BlockingIOError:
+            self.warn("its process has stopped reading")
+        except OSError:
+            pass
 
     def _close(self, process: subprocess.Popen[str]) -> None:
         """Leave nothing behind: wandb-core ends with the process that started it."""
@@ -119,28 +123,11 @@ class Mirror:
             self.warn("it took too long to write everything")
             process.kill()
             process.wait()
-        self._outbox.put(None)
-        for thread in self._threads:
-            thread.join(1.0)
-        self._errors.close()
+        self._listener.join(1.0)
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            pipe.close()
         self._scratch.cleanup()
-
-    def _post(self, message: dict[str, Any]) -> None:
-        if self._passing_on:  # else the writer has given up, and messages would only pile up
-            self._outbox.put(message)
-
-    def _send(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdin is not None
-        try:
-            with process.stdin as pipe:
-                for message in iter(self._outbox.get, None):
-                    pipe.write(json.dumps(message) + "\n")
-                    pipe.flush()
-        except OSError:
-            pass  # the writer has ended; it said why, or its exit status does
-        except (TypeError, ValueError) as error:
-            self.warn(f"a report could not be passed on ({error})")
-        self._passing_on = False
 
     def _listen(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
@@ -151,7 +138,7 @@ class Mirror:
             else:
                 print(f"W&B           {answer['done']}", flush=True)
         if status := process.wait():
-            self.warn(f"its process ended: {_last_line(self._errors) or f'exit status {status}'}")
+            self.warn(f"its process ended with exit status {status}")
 
 
 def _ends_within(process: subprocess.Popen[str], limit_s: float) -> bool:
@@ -160,9 +147,3 @@ def _ends_within(process: subprocess.Popen[str], limit_s: float) -> bool:
     except subprocess.TimeoutExpired:
         return False
     return True
-
-
-def _last_line(file: IO[bytes]) -> str:
-    file.seek(0)
-    lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-    return lines[-1][:300] if lines else ""

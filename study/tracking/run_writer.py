@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
-from typing import Any
 
-from analysis.records.study_folder import StudyFolder
+from analysis.records.study_folder import StudyFolder, StudyFolderError
+from study.folder.ledger import load_state
 from study.tracking.connection import Connection
 from study.tracking.trial_run import TrialRun
 from trainable.trial_state import TrialState
@@ -21,19 +20,34 @@ class RunWriter:
     def __init__(self, folder: StudyFolder, connection: Connection, hurry: threading.Event | None = None) -> None:
         self._folder, self._connection, self._hurry = folder, connection, hurry or threading.Event()
         self._open: dict[str, TrialRun] = {}
+        self._seen: dict[str, TrialState] = {}
         self._num_finished = 0
         self._url: str | None = None
 
-    def add_epoch(self, trial_id: str, epoch: Mapping[str, Any], steps: Iterable[Mapping[str, Any]]) -> None:
-        """Write what a trial reported about an epoch."""
-        self._run(trial_id).add_epoch(epoch, steps)
+    def update(self, trial_id: str) -> bool:
+        """Write what is new in a trial's folder; True when the trial has ended, and with it its run.
 
-    def finish(self, trial_id: str) -> TrialState:
-        """Complete and close a trial's run from its records on disk; returns the state that it shows."""
-        state = self._run(trial_id).finish()
+        A run is opened with the trial's first epoch on disk, or with its end.
+        """
+        state = load_state(self._folder, trial_id)
+        if state is None or state == self._seen.get(trial_id):
+            return False
+        self._seen[trial_id] = state
+        if state.status not in ("pending", "running"):
+            self.finish(trial_id)
+            return True
+        if state.epochs_completed:
+            self._run(state).update(state)
+        return False
+
+    def finish(self, trial_id: str) -> None:
+        """Complete and close a trial's run from its folder."""
+        state = load_state(self._folder, trial_id)
+        if state is None:
+            raise StudyFolderError(f"{self._folder.trial(trial_id)}: the trial's state is gone")
+        self._run(state).finish(state)
         del self._open[trial_id]
         self._num_finished += 1
-        return state
 
     @property
     def open_trials(self) -> tuple[str, ...]:
@@ -50,8 +64,9 @@ class RunWriter:
         """One line: how many runs went where."""
         return f"{self._num_finished} trial runs in {self._connection.describe(self._url)}"
 
-    def _run(self, trial_id: str) -> TrialRun:
-        if trial_id not in self._open:
-            self._open[trial_id] = TrialRun(self._folder, trial_id, self._connection, self._hurry)
-            self._url = self._url or self._open[trial_id].url
-        return self._open[trial_id]
+    def _run(self, state: TrialState) -> TrialRun:
+        run = self._open.get(state.trial_id)
+        if run is None:
+            run = self._open[state.trial_id] = TrialRun(self._folder, state, self._connection, self._hurry)
+            self._url = self._url or run.url
+        return run

@@ -25,7 +25,6 @@ from study.tracking import mirror as mirror_module
 from study.tracking.connection import Connection
 from study.tracking.mirror import Mirror
 from study.tracking.run_writer import RunWriter
-from study.tracking.trial_run import TrialRun
 from tests.support.faults import command_line, wait_until
 from tests.support.trained_study import train_study
 from tests.support.wandb_files import WrittenRun, read_offline_runs
@@ -156,10 +155,9 @@ def check_summary_run(runs: dict[str, WrittenRun], folder: StudyFolder) -> None:
     assert list(table["final test accuracy, %"]) == pytest.approx(list(100 * expected["final_test_accuracy_mean"]))
 
 
-def reports_of(folder: StudyFolder, trial_id: str) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """What the trial told Tune, epoch by epoch."""
-    tables = [StudyFolder(folder.trial(trial_id)).read_records(kind).to_pylist() for kind in ("epochs", "steps")]
-    return [(epoch, [step for step in tables[1] if step["epoch"] == epoch["epoch"]]) for epoch in tables[0]]
+def save(folder: StudyFolder, state: TrialState, epoch: int) -> None:
+    """Have the trial seem to train still, with its epochs up to this one saved."""
+    write_state(folder.trial(state.trial_id), replace(state, status="running", epochs_completed=epoch))
 
 
 @pytest.fixture
@@ -168,22 +166,24 @@ def begun(trained: StudyFolder, tmp_path: Path) -> tuple[StudyFolder, TrialState
     shutil.copytree(trained.path, tmp_path / "study", ignore=shutil.ignore_patterns("wandb"))
     folder = StudyFolder(tmp_path / "study")
     state = next(state for state in list_states(folder) if state.config.instrument_every_steps)
-    write_state(folder.trial(state.trial_id), replace(state, status="running", epochs_completed=0))
+    save(folder, state, 0)
     return folder, state
 
 
-def test_live_reports_are_written_once_and_in_order_whatever_comes_twice_or_not_at_all(
-    begun: tuple[StudyFolder, TrialState],
-) -> None:
+def test_a_run_that_follows_its_trial_gets_every_row_once_and_in_order(begun: tuple[StudyFolder, TrialState]) -> None:
     folder, state = begun
     connection = Connection("offline", "mine", "trained", folder.path)
-    first, second = reports_of(folder, state.trial_id)
-    run = TrialRun(folder, state.trial_id, connection)
-    run.add_epoch(*second)  # a report was lost before it: it waits
-    run.add_epoch(*first)
-    run.add_epoch(*first)  # the trial was killed and went on from an older checkpoint
+    writer = RunWriter(folder, connection)
+    opened = []
+    for saved in (0, 1, 0, 1):  # the second time the trial goes on from an older checkpoint
+        save(folder, state, saved)
+        assert not writer.update(state.trial_id)
+        opened.append(writer.open_trials)
+    assert opened == [(), *[(state.trial_id,)] * 3], "a run is opened with the first epoch"
     write_state(folder.trial(state.trial_id), state)
-    run.finish()
+    assert writer.update(state.trial_id)
+    assert writer.open_trials == ()
+    assert not writer.update(state.trial_id), "nothing is new"
     connection.close()
     written = read_offline_runs(folder.path)[state.trial_id]
     check_history(written.history, folder, state.trial_id)
@@ -212,11 +212,15 @@ def test_a_run_that_was_begun_is_made_whole_from_the_records_and_is_there_once(
 ) -> None:
     folder, state = begun
     connection = Connection("offline", "mine", "trained", folder.path)
-    first = TrialRun(folder, state.trial_id, connection)
-    first.add_epoch(*reports_of(folder, state.trial_id)[0])
-    assert first.finish().status == "running"
+    first = RunWriter(folder, connection)
+    save(folder, state, 1)
+    first.update(state.trial_id)
+    first.finish(state.trial_id)
     connection.close()
-    assert read_offline_runs(folder.path)[state.trial_id].exit_code == 255
+    begun_run = read_offline_runs(folder.path)[state.trial_id]
+    assert begun_run.exit_code == 255
+    assert begun_run.config["status"] == "running"
+    assert [epoch for epoch, _ in begun_run.series("test/acc", "epoch")] == [1], "of two in the records, one was saved"
     write_state(folder.trial(state.trial_id), state)
     sync(folder, "--offline", "--project", "mine")
     runs = read_offline_runs(folder.path)
@@ -284,8 +288,7 @@ def test_trouble_with_wandb_is_one_warning_and_never_an_error(
     with Mirror(trained, "online") as mirror:
         mirror.start()
         for state in list_states(trained):
-            mirror.post_epoch(state.trial_id, {"epoch": 1, "step": 12, "train_loss": 1.0}, [])
-            mirror.post_end(state.trial_id)
+            mirror.follow(state.trial_id)
         mirror.finish()
     said = capfd.readouterr()
     assert said.err.count("warning: W&B") == 1, said.err
@@ -295,16 +298,18 @@ def test_trouble_with_wandb_is_one_warning_and_never_an_error(
 
 
 def test_an_interruption_does_not_wait_for_a_server_that_went_silent(
-    trained: StudyFolder, online: WandbServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+    begun: tuple[StudyFolder, TrialState], online: WandbServer, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     monkeypatch.setattr(mirror_module, "INTERRUPT_LIMIT_S", 2.0)
-    trial = list_states(trained)[0].trial_id
-    with Mirror(trained, "online") as mirror:
+    folder, state = begun
+    save(folder, state, 1)
+    with Mirror(folder, "online") as mirror:
         mirror.start()
-        mirror.post_epoch(trial, {"epoch": 1, "step": 12, "train_loss": 1.0}, [])
-        wait_until(lambda: trial in online.runs)
+        mirror.follow(state.trial_id)
+        wait_until(lambda: state.trial_id in online.runs)
         online.silent = True
-        mirror.post_end(trial)
+        write_state(folder.trial(state.trial_id), state)
         process = mirror._process
         assert process is not None
         own = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
@@ -314,17 +319,16 @@ def test_an_interruption_does_not_wait_for_a_server_that_went_silent(
     assert capfd.readouterr().err.count("warning: W&B") == 1
 
 
-def test_a_driver_that_is_killed_leaves_no_process_behind(trained: StudyFolder, tmp_path: Path) -> None:
+def test_a_driver_that_is_killed_leaves_no_process_behind(begun: tuple[StudyFolder, TrialState]) -> None:
     code = (
         "import os, signal, sys, time; from pathlib import Path; from analysis.records.study_folder import StudyFolder;"
         "from study.tracking.mirror import Mirror; mirror = Mirror(StudyFolder(Path(sys.argv[1])), 'offline');"
-        "mirror.start(); mirror.post_epoch(sys.argv[2], {'epoch': 1, 'step': 12, 'train_loss': 1.0}, []);"
-        "print(mirror._process.pid, flush=True); sys.stdin.read()"
+        "mirror.start(); mirror.follow(sys.argv[2]); print(mirror._process.pid, flush=True); sys.stdin.read()"
     )
-    shutil.copytree(trained.path, tmp_path / "study", ignore=shutil.ignore_patterns("wandb"))
-    trial = list_states(trained)[0].trial_id
+    folder, state = begun
+    save(folder, state, state.config.epochs)
     driver = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / "study"), trial],
+        [sys.executable, "-c", code, str(folder.path), state.trial_id],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -337,7 +341,7 @@ def test_a_driver_that_is_killed_leaves_no_process_behind(trained: StudyFolder, 
     driver.communicate(timeout=10)
     _, alive = psutil.wait_procs(processes, timeout=30)
     assert not alive
-    check_history(read_offline_runs(tmp_path / "study")[trial].history, trained, trial)
+    check_history(read_offline_runs(folder.path)[state.trial_id].history, folder, state.trial_id)
 
 
 GRID = """

@@ -1,12 +1,14 @@
-"""The callback: nothing of it reaches Tune, neither an exception nor a key, and without a mirror there is none."""
+"""The callback and the driver's end of the mirror: nothing of them stops or delays a study, and no key is in them."""
 
 from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,57 +22,54 @@ from study.tracking.callback import WandbMirror
 from study.tracking.mirror import Mirror
 
 TRIAL: Any = SimpleNamespace(config={"trial": {"trial_id": "t1"}})
-REPORT = {
-    "epoch": 1, "step": 4, "train_loss": 1.0, "train_accuracy": 0.5, "test_loss": 1.0, "test_accuracy": 0.5,
-    "train_time_s": 2.0, "config": {"secret": 1}, "step_series": [{"step": 0, "batch_loss": 2.0}],
-}  # fmt: skip
 
 
 class RecordingMirror(Mirror):
-    """Keeps what is posted, or fails in a way that nobody foresaw."""
+    """Keeps the trials that it is to follow."""
 
-    def __init__(self, folder: Path, *, broken: bool = False) -> None:
+    def __init__(self, folder: Path) -> None:
         super().__init__(StudyFolder(folder), "off")
-        self.posted: list[Any] = []
-        self.warnings: list[str] = []
-        self._broken = broken
+        self.followed: list[str] = []
 
-    def post_epoch(self, *message: Any) -> None:
-        if self._broken:
-            raise RuntimeError("unforeseen")
-        self.posted.append(message)
-
-    def post_end(self, trial_id: str) -> None:
-        self.posted.append(trial_id)
-
-    def warn(self, reason: str) -> None:
-        self.warnings.append(reason)
+    def follow(self, trial_id: str) -> None:
+        self.followed.append(trial_id)
 
 
-def test_a_report_is_passed_on_with_its_step_series_and_nothing_else(tmp_path: Path) -> None:
+def test_every_start_of_a_trial_is_passed_on_and_nothing_else(tmp_path: Path) -> None:
     mirror = RecordingMirror(tmp_path)
     callback = WandbMirror(mirror)
     assert isinstance(callback, WandbLoggerCallback)
     callback.setup()
     callback.on_trial_start(1, [], TRIAL)
-    callback.on_trial_result(1, [], TRIAL, REPORT)
-    callback.on_trial_result(1, [], TRIAL, {"done": True})  # Tune's own last result
-    callback.on_trial_complete(1, [], TRIAL)
+    callback.on_trial_result(1, [], TRIAL, {"epoch": 1, "config": {"secret": 1}})
+    callback.on_trial_recover(1, [], TRIAL)
+    callback.on_trial_start(2, [], TRIAL)  # Tune tries again
+    callback.on_trial_error(2, [], TRIAL)
+    callback.on_trial_complete(2, [], TRIAL)
     callback.on_experiment_end([])
-    epoch = {
-        name: REPORT[name] for name in ("epoch", "step", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
-    }
-    assert mirror.posted == [("t1", epoch, REPORT["step_series"]), "t1"]
+    assert mirror.followed == ["t1", "t1"]
 
 
-def test_an_exception_never_reaches_tune(tmp_path: Path) -> None:
-    mirror = RecordingMirror(tmp_path, broken=True)
-    callback = WandbMirror(mirror)
-    callback.on_trial_result(1, [], TRIAL, REPORT)
-    no_trial: Any = SimpleNamespace(config={})
-    callback.on_trial_error(1, [], no_trial)
-    assert len(mirror.warnings) == 2
-    assert "unforeseen" in mirror.warnings[0]
+def test_a_writer_that_has_ended_or_stands_still_neither_stops_nor_delays_the_driver(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It ends at once, since there is no study; then one is stopped as by a machine that swaps."""
+    with Mirror(StudyFolder(tmp_path / "study"), "online", "mine") as mirror:
+        mirror.start()
+        assert mirror._process is not None
+        mirror._process.wait(60)
+        mirror.follow("t1")
+    assert capfd.readouterr().err.count("warning: W&B") == 1
+    with Mirror(StudyFolder(tmp_path / "study"), "online", "mine") as mirror:
+        mirror.start()
+        assert mirror._process is not None
+        mirror._process.send_signal(signal.SIGSTOP)
+        started = time.monotonic()
+        for number in range(10_000):
+            mirror.follow(f"{number:016x}")
+        assert time.monotonic() - started < 10
+        mirror._process.send_signal(signal.SIGCONT)
+    assert capfd.readouterr().err.count("warning: W&B: its process has stopped reading") == 1
 
 
 def test_its_pickle_holds_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +85,7 @@ def test_a_mirror_that_is_off_starts_nothing_and_writes_nothing(tmp_path: Path) 
     with Mirror(StudyFolder(tmp_path), "off") as mirror:
         mirror.start()
         assert not mirror.started
-        mirror.post_epoch("t1", {}, [])
+        mirror.follow("t1")
         mirror.finish()
     assert list(tmp_path.iterdir()) == []
 
