@@ -12,8 +12,13 @@ PUBLISHED_EPOCHS = (1, 5, 10, 15, 20, 25)
 PUBLISHED_PHASES: Mapping[str, tuple[int, int]] = {"early": (1, 5), "middle": (10, 20), "late": (20, 25)}
 
 
+def picture_epochs(num_epochs: int) -> list[int]:
+    """The epochs that get pictures of their own, as in the published program: 1 and every multiple of 5."""
+    return [1, *range(5, num_epochs + 1, 5)]
+
+
 def shown_epochs(num_epochs: int) -> list[int]:
-    """The epochs that are shown: 1, 5, 10, 15, 20, 25 of 25, and as many parts of another number of epochs."""
+    """The epochs that are shown side by side: 1, 5, 10, 15, 20, 25 of 25, and as many parts of another number of epochs."""
     return sorted({_scaled(epoch, num_epochs) for epoch in PUBLISHED_EPOCHS})
 
 

@@ -20,7 +20,7 @@ _TIMEOUT_S = 60
 _STATUS = {"finished": "completed", "running": "running", "failed": "failed", "crashed": "failed", "killed": "failed"}
 _EPOCH_NAMES = {
     "train/epoch_loss": "train_loss", "train/epoch_acc": "train_accuracy", "test/loss": "test_loss",
-    "test/acc": "test_accuracy",
+    "test/acc": "test_accuracy", "learning_rate": "learning_rate",
 }  # fmt: skip
 _STEP_NAMES = {
     "train/batch_loss": "batch_loss", "train/batch_acc": "running_accuracy", "train/learning_rate": "learning_rate",
@@ -100,8 +100,8 @@ def build_records(
         values = {column: row[name] for name, column in _EPOCH_NAMES.items() if _is_number(row.get(name))}
         if "test_accuracy" in values:
             epoch = _whole(row.get("epoch")) or len(epochs) + 1
-            record = {"trial_id": identity, "epoch": epoch, "step": step, **_fractions(values)}
-            epochs.append(record | {"learning_rate": _after(config, epoch)})
+            record = {"trial_id": identity, "epoch": epoch, "step": step, "learning_rate": _after(config, epoch)}
+            epochs.append(record | _fractions(values))
     return epochs, list(steps.values())
 
 
@@ -149,7 +149,7 @@ def _trial_row(run: RunHistory, config: TrialConfig, identity: str, num_epochs: 
 
 
 def _after(config: TrialConfig, epoch: int) -> float:
-    """Learning rate after the scheduler's step of an epoch, which W&B is not told: warm-up, then cosine."""
+    """Learning rate after the scheduler's step of an epoch, for runs that did not log it: warm-up, then cosine."""
     warmup = config.warmup_epochs
     if epoch < warmup:
         return config.learning_rate * (epoch + 1) / (warmup + 1)

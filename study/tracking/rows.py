@@ -1,6 +1,7 @@
 """Records -> what a W&B run holds: names, units and axes of worksheet.md section 8. Knows no wandb and no Ray.
 
-Per-step and per-epoch series have axes of their own, the metrics `step` and `epoch`. W&B's internal `_step` must rise
+Per-step and per-epoch series have axes of their own, the metrics `step`, which counts from 0, and `epoch`. Each step has the
+published program's count too, `train/step`: there epochs count from 1, so the first of 781 steps an epoch is 781. W&B's internal `_step` must rise
 from row to row and decides on resumption what is there already, so it follows from the record alone: a row of step s in
 epoch e has `_step` s + e - 1, which leaves one place for the epoch's own row between its last step and the next epoch.
 """
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 
 from trainable.trial_state import TrialState
 
-STEP_AXIS, EPOCH_AXIS = "step", "epoch"
+STEP_AXIS, EPOCH_AXIS, PUBLISHED_STEP_AXIS = "step", "epoch", "train/step"
 
 # W&B name -> column of the record. Accuracies are percentages there.
 STEP_METRICS = {
@@ -26,6 +27,7 @@ STEP_METRICS = {
 EPOCH_METRICS = {
     "train/epoch_loss": "train_loss", "train/epoch_acc": "train_accuracy", "test/loss": "test_loss",
     "test/acc": "test_accuracy", "val/loss": "val_loss", "val/acc": "val_accuracy",
+    "learning_rate": "learning_rate",  # after the scheduler's step, as in the published Figure 7
 }  # fmt: skip
 
 
@@ -40,8 +42,14 @@ class Row:
 def expand_epoch(epoch: Mapping[str, Any], steps: Iterable[Mapping[str, Any]]) -> list[Row]:
     """The rows of one epoch in order: one per step record, then that of the epoch record."""
     number = int(epoch["epoch"])
+    steps_per_epoch = int(epoch["step"]) // number
     rows = [
-        Row(int(step["step"]) + number - 1, _axes(step["step"], number) | _metrics(step, STEP_METRICS))
+        Row(
+            int(step["step"]) + number - 1,
+            _axes(step["step"], number)
+            | {PUBLISHED_STEP_AXIS: int(step["step"]) + steps_per_epoch}
+            | _metrics(step, STEP_METRICS),
+        )
         for step in steps
     ]
     own = _axes(epoch["step"], number) | _metrics(epoch, EPOCH_METRICS)
@@ -66,6 +74,7 @@ def build_run_config(state: TrialState, study: str, label: str, model: pa.Table)
     config: dict[str, Any] = {
         **state.config.to_dict(), "study": study, "cell": label, "trial_id": state.trial_id,
         "data_fingerprint": state.data_fingerprint, "code_fingerprint": state.code_fingerprint,
+        "num_workers": 0,  # of a data loader, as the published runs name it: batches are made in the training process
     }  # fmt: skip
     if layers.num_rows:
         parameters, flops = (pc.sum(layers[name]).as_py() for name in ("num_parameters", "flops_worksheet"))

@@ -15,13 +15,16 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from analysis.figures import trial_figures
 from analysis.records.layer_file import find_cadence
-from analysis.records.phases import shown_epochs
+from analysis.records.phases import picture_epochs
 from analysis.records.study_folder import StudyFolder
 from study.tracking.connection import Connection
+from study.tracking.pictures import LAYER_COLUMNS, draw_picture
 from study.tracking.rows import (
     EPOCH_AXIS,
     EPOCH_METRICS,
+    PUBLISHED_STEP_AXIS,
     STEP_AXIS,
     STEP_METRICS,
     build_run_config,
@@ -48,14 +51,13 @@ class TrialRun:
         self._about = f"{self._label}, seed {state.config.seed}"
         self._run = connection.open_run(state.trial_id, self._about, self._config(state), job_type="trial")
         self._run.define_axis(STEP_AXIS, STEP_METRICS)
+        self._run.define_axis(PUBLISHED_STEP_AXIS, {})  # to choose in a chart
         self._run.define_axis(EPOCH_AXIS, EPOCH_METRICS)
         self._next_step = self._run.first_step
         self._written_epoch = 0
         self._newest_row: int | None = None  # of those written now, so that it can still be added to
-        shown = shown_epochs(state.config.epochs) if state.config.instrument_every_steps else []
-        from analysis.figures import trial_figures  # matplotlib: not before there is a run
-
-        pictures = [(epoch, f"{kind}/epoch_{epoch}") for epoch in shown for kind in trial_figures()]
+        drawn = picture_epochs(state.config.epochs) if state.config.instrument_every_steps else []
+        pictures = [(epoch, f"{kind}/epoch_{epoch}") for epoch in drawn for kind in trial_figures()]
         self._missing_pictures = [(epoch, name) for epoch, name in pictures if self._run.summary_value(name) is None]
 
     @property
@@ -95,13 +97,11 @@ class TrialRun:
         self._written_epoch = epoch["epoch"]
 
     def _draw_pictures(self, state: TrialState) -> None:
-        """Add the pictures of shown epochs whose layer records are on disk to the newest row."""
+        """Add the pictures of epochs whose layer records are on disk to the newest row."""
         saved = state.epochs_completed
         due = [name for epoch, name in self._missing_pictures if epoch <= saved]
         if not due or self._hurry.is_set():
             return
-        from study.tracking.pictures import LAYER_COLUMNS, draw_picture
-
         layers = self._records.read_records("layers", LAYER_COLUMNS, pc.field("epoch") <= saved).to_pandas()
         layers = layers[find_cadence(layers, {state.trial_id: state.config.instrument_every_steps})]
         with tempfile.TemporaryDirectory() as temporary:

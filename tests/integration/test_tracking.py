@@ -18,7 +18,7 @@ import pytest
 
 import analysis
 from analysis.figures import trial_figures
-from analysis.records.phases import shown_epochs
+from analysis.records.phases import picture_epochs
 from analysis.records.study_folder import StudyFolder, StudyFolderError
 from study.folder.ledger import list_states
 from study.tracking import mirror as mirror_module
@@ -43,7 +43,7 @@ STEP_SERIES = {
 VALIDATED = ("val/loss", "val/acc")  # have an axis in every run, and values where images are held out
 EPOCH_SERIES = {
     "train/epoch_loss": ("train_loss", 1), "train/epoch_acc": ("train_accuracy", 100), "test/loss": ("test_loss", 1),
-    "test/acc": ("test_accuracy", 100),
+    "test/acc": ("test_accuracy", 100), "learning_rate": ("learning_rate", 1),
 }  # fmt: skip
 
 
@@ -103,7 +103,7 @@ def check_history(rows: list[dict[str, Any]], records: StudyFolder, trial_id: st
         assert [value for _, value in found] == pytest.approx(values, rel=1e-12), name
     assert [row["_step"] for row in rows] == sorted({row["_step"] for row in rows})
     kinds = {name for row in rows for name in row if not name.startswith("_")}
-    assert kinds <= {"step", "epoch", *expected, *FINAL, *trial_figures()} | {
+    assert kinds <= {"step", "epoch", "train/step", *expected, *FINAL, *trial_figures()} | {
         name for name in kinds if "/epoch_" in name
     }
 
@@ -114,8 +114,8 @@ def pictures_of(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def expected_pictures(state: TrialState) -> list[str]:
-    shown = shown_epochs(state.config.epochs) if state.config.instrument_every_steps else []
-    return sorted(f"{kind}/epoch_{epoch}" for kind in trial_figures() for epoch in shown)
+    drawn = picture_epochs(state.config.epochs) if state.config.instrument_every_steps else []
+    return sorted(f"{kind}/epoch_{epoch}" for kind in trial_figures() for epoch in drawn)
 
 
 def trial_runs(runs: dict[str, WrittenRun]) -> dict[str, WrittenRun]:

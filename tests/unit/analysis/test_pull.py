@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec  # type: ignore[import-untyped]
@@ -202,6 +203,14 @@ def test_searched_runs_are_left_out_and_warmed_up_ones_keep_their_rate(tmp_path:
     assert study.trials["seed"].tolist() == [0]
     assert "1 trials that never saw the test set are left out" in study.info.reductions
     assert study.epochs["learning_rate"].tolist() == pytest.approx([0.2, 0.1, 0.0])
+
+
+def test_a_learning_rate_that_a_run_logged_is_kept_and_a_missing_one_follows_from_the_schedule(tmp_path: Path) -> None:
+    logged = _run(1)
+    rows = [{**row, "learning_rate": 0.125} if "test/acc" in row else row for row in logged.rows]
+    write_runs([_run(0), replace(logged, rows=rows)], "group", StudyFolder(tmp_path))
+    rates = load_study(tmp_path).epochs.groupby("trial_id", sort=False)["learning_rate"].apply(list).tolist()
+    assert sorted(rates) == [[0.125] * 3, pytest.approx([0.15, 0.05, 0.0])]
 
 
 def test_what_tracking_sends_comes_back_as_the_same_records(study: StudyFolder, tmp_path: Path) -> None:

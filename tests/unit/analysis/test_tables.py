@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from analysis.records.frames import Study, load_study
-from analysis.records.phases import scale_phases, shown_epochs
+from analysis.records.phases import picture_epochs, scale_phases, shown_epochs
 from analysis.records.study_folder import Cell, StudyFolder
 from analysis.results.formats import to_html, to_latex, to_markdown, to_text, write_tables
 from analysis.tables.tables import build_tables, table_names
@@ -76,6 +76,9 @@ def test_shown_epochs_and_phases_scale() -> None:
     assert shown_epochs(50) == [2, 10, 20, 30, 40, 50]
     assert shown_epochs(5) == [1, 2, 3, 4, 5]
     assert shown_epochs(1) == [1]
+    assert picture_epochs(25) == shown_epochs(25)
+    assert picture_epochs(32) == [1, 5, 10, 15, 20, 25, 30], "the published program does not scale them"
+    assert picture_epochs(3) == [1]
     assert scale_phases(25) == {"early": (1, 5), "middle": (10, 20), "late": (20, 25)}
     assert scale_phases(100) == {"early": (4, 20), "middle": (40, 80), "late": (80, 100)}
     assert all(1 <= first <= last <= 3 for first, last in scale_phases(3).values())

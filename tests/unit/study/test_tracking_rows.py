@@ -43,13 +43,24 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
 def test_an_epoch_becomes_rows_with_the_published_names_and_percentages() -> None:
     first, second, whole = (row.values for row in expand_epoch(EPOCH, STEPS))
     assert first == {
-        "step": 100, "epoch": 2, "train/batch_loss": 1.75, "train/batch_acc": 25.0, "train/learning_rate": 0.15,
+        "step": 100, "epoch": 2, "train/step": 200, "train/batch_loss": 1.75, "train/batch_acc": 25.0, "train/learning_rate": 0.15,
         "train/avg_gradient_norm": 0.01, "train/max_gradient_norm": 0.5,
     }  # fmt: skip
     assert set(first) - set(second) == {"train/avg_gradient_norm", "train/max_gradient_norm"}, "not measured at 150"
     assert whole == {
         "step": 200, "epoch": 2, "train/epoch_loss": 1.5, "train/epoch_acc": 43.75, "test/loss": 1.25, "test/acc": 50.0,
+        "learning_rate": 0.1,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("steps_per_epoch", [781, 390])
+def test_the_published_step_counts_epochs_from_one(steps_per_epoch: int) -> None:
+    """The published program logs at epoch * len(loader) + batch."""
+    for epoch in (1, 2, 25):
+        batches = range(0, steps_per_epoch, 50)
+        steps = [{"step": (epoch - 1) * steps_per_epoch + batch} for batch in batches]
+        rows = expand_epoch({"epoch": epoch, "step": epoch * steps_per_epoch}, steps)[:-1]
+        assert [row.values["train/step"] for row in rows] == [epoch * steps_per_epoch + batch for batch in batches]
 
 
 def test_final_values_are_of_the_last_epoch_and_the_best_one() -> None:
@@ -104,6 +115,7 @@ def test_the_configuration_is_flat_and_holds_the_published_totals(published: Stu
     assert config["total_parameters"] == config["trainable_parameters"] == 11_173_962
     assert (round(config["gflops"], 4), round(config["mflops"], 2)) == (0.5567, 556.65)
     assert (config["batch_size"], config["learning_rate"], config["seed"], config["study"]) == (64, 0.15, 3, "paper")
+    assert config["num_workers"] == 0
     assert not any(isinstance(value, (dict, list, tuple)) for value in config.values())
     narrow = TrialState(config=TrialConfig(width=3), data_fingerprint="d")
     assert "total_flops" not in build_run_config(narrow, "paper", "", published.read_records("model"))
