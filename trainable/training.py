@@ -11,21 +11,22 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainable.augmentation import EvaluationBatches, TrainingBatches, draw_order, normalise
 from trainable.checkpoint import Checkpoint
 from trainable.config import TrialConfig, trial_id
 from trainable.data.data_set import ImageData, Split, split_data
+from trainable.engines import EagerEngine
 from trainable.errors import first_line
-from trainable.evaluation import autocast, evaluate, full_fp32
+from trainable.evaluation import evaluate, full_fp32
 from trainable.instruments.noise_scale import MICROBATCH_SIZE, NUM_MICROBATCHES, measure_noise_scale
 from trainable.instruments.probe import LayerMeasurements, LayerProbe, is_due, measured_steps
 from trainable.memory import peak_memory_bytes, reset_peak_memory
@@ -92,19 +93,18 @@ def train(
     model = model.to(target).to(memory_format=torch.channels_last)
     num_measured = len(measured_steps(batches.num_batches, config.instrument_every_steps))
     probe = LayerProbe(model, [p.detach().clone() for p in model.parameters()], num_measured)
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
-    )
+    optimizer = build_optimizer(model, config)
+    engine = EagerEngine(model, optimizer, config, target, batches.num_batches)
     records = TrialRecords.empty() if resume is None else _restore(resume, config, data, model, optimizer)
     name = trial_id(config, data.fingerprint)
 
     for epoch in range(1 if resume is None else resume.epoch + 1, config.epochs + 1):
-        set_learning_rate(optimizer, scheduled_learning_rate(config, epoch - 1))
+        engine.set_learning_rate(scheduled_learning_rate(config, epoch - 1))
         if target.type == "cuda":  # the last evaluation, in larger batches, took more than training does
             reset_peak_memory(target)
         with full_fp32():
             started = time.perf_counter()
-            totals = _train_epoch(model, optimizer, batches, probe, config, name, epoch, stop)
+            totals = _train_epoch(model, engine, batches, probe, config, name, epoch, stop)
             if totals is None:
                 return
             trained = time.perf_counter()
@@ -150,41 +150,53 @@ def train(
             raise TrainingDiverged(epoch, (epoch - 1) * batches.num_batches + int(np.isfinite(totals.losses).argmin()))
 
 
+def build_optimizer(model: nn.Module, config: TrialConfig) -> torch.optim.Optimizer:
+    """SGD as the configuration says."""
+    return torch.optim.SGD(
+        model.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+
+
 def _train_epoch(
-    model: nn.Module, optimizer: torch.optim.Optimizer, batches: TrainingBatches, probe: LayerProbe,
+    model: nn.Module, engine: EagerEngine, batches: TrainingBatches, probe: LayerProbe,
     config: TrialConfig, name: str, epoch: int, stop: threading.Event | None,
 ) -> _EpochTotals | None:  # fmt: skip
     """One pass over the training images; None when asked to stop."""
     model.train()
-    losses = torch.empty(batches.num_batches, device=batches.device)
-    correct = torch.empty(batches.num_batches, device=batches.device)
-    instrument_time_s = 0.0
     due = measured_steps(batches.num_batches, config.instrument_every_steps)
-    for step, (images, labels) in enumerate(batches.epoch(epoch)):
+    instrument_time_s = take_steps(engine, batches.epoch(epoch), probe, due, stop)
+    if instrument_time_s is None:
+        return None
+    first = (epoch - 1) * batches.num_batches
+    measured = [first + step for step in due]
+    host_losses, host_correct = torch.stack([engine.losses, engine.correct]).double().cpu().numpy()
+    return _EpochTotals(host_losses, host_correct, measured, probe.drain(name, epoch, measured), instrument_time_s)
+
+
+def take_steps(
+    engine: EagerEngine, batches: Iterable[tuple[Tensor, Tensor]], probe: LayerProbe, measured: Collection[int],
+    stop: threading.Event | None = None,
+) -> float | None:  # fmt: skip
+    """A step for each batch, those in `measured` with instruments; returns the host's seconds in them, None when asked to stop.
+
+    Nothing in here waits for the device.
+    """
+    instrument_time_s = 0.0
+    for step, (images, labels) in enumerate(batches):
         if stop is not None and stop.is_set():
             return None
-        optimizer.zero_grad(set_to_none=True)
-        with autocast(config, batches.device):
-            logits = model(images)
-            loss = nn.functional.cross_entropy(logits, labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if step in due:
+        engine.forward_backward(step, images, labels)
+        if step in measured:
             before = time.perf_counter()
             probe.before_step()
             stepping = time.perf_counter()
-            optimizer.step()
+            engine.update()
             stepped = time.perf_counter()
             probe.after_step()
             instrument_time_s += stepping - before + time.perf_counter() - stepped
         else:
-            optimizer.step()
-        with torch.no_grad():
-            losses[step] = loss
-            correct[step] = (logits.argmax(dim=1) == labels).sum()
-    first = (epoch - 1) * batches.num_batches
-    measured = [first + step for step in due]
-    host_losses, host_correct = torch.stack([losses, correct]).double().cpu().numpy()
-    return _EpochTotals(host_losses, host_correct, measured, probe.drain(name, epoch, measured), instrument_time_s)
+            engine.update()
+    return instrument_time_s
 
 
 def scheduled_learning_rate(config: TrialConfig, finished_epochs: int) -> float:
@@ -198,12 +210,6 @@ def scheduled_learning_rate(config: TrialConfig, finished_epochs: int) -> float:
     if finished_epochs < warmup:
         return config.learning_rate * (finished_epochs + 1) / (warmup + 1)
     return config.learning_rate * (1 + math.cos(math.pi * (finished_epochs - warmup) / (config.epochs - warmup))) / 2
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Use `learning_rate` for every parameter from the next step on."""
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
 
 
 def _step_records(config: TrialConfig, name: str, epoch: int, totals: _EpochTotals, num_batches: int) -> pa.Table:

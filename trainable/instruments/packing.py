@@ -33,12 +33,15 @@ class PackedTensors:
             (tensor.size(), tensor.stride(), start) for tensor, start in zip(like, starts[:-1], strict=True)
         ]
         self.allocate()
-        self._row_counts = torch.tensor(num_rows, device=device)
-        self._tensor_of_row = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(num_rows)).to(device)
+        counts = torch.tensor(num_rows)
+        self._row_counts = counts.to(device)
+        self._tensor_of_row = torch.repeat_interleave(torch.arange(len(sizes)), counts, output_size=self._num_rows).to(
+            device
+        )
         self._padding = torch.cat(
             [torch.arange(start + size, end) for start, size, end in zip(starts, sizes, starts[1:], strict=False)]
         ).to(device)
-        self._sizes = torch.tensor(sizes, dtype=torch.float64, device=device)
+        self._sizes = torch.tensor(sizes, dtype=torch.float64).to(device)
 
     def allocate(self) -> None:
         """Make room, filled with zeros."""

@@ -1,0 +1,265 @@
+"""The device side of training on fake tensors, without a device: no mix of devices, no host read inside an epoch.
+
+torch's FakeTensorMode runs every operation without data, but with the devices of its operands as they would be, and refuses
+what needs a value on the host. A second mode sees every copy to the host and counts operations. Autograd and slices ask CUDA itself,
+so where there is none the device has another name (torch's PrivateUse1); nothing of the code under test asks for the name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
+
+from tests.support.images import make_image_data
+from trainable import augmentation
+from trainable.augmentation import EvaluationBatches, TrainingBatches, augment, draw_augmentation
+from trainable.config import TrialConfig
+from trainable.data.data_set import split_data
+from trainable.engines import EagerEngine
+from trainable.evaluation import evaluate
+from trainable.instruments.noise_scale import measure_noise_scale
+from trainable.instruments.probe import LayerProbe
+from trainable.model import build_model
+from trainable.training import build_optimizer, take_steps
+
+
+class _Module(_DummyBackendModule):
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
+        return [torch.bfloat16]
+
+
+_setup_privateuseone_for_python_backend("pretended", backend_module=_Module())
+DEVICE = torch.device("pretended", 0)
+CONFIG = TrialConfig(dataset="synthetic", width=2, batch_size=8)
+STEPS = 3
+
+
+class HostRead(Exception):
+    """An operation whose result the host waits for."""
+
+
+class Watch(TorchDispatchMode):
+    """Counts operations on the device, and refuses those that bring something of it to the host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = Counter[str]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given, made = (list(_tensors(values)) for values in ((args, kwargs), result))
+        on_device = any(tensor.device.type != "cpu" for tensor in given)
+        if on_device and any(tensor.device.type == "cpu" and tensor.dim() for tensor in made):
+            raise HostRead(str(func))
+        if (
+            (on_device or any(tensor.device.type != "cpu" for tensor in made))
+            and not func.is_view
+            and func.namespace == "aten"
+        ):
+            self.calls[func.name()] += 1
+        return result
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, (list, tuple)):
+        for value in values:
+            yield from _tensors(value)
+    elif isinstance(values, dict):
+        yield from _tensors(list(values.values()))
+
+
+@contextmanager
+def fake_tensors() -> Iterator[Watch]:
+    """Within it tensors are fake; those that are kept from one epoch to the next are dropped before and afterwards."""
+    augmentation._normalisation.cache_clear()
+    try:
+        with FakeTensorMode(), Watch() as watch:
+            yield watch
+    finally:
+        augmentation._normalisation.cache_clear()
+
+
+def _on_device(model: nn.Module) -> nn.Module:
+    """As `model.to(DEVICE)`, which cannot put fake parameters in the place of real ones."""
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                module._parameters[name] = nn.Parameter(_like(parameter))
+        for name, buffer in module._buffers.items():
+            module._buffers[name] = None if buffer is None else _like(buffer)
+    return model
+
+
+def _like(tensor: Tensor) -> Tensor:
+    return torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device=DEVICE)
+
+
+class Training:
+    """What `train` puts on the device before its first step."""
+
+    def __init__(self, config: TrialConfig = CONFIG) -> None:
+        split = split_data(make_image_data(STEPS * config.batch_size, 20), config)
+        self.batches = TrainingBatches(split.train, config, DEVICE)
+        self.test = EvaluationBatches(split.test, DEVICE, 16)
+        with _disable_current_modes():
+            model = build_model(config.width, config.seed).to(memory_format=torch.channels_last)
+        self.model = _on_device(model)
+        self.probe = LayerProbe(self.model, [p.detach().clone() for p in self.model.parameters()], STEPS)
+        optimizer = build_optimizer(self.model, config)
+        optimizer.param_groups[0]["foreach"] = True  # as torch chooses on CUDA, but not for fake tensors
+        self.engine = EagerEngine(self.model, optimizer, config, DEVICE, STEPS)
+
+    def run(self, measured: tuple[int, ...] = (0, 1, 2)) -> None:
+        assert take_steps(self.engine, self.batches.epoch(1), self.probe, measured) is not None
+
+
+def test_no_step_mixes_devices_or_is_read_by_the_host() -> None:
+    with fake_tensors():
+        training = Training()
+        training.run()
+        assert training.engine.losses.device == DEVICE
+        for parameter in training.model.parameters():
+            assert parameter.grad is not None
+            assert parameter.grad.is_contiguous() == parameter.is_contiguous(), "else foreach takes its slow path"
+
+
+def test_the_evaluation_mixes_no_devices() -> None:
+    """`evaluate` itself, up to its download of all losses at its end."""
+    with fake_tensors() as watch:
+        training = Training()
+        watch.calls.clear()
+        with pytest.raises(HostRead, match="aten.to"):
+            evaluate(training.model, training.test, CONFIG)
+        assert sum(n for name, n in watch.calls.items() if "conv" in name) == 2 * 20, (
+            "two batches went through the model before"
+        )
+
+
+def test_the_noise_scale_mixes_no_devices() -> None:
+    """Up to its one download, of two numbers, at its end."""
+    with fake_tensors() as watch:
+        training = Training()
+        images, labels = torch.zeros(64, 3, 32, 32, device=DEVICE), torch.zeros(64, dtype=torch.int64, device=DEVICE)
+        watch.calls.clear()
+        with pytest.raises((HostRead, DataDependentOutputException)):
+            measure_noise_scale(training.model, images, labels)
+        assert watch.calls["aten::convolution_backward"] == 2 * 20
+
+
+# Operations of a step in fp32 that are no views: a number that grows is seen here before a device is slower for it.
+OPERATIONS = {"plain": 224, "measured": 314}
+
+
+def count_operations(kind: str) -> int:
+    """Of the third step, as the difference to two: the first has no momentum yet."""
+    found = []
+    for steps in (2, 3):
+        with fake_tensors() as watch:
+            training = Training()
+            batches = list(training.batches.epoch(1))[:steps]
+            watch.calls.clear()
+            take_steps(training.engine, batches, training.probe, range(steps) if kind == "measured" else ())
+            found.append(watch.calls.total())
+    return found[1] - found[0]
+
+
+def test_the_number_of_operations_of_a_step() -> None:
+    assert {kind: count_operations(kind) for kind in OPERATIONS} == OPERATIONS
+
+
+def host_read_in_a_step(training: Training) -> None:
+    plain = training.engine.forward_backward
+
+    def forward_backward(step: int, images: Tensor, labels: Tensor) -> None:
+        plain(step, images, labels)
+        float(training.engine.losses[step])
+
+    training.engine.forward_backward = forward_backward  # type: ignore[method-assign]
+
+
+def download_in_a_step(training: Training) -> None:
+    plain = training.engine.update
+
+    def update() -> None:
+        plain()
+        training.engine.losses.cpu()
+
+    training.engine.update = update  # type: ignore[method-assign]
+
+
+def host_read_in_an_instrument(training: Training) -> None:
+    plain = training.probe.after_step
+
+    def after_step() -> None:
+        plain()
+        training.probe._measured[0, 0].tolist()
+
+    training.probe.after_step = after_step  # type: ignore[method-assign]
+
+
+def labels_left_on_the_cpu(training: Training) -> None:
+    plain = training.engine.forward_backward
+    labels = torch.zeros(CONFIG.batch_size, dtype=torch.int64)
+    training.engine.forward_backward = lambda step, images, _: plain(step, images, labels)  # type: ignore[method-assign]
+
+
+def a_boolean_selection(training: Training) -> None:
+    plain = training.engine.forward_backward
+
+    def forward_backward(step: int, images: Tensor, labels: Tensor) -> None:
+        images[labels == 0].sum()  # how many there are decides a shape
+        plain(step, images, labels)
+
+    training.engine.forward_backward = forward_backward  # type: ignore[method-assign]
+
+
+def initial_weights_on_the_cpu(training: Training) -> None:
+    training.probe._initial.views = [view.to("cpu") for view in training.probe._initial.views]
+
+
+MISTAKES: tuple[Callable[[Training], None], ...] = (
+    host_read_in_a_step, download_in_a_step, host_read_in_an_instrument, labels_left_on_the_cpu, a_boolean_selection,
+    initial_weights_on_the_cpu,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("make", MISTAKES, ids=lambda mistake: mistake.__name__)
+def test_a_mistake_is_seen(make: Callable[[Training], None]) -> None:
+    with fake_tensors():
+        training = Training()
+        try:
+            make(training)
+        except HostRead:
+            return  # the mistake itself copies to the host
+        with pytest.raises((HostRead, RuntimeError)) as found:
+            training.run()
+    assert any(
+        word in repr(found.value) + type(found.value).__name__
+        for word in ("HostRead", "DataDependent", "DynamicOutput", "device")
+    )
+
+
+def test_draws_left_on_the_cpu_are_seen() -> None:
+    images = torch.zeros(8, 32, 32, 3, dtype=torch.uint8)
+    draws = draw_augmentation(8, CONFIG, 1)
+    with fake_tensors():
+        with pytest.raises(RuntimeError, match="device"):
+            augment(torch.zeros(images.shape, dtype=torch.uint8, device=DEVICE), draw_augmentation(8, CONFIG, 1))
+        assert (
+            augment(
+                torch.zeros(images.shape, dtype=torch.uint8, device=DEVICE), draw_augmentation(8, CONFIG, 1).to(DEVICE)
+            ).device
+            == DEVICE
+        )
+    assert augment(images, draws).device.type == "cpu"
