@@ -38,11 +38,11 @@ from trainable.training import build_optimizer, take_steps
 _CONFIG = TrialConfig(dataset="synthetic", width=16, batch_size=64, learning_rate=0.1)
 _NUM_IMAGES = 256
 _STEPS = 3
-# Of one step, the norm of the difference of all weights' changes over that of the CPU's change. On the CPU fp32 is 0.0015 from
-# fp64 here, simulated TF32 0.03 - 0.04 and bf16 0.09 - 0.13 from fp32 (seeds 0 - 2).
-_FP32_ALLOWED, _BF16_ALLOWED = 0.01, 0.3
+# Of one step and the weight tensor that differs most, the norm of the difference over that of the CPU's change. On the CPU fp32 is
+# 0.008 - 0.014 from fp64 here, simulated TF32 0.13 - 0.24 and bf16 0.47 - 0.60 from fp32 (seeds 0 - 2); 1 is a lost gradient.
+_FP32_ALLOWED, _BF16_ALLOWED = 0.05, 0.9
 _INSTRUMENTS_ALLOWED = 1e-4  # of a column's largest value; the same float32 numbers summed in another order
-_EVALUATION_ALLOWED = 1e-4  # of the loss; the same weights, float32 throughout
+_EVALUATION_ALLOWED = 1e-5  # of the mean loss; the same weights, float32 throughout; bf16 is 2e-5 off here
 _PIXEL_ALLOWED = 1e-5  # of a normalised value: one multiplication and one addition, which a device may do as one
 _HOST_READS = ("aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero", "aten::equal")
 
@@ -146,10 +146,9 @@ def _compare_step(device: torch.device, operations: Operations, precision: Preci
 
 
 def relative_difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
-    """The norm of the difference of all tensors together, over that of the expected ones; inf where a value is not finite."""
-    difference = sum(float((a - b).square().sum()) for a, b in zip(found, expected, strict=True))
-    ratio = (difference / sum(float(b.square().sum()) for b in expected)) ** 0.5
-    return ratio if np.isfinite(ratio) else float("inf")
+    """Of the tensor that differs most, the norm of the difference over that of the expected one; inf where it is not finite."""
+    ratios = [float((a - b).norm() / b.norm()) for a, b in zip(found, expected, strict=True)]
+    return max(ratios) if np.isfinite(ratios).all() else float("inf")
 
 
 def _compare_instruments(device: torch.device, operations: Operations) -> float:
@@ -218,8 +217,8 @@ _CHECKS: tuple[tuple[Check, Callable[[torch.device, Operations], float]], ...] =
     (Check("comes up", "problems"), _come_up),
     (Check("augmentation", "pixels that differ"), _compare_augmentation),
     (Check("normalisation", "largest difference", _PIXEL_ALLOWED), _compare_normalisation),
-    (Check("fp32 step", "difference of the weights' change", _FP32_ALLOWED), partial(_compare_step, precision="fp32")),
-    (Check("bf16 step", "difference of the weights' change from fp32", _BF16_ALLOWED),
+    (Check("fp32 step", "difference of a weight's change", _FP32_ALLOWED), partial(_compare_step, precision="fp32")),
+    (Check("bf16 step", "difference of a weight's change from fp32", _BF16_ALLOWED),
      partial(_compare_step, precision="bf16")),
     (Check("instruments", "largest difference of a column", _INSTRUMENTS_ALLOWED), _compare_instruments),
     (Check("evaluation", "difference of the loss", _EVALUATION_ALLOWED), _compare_evaluation),

@@ -139,7 +139,7 @@ def test_the_evaluation_mixes_no_devices() -> None:
     with fake_tensors() as watch:
         training = Training()
         watch.calls.clear()
-        with pytest.raises(HostRead, match="aten.to"):
+        with pytest.raises(HostRead, match=r"aten\.to"):
             evaluate(training.model, training.test, CONFIG)
         assert sum(n for name, n in watch.calls.items() if "conv" in name) == 2 * 20, (
             "two batches went through the model before"
