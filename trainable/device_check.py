@@ -29,7 +29,7 @@ from trainable.data.data_set import Split
 from trainable.device_report import Check, DeviceReport
 from trainable.engines import EagerEngine
 from trainable.errors import first_line
-from trainable.evaluation import evaluate, full_fp32
+from trainable.evaluation import Scores, evaluate, full_fp32
 from trainable.fingerprint import code_fingerprint, cpu_name
 from trainable.instruments.probe import LayerProbe
 from trainable.model import ResNet18, build_model
@@ -196,10 +196,14 @@ def _compare_evaluation(device: torch.device, operations: Operations) -> float:
                 (operations.evaluate, there.model, device), (evaluate, trained.model, _cpu())
             )
         )  # fmt: skip
+    assert isinstance(found, Scores)
+    assert isinstance(expected, Scores)
     differing = int((found.correct != expected.correct).sum())
     if differing > _NUM_IMAGES // 100:
         raise ValueError(f"{differing} of {_NUM_IMAGES} images are judged otherwise")
-    return abs(float(found.loss) / float(expected.loss) - 1)
+    assert found.loss is not None
+    assert expected.loss
+    return abs(found.loss / expected.loss - 1)
 
 
 def _count_waits(device: torch.device, operations: Operations) -> float:
@@ -210,7 +214,7 @@ def _count_waits(device: torch.device, operations: Operations) -> float:
     training.probe.drain("check", 1, list(every))
     with full_fp32(), _forbidden_waits(device), HostReads() as reads:
         take_steps(training.engine, training.batches, training.probe, every)
-    return reads.count
+    return float(reads.count)
 
 
 _CHECKS: tuple[tuple[Check, Callable[[torch.device, Operations], float]], ...] = (
@@ -226,11 +230,11 @@ _CHECKS: tuple[tuple[Check, Callable[[torch.device, Operations], float]], ...] =
 )  # fmt: skip
 
 
-class HostReads(TorchDispatchMode):
+class HostReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts operations that ask for a value on the host, as `.item()` does, on any device."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.count = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -265,7 +269,8 @@ def _describe(device: torch.device) -> str:
 
 
 def _software() -> str:
-    built = f"CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}" if torch.version.cuda else "no CUDA"
+    cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    built = f"CUDA {torch.version.cuda}, cuDNN {cudnn}" if torch.version.cuda else "no CUDA"
     return (
         f"driver {_driver()}, torch {torch.__version__} ({built}), Python {platform.python_version()}, "
         f"{platform.platform()}, code {code_fingerprint()[:12]}"

@@ -14,6 +14,7 @@ from analysis.records.study_folder import StudyFolderError
 from study.cluster.node_probe import check_nodes
 from study.command_line.exit_status import INTERRUPTED, SOME_FAILED
 from study.command_line.program import program_name
+from study.driver.device import check_gpus
 from study.folder.ledger import Ledger, consolidate, list_states, register_trials
 from study.folder.repair import write_study
 from study.folder.study_record import build_study, describe_attempt, extend_study, with_attempt
@@ -79,8 +80,7 @@ def search(attempt: Attempt, spec: StudySpec, study: StudyInfo) -> tuple[StudyIn
     interrupted = False
     journal = SearchJournal(folder, spec, attempt.data.fingerprint, store.change_trial)
     if not journal.over:
-        if attempt.machine.is_cluster:
-            check_nodes(store.trial_storage, attempt.lock.token)
+        _check_hardware(attempt)
         plan.check_space(folder.path, store.disk_bytes([plan.searched_config(spec)] * journal.num_to_run))
         write_study(folder, with_attempt(study, describe_attempt(attempt.arguments, journal.num_to_run)))
         print(describe_start(journal, spec, attempt.resources))
@@ -119,8 +119,7 @@ def run_missing(attempt: Attempt, study: StudyInfo, ledger: Ledger, *, noted: bo
     """Note the attempt in study.json, unless it is `noted`, and run what is to run; False when the user interrupted."""
     store, resources = attempt.store, attempt.resources
     folder = store.folder
-    if attempt.machine.is_cluster:
-        check_nodes(store.trial_storage, attempt.lock.token)
+    _check_hardware(attempt)
     missing = [plan.rest_of_trial(s.config, s.epochs_completed) for s in ledger.to_run]
     speeds = calibrate(missing, attempt.data, resources, plan.reference_rate) if attempt.options.calibrate else None
     cost = plan.estimate_cost(missing, resources, speeds)
@@ -144,6 +143,14 @@ def run_missing(attempt: Attempt, study: StudyInfo, ledger: Ledger, *, noted: bo
     if finished and (line := plan.compare_time(cost, actual_training_s(ledger.to_run, after))):
         print(line)
     return finished
+
+
+def _check_hardware(attempt: Attempt) -> None:
+    """Refuse nodes that cannot run trials, or a GPU of this machine that fails its check, before the first trial."""
+    if attempt.machine.is_cluster:
+        check_nodes(attempt.store.trial_storage, attempt.lock.token)
+    else:
+        check_gpus(attempt.machine, attempt.resources, print)
 
 
 def _check_kept(attempt: Attempt) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from study.cluster.node_probe import UnfitNodeError, require_study, require_versions
+from study.driver.device import ALLOW_CPU, cpu_allowed, find_gpu_problem
 from study.storage.study_lock import watch_driver
 from study.storage.trial_storage import TRIALS, TrialStorage
 from trainable.config import TrialConfig, trial_id
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from trainable.trial_state import TrialState
 
 
-CPU_FOR_GPU_VARIABLE = "STUDY_CPU_FOR_GPU"
 _UNFIT_PAUSE_S = 5.0
 
 
@@ -65,7 +65,7 @@ def run_tune_trial(tune_config: Mapping[str, Any], *, settings: RunnerSettings, 
     try:
         require_study(storage, settings.driver_token)  # a node that has joined late was not probed
         require_versions(settings.versions)
-        use_cuda = settings.gpu_share > 0 and _has_cuda(torch.cuda.is_available() and bool(ray.get_gpu_ids()))
+        use_cuda = settings.gpu_share > 0 and _can_use_gpu(bool(ray.get_gpu_ids()))
     except UnfitNodeError:
         time.sleep(_UNFIT_PAUSE_S)  # so that a node that can takes the trial first
         raise
@@ -105,14 +105,14 @@ def run_tune_trial(tune_config: Mapping[str, Any], *, settings: RunnerSettings, 
         end_watch()
 
 
-def _has_cuda(found: bool) -> bool:
-    """Whether a trial that was given a GPU trains on it. Errors: UnfitNodeError where there is none and nobody allowed the CPU."""
-    if not found and not os.environ.get(CPU_FOR_GPU_VARIABLE):
+def _can_use_gpu(given: bool) -> bool:
+    """Whether a trial that needs a GPU trains on it. Errors: UnfitNodeError where it cannot and nobody allowed the CPU."""
+    problem = find_gpu_problem() if given else "Ray gave it none"
+    if problem is not None and not cpu_allowed():
         raise UnfitNodeError(
-            f"{socket.gethostname()} gave the trial a GPU, but torch finds no CUDA device there: see to its driver, or set "
-            f"{CPU_FOR_GPU_VARIABLE}=1 on the node to try a study with GPUs on CPUs"
+            f"{socket.gethostname()} cannot train on its GPU ({problem}): see to its driver, or {ALLOW_CPU}"
         )
-    return found
+    return problem is None
 
 
 def describe_trial(state: TrialState) -> dict[str, Any]:

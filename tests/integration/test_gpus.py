@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import analysis
-from study.driver.trial_runner import CPU_FOR_GPU_VARIABLE
+from study.driver.device import CPU_FOR_GPU_VARIABLE
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
@@ -81,6 +81,13 @@ def test_what_cannot_be_is_one_line(
     assert said in output
     assert len(output.splitlines()) == 1
     assert not (tmp_path / "results").exists()
+
+
+def test_a_gpu_that_fails_its_check_trains_nothing(tmp_path: Path) -> None:
+    output = run(tmp_path, 1, expect=2, STUDY_CPU_FOR_GPU="")
+    assert "error: device check FAILED" in output
+    assert "comes up: RuntimeError: " in output
+    assert "--gpus-per-trial 0 trains on CPUs" in output
 
 
 def test_trials_get_a_gpu_each_by_its_uuid(tmp_path: Path) -> None:

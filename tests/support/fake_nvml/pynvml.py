@@ -53,6 +53,15 @@ def nvmlDeviceGetHandleByIndex(index: int) -> Device:
     return dict(json.loads(os.environ["FAKE_NVML"])[index])
 
 
+def nvmlDeviceGetHandleByUUID(uuid: str) -> Device:
+    devices = json.loads(os.environ["FAKE_NVML"])
+    return dict(next(device for gpu in devices for device in (gpu, *gpu.get("mig", ())) if device["uuid"] == uuid))
+
+
+def nvmlSystemGetDriverVersion() -> str:
+    return "580.65.06"
+
+
 def nvmlDeviceGetMigMode(device: Device) -> list[int]:
     return [int("mig" in device)] * 2
 

@@ -16,7 +16,7 @@ from study.driver import node_loss
 from study.driver.failures import FailureRecorder
 from study.driver.hang_watch import HangWatch
 from study.driver.node_loss import find_node_trouble
-from study.driver.trial_runner import _has_cuda
+from study.driver.trial_runner import _can_use_gpu
 from study.folder.ledger import load_state
 from study.storage.folder_store import FolderStore
 from trainable.config import TrialConfig
@@ -127,8 +127,9 @@ def test_a_node_with_other_versions_or_without_its_gpu_is_unfit(monkeypatch: pyt
     with pytest.raises(UnfitNodeError, match=r"has Python .*, the driver Python 2\.7; they must be the same"):
         require_versions("Python 2.7")
     monkeypatch.delenv("STUDY_CPU_FOR_GPU", raising=False)
-    assert _has_cuda(True)
-    with pytest.raises(UnfitNodeError, match="gave the trial a GPU, but torch finds no CUDA device"):
-        _has_cuda(False)
+    with pytest.raises(
+        UnfitNodeError, match=r"cannot train on its GPU \(Ray gave it none\): see to its driver, or set"
+    ):
+        _can_use_gpu(False)
     monkeypatch.setenv("STUDY_CPU_FOR_GPU", "1")
-    assert not _has_cuda(False)
+    assert not _can_use_gpu(False)

@@ -47,11 +47,11 @@ class HostRead(Exception):
     """An operation whose result the host waits for."""
 
 
-class Watch(TorchDispatchMode):
+class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts operations on the device, and refuses those that bring something of it to the host."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.calls = Counter[str]()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -210,8 +210,8 @@ def host_read_in_an_instrument(training: Training) -> None:
 
 def labels_left_on_the_cpu(training: Training) -> None:
     plain = training.engine.forward_backward
-    labels = torch.zeros(CONFIG.batch_size, dtype=torch.int64)
-    training.engine.forward_backward = lambda step, images, _: plain(step, images, labels)  # type: ignore[method-assign]
+    on_cpu = torch.zeros(CONFIG.batch_size, dtype=torch.int64)
+    training.engine.forward_backward = lambda step, images, labels: plain(step, images, on_cpu)  # type: ignore[method-assign]
 
 
 def a_boolean_selection(training: Training) -> None:
