@@ -39,7 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     try:
         texts = [*options.set, *([f"epochs={options.epochs}"] if options.epochs is not None else [])]
-        config = TrialConfig.from_dict(dict(map(parse_override, texts)))
+        default = {"precision": "bf16" if options.device.startswith("cuda") else "fp32"}  # as study.run has it
+        config = TrialConfig.from_dict({**default, **dict(map(parse_override, texts))})
         return _run(config, options)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -54,6 +55,7 @@ def _run(config: TrialConfig, options: argparse.Namespace) -> int:
     import torch
 
     from trainable.data.data_set import load_data
+    from trainable.engine_check import choose_engine
     from trainable.training import TrainingDiverged, train
     from trainable.trial import Placement, run_trial
 
@@ -78,7 +80,10 @@ def _run(config: TrialConfig, options: argparse.Namespace) -> int:
         return 1 if state.status == "diverged" else 0
     torch.set_num_threads(options.threads)
     try:
-        for result in train(config, data, device=options.device):
+        engine = choose_engine(config, options.device)
+        if engine.reason:
+            print(f"engine {engine.name}, not a faster one: {engine.reason}")
+        for result in train(config, data, device=options.device, engine=engine.name):
             _print_epoch(result)
     except TrainingDiverged as diverged:
         print(f"diverged: {diverged}")

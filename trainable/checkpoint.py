@@ -12,7 +12,8 @@ import io
 import math
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,15 +62,16 @@ class Checkpoint:
             "config": self.config.to_dict(),
             "data_fingerprint": self.data_fingerprint,
             "epoch": self.epoch,
-            "model": dict(self.model),
-            "optimizer": dict(self.optimizer),
+            "model": _on_host(self.model),
+            "optimizer": _on_host(self.optimizer),
             "records": {
                 kind: torch.frombuffer(bytearray(stream), dtype=torch.uint8)
                 for kind, stream in self.records.to_ipc().items()
             },
         }
         buffer = io.BytesIO()
-        torch.save(content, buffer)
+        with _without_crc():
+            torch.save(content, buffer)
         return buffer.getvalue()
 
     @classmethod
@@ -101,6 +103,26 @@ class Checkpoint:
             return checkpoint
         except _NOT_A_CHECKPOINT as error:
             raise ValueError(f"not a checkpoint ({first_line(error)})") from error
+
+
+def _on_host(state: Any) -> Any:
+    """A state dict with its tensors on the CPU; copied as tensors, which lets the training go on, unlike torch.save's own copies."""
+    if isinstance(state, torch.Tensor):
+        return state.cpu()
+    if isinstance(state, Mapping):
+        return {key: _on_host(value) for key, value in state.items()}
+    return [_on_host(value) for value in state] if isinstance(state, list) else state
+
+
+@contextmanager
+def _without_crc() -> Iterator[None]:
+    """Within it torch.save computes no checksums of its own: it would hold the GIL, and the file's digest is in its name."""
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        yield
+    finally:
+        torch.serialization.set_crc32_options(before)
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int = 2) -> Path:

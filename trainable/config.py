@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from pydantic_core.core_schema import CoreSchema
 
 Dataset = Literal["cifar10", "synthetic"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "published"]
+Engine = Literal["eager", "compile", "graph", "auto"]
 FieldValue = bool | int | float | str | None
 
 
@@ -64,7 +65,14 @@ class TrialConfig:
     log_every_steps: int = _option(50, "a step record every so many steps of an epoch", low=1)
     instrument_every_steps: int = _option(100, "layer records every so many steps of an epoch; 0: never", low=0)
     noise_scale_every_epochs: int = _option(1, "gradient noise scale every so many epochs; 0: never", low=0)
-    precision: Precision = _option("fp32", "fp32, or bf16 autocast with fp32 weights")
+    precision: Precision = _option(
+        "fp32",
+        "fp32, bf16 autocast with fp32 weights, or published: fp32 with torch's defaults, TF32 where CUDA has it",
+    )
+    engine: Engine = _option(
+        "eager",
+        "what runs the steps: eager, compile, graph, or auto, the fastest that trains as eager does on the device",
+    )
 
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):

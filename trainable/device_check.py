@@ -128,7 +128,7 @@ class _Training:
         self.engine = operations.build_engine(
             self.model, build_optimizer(self.model, config), config, device, len(self.batches)
         )
-        self.engine.set_learning_rate(config.learning_rate)
+        self.engine.begin_epoch(config.learning_rate)
 
     def changes(self) -> list[Tensor]:
         """What became of each weight since the beginning."""

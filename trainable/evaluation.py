@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import NamedTuple
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -58,18 +58,24 @@ def autocast(config: TrialConfig, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16")
 
 
+def fp32_of(config: TrialConfig) -> AbstractContextManager[None]:
+    """What the configuration's precision makes of CUDA's fp32: as torch has it where it is `published`, else full fp32."""
+    return nullcontext() if config.precision == "published" else full_fp32()
+
+
 @contextmanager
 def full_fp32() -> Iterator[None]:
     """Within it CUDA computes fp32 in fp32: torch's default for convolutions is TF32, which keeps 10 of its 23 bits.
 
-    The settings belong to the process, so they are put back; on the CPU they do nothing. Untested on a device.
+    The settings belong to the process, so they are put back; on the CPU they do nothing. By the names that inductor reads too:
+    after `fp32_precision` was set for convolutions alone, reading `allow_tf32` raises.
     """
-    kinds = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
-    before = [kind.fp32_precision for kind in kinds]
+    kinds: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [kind.allow_tf32 for kind in kinds]
     try:
         for kind in kinds:
-            kind.fp32_precision = "ieee"
+            kind.allow_tf32 = False
         yield
     finally:
-        for kind, precision in zip(kinds, before, strict=True):
-            kind.fp32_precision = precision
+        for kind, allowed in zip(kinds, before, strict=True):
+            kind.allow_tf32 = allowed

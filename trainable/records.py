@@ -158,6 +158,10 @@ TRIAL_COLUMNS = (
     Column(
         "timing_exclusive", pa.bool_(), "", "false where it shared its device or changed it: its times are no results"
     ),
+    Column(
+        "engine", _TEXT, "", "what ran its steps: eager, compile or graph; null in trials of before there was a choice"
+    ),
+    Column("preparation_time_s", pa.float64(), "s", "compiling, capturing and warming up, in the time of no epoch"),
     Column("torch_version", _TEXT, "", "torch that trained it"),
     Column("started_at", _TEXT, "", "UTC, ISO 8601"),
     Column("ended_at", _TEXT, "", "UTC, ISO 8601"),

@@ -24,9 +24,9 @@ from trainable.augmentation import EvaluationBatches, TrainingBatches, draw_orde
 from trainable.checkpoint import Checkpoint
 from trainable.config import TrialConfig, trial_id
 from trainable.data.data_set import ImageData, Split, split_data
-from trainable.engines import EagerEngine
+from trainable.engines import ENGINES, EagerEngine
 from trainable.errors import first_line
-from trainable.evaluation import evaluate, full_fp32
+from trainable.evaluation import evaluate, fp32_of
 from trainable.instruments.noise_scale import MICROBATCH_SIZE, NUM_MICROBATCHES, measure_noise_scale
 from trainable.instruments.probe import LayerMeasurements, LayerProbe, is_due, measured_steps
 from trainable.memory import peak_memory_bytes, reset_peak_memory
@@ -75,11 +75,14 @@ def train(
     resume: Checkpoint | None = None,
     *,
     device: str = "cpu",
+    engine: str = "eager",
     stop: threading.Event | None = None,
+    on_prepared: Callable[[float], None] = lambda seconds: None,
 ) -> Iterator[EpochResult]:
     """Train one configuration and yield an EpochResult after each epoch, from the one after `resume` on.
 
-    `device` is a torch device. When `stop` is set the generator ends within one step, without the epoch in progress.
+    `device` is a torch device, `engine` what runs the steps (trainable/engines.py). Before the first epoch the device is warmed up
+    and the engine compiles or captures; `on_prepared` is told how long that took, which is part of no epoch. When `stop` is set the generator ends within one step, without the epoch in progress.
     Errors: TrainingDiverged after the epoch whose loss is not finite; ValueError where data, configuration and
     checkpoint do not fit together.
     """
@@ -94,17 +97,22 @@ def train(
     num_measured = len(measured_steps(batches.num_batches, config.instrument_every_steps))
     probe = LayerProbe(model, [p.detach().clone() for p in model.parameters()], num_measured)
     optimizer = build_optimizer(model, config)
-    engine = EagerEngine(model, optimizer, config, target, batches.num_batches)
+    steps_engine = ENGINES[engine](model, optimizer, config, target, batches.num_batches)
     records = TrialRecords.empty() if resume is None else _restore(resume, config, data, model, optimizer)
     name = trial_id(config, data.fingerprint)
 
+    if target.type == "cuda" or engine != "eager":
+        started = time.perf_counter()
+        with fp32_of(config):
+            _prepare(steps_engine, model, batches, test, splits.train, config)
+        on_prepared(time.perf_counter() - started)
     for epoch in range(1 if resume is None else resume.epoch + 1, config.epochs + 1):
-        engine.set_learning_rate(scheduled_learning_rate(config, epoch - 1))
+        steps_engine.begin_epoch(scheduled_learning_rate(config, epoch - 1))
         if target.type == "cuda":  # the last evaluation, in larger batches, took more than training does
             reset_peak_memory(target)
-        with full_fp32():
+        with fp32_of(config):
             started = time.perf_counter()
-            totals = _train_epoch(model, engine, batches, probe, config, name, epoch, stop)
+            totals = _train_epoch(model, steps_engine, batches, probe, config, name, epoch, stop)
             if totals is None:
                 return
             trained = time.perf_counter()
@@ -148,6 +156,31 @@ def train(
         yield EpochResult(name, epoch, metrics, steps, records, take_checkpoint)
         if not np.isfinite(totals.losses).all():
             raise TrainingDiverged(epoch, (epoch - 1) * batches.num_batches + int(np.isfinite(totals.losses).argmin()))
+
+
+def _prepare(
+    engine: EagerEngine,
+    model: nn.Module,
+    batches: TrainingBatches,
+    test: EvaluationBatches,
+    train: Split,
+    config: TrialConfig,
+) -> None:
+    """Do once, in no epoch's time, all that an epoch does; nothing of it is left but what was loaded, chosen and compiled."""
+    images, labels = next(iter(batches.epoch(1)))
+    probe = LayerProbe(model, list(model.parameters()), 1)
+
+    def measure(update: Callable[[], None]) -> None:
+        probe.before_step()
+        update()
+        probe.after_step()
+        probe.drain("", 1, [0])
+
+    engine.prepare(images, labels, measure)
+    _epoch_noise_scale(model, train, config, 1, batches.device)
+    evaluate(model, test, config)
+    if batches.device.type == "cuda":
+        torch.cuda.synchronize(batches.device)
 
 
 def build_optimizer(model: nn.Module, config: TrialConfig) -> torch.optim.Optimizer:
@@ -256,9 +289,12 @@ def _restore(
     """Put model and optimizer into the checkpoint's state and return its records."""
     if checkpoint.config != config or checkpoint.data_fingerprint != data.fingerprint:
         raise ValueError("the checkpoint belongs to another configuration or other data")
+    how = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
     try:
         model.load_state_dict(checkpoint.model)
         optimizer.load_state_dict(_copied(checkpoint.optimizer))
+        for group, own in zip(optimizer.param_groups, how, strict=True):
+            group.update(own)  # how it steps is the configuration's and this device's business, as `fused` is
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"the checkpoint does not fit the model: {first_line(error)}") from error
     return checkpoint.records

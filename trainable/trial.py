@@ -27,6 +27,7 @@ import torch
 from trainable.checkpoint import Checkpoint, load_newest_checkpoint, write_checkpoint
 from trainable.config import TrialConfig
 from trainable.data.data_set import ImageData
+from trainable.engine_check import Chosen, choose_engine
 from trainable.files import write_atomically
 from trainable.fingerprint import code_fingerprint, cpu_name
 from trainable.records import TrialRecords
@@ -67,17 +68,27 @@ def run_trial(
     torch.set_num_threads(placement.num_threads)
     checkpoint, problems = load_newest_checkpoint(folder, config, data.fingerprint)
     before = read_state(folder) or TrialState(config=config, data_fingerprint=data.fingerprint)
-    state = _started(before, placement, checkpoint, problems)
+    engine = choose_engine(config, placement.device)
+    state = _started(before, placement, checkpoint, problems, engine)
     write_state(folder, state)
     on_saved()
 
+    prepared_s: list[float] = []
+
     def saved_state(epoch: int) -> TrialState:
-        return replace(state, epochs_completed=epoch, wall_time_s=before.wall_time_s + time.monotonic() - started)
+        wall_time_s = before.wall_time_s + time.monotonic() - started
+        return replace(
+            state, epochs_completed=epoch, wall_time_s=wall_time_s,
+            preparation_time_s=(before.preparation_time_s or 0.0) + sum(prepared_s),
+        )  # fmt: skip
 
     with _CheckpointWriter(folder, checkpoint, checkpoint_interval_s, saved_state, on_saved, stop) as writer:
         status, reason = "completed", None
         try:
-            for result in train(config, data, checkpoint, device=placement.device, stop=stop):
+            for result in train(
+                config, data, checkpoint, device=placement.device, engine=engine.name, stop=stop,
+                on_prepared=prepared_s.append,
+            ):  # fmt: skip
                 writer.offer(result.take_checkpoint())
                 why = on_epoch(result)
                 if why is not None and result.epoch < config.epochs and math.isfinite(result.metrics["train_loss"]):
@@ -104,14 +115,16 @@ def export_records(folder: Path, records: TrialRecords) -> None:
 
 
 def _started(
-    before: TrialState, placement: Placement, checkpoint: Checkpoint | None, problems: list[str]
+    before: TrialState, placement: Placement, checkpoint: Checkpoint | None, problems: list[str], engine: Chosen
 ) -> TrialState:
     device = torch.device(placement.device)
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
     code = code_fingerprint()
-    elsewhere = checkpoint is not None and (before.hardware, before.num_threads, before.gpu_share) != (
-        hardware, placement.num_threads, placement.gpu_share
+    elsewhere = checkpoint is not None and (
+        (before.hardware, before.num_threads, before.gpu_share, before.engine or "eager")
+        != (hardware, placement.num_threads, placement.gpu_share, engine.name)
     )  # fmt: skip
+    chosen = [f"engine {engine.name}, not a faster one: {engine.reason}"] if engine.reason else []
     return replace(
         before,
         status="running",
@@ -119,13 +132,16 @@ def _started(
         code_fingerprint=code,
         epochs_completed=checkpoint.epoch if checkpoint else 0,
         attempts=before.attempts + 1,
-        notes=tuple(dict.fromkeys((*before.notes, *problems, *_changes_of_software(before, checkpoint, code)))),
+        notes=tuple(
+            dict.fromkeys((*before.notes, *problems, *chosen, *_changes_of_software(before, checkpoint, code)))
+        ),
         hardware=hardware,
         hostname=socket.gethostname(),
         num_threads=placement.num_threads,
         gpu_share=placement.gpu_share,
         gpu_ids=placement.gpu_ids,
         timing_exclusive=placement.timing_exclusive and before.timing_exclusive is not False and not elsewhere,
+        engine=engine.name,
         torch_version=torch.__version__,
         started_at=before.started_at or utc_now(),
         ended_at=None,

@@ -51,6 +51,8 @@ class TrialState(Stored):
     gpu_share: float | None = None
     gpu_ids: str | None = None
     timing_exclusive: bool | None = None
+    engine: str | None = None
+    preparation_time_s: float | None = None
     torch_version: str | None = None
     started_at: str | None = None
     ended_at: str | None = None

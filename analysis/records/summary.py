@@ -89,7 +89,12 @@ def study_notes(study: Study) -> tuple[str, ...]:
         total = sum(counts.values())
         listed = ", ".join(f"{number} {status}" for status, number in counts.items())
         notes.append(f"Of {total} trials: {listed}; the tables are of the completed ones.")
-    for name, what in (("data_fingerprint", "data"), ("code_fingerprint", "code"), ("torch_version", "torch version")):
+    for name, what in (
+        ("data_fingerprint", "data"),
+        ("code_fingerprint", "code"),
+        ("torch_version", "torch version"),
+        ("engine", "engine"),
+    ):
         different = study.trials.loc[study.trials["status"] == FINISHED, name].nunique()
         if different > 1:
             notes.append(f"The trials do not share their {what}: {different} different ones are mixed here.")

@@ -99,12 +99,13 @@ def extend_study(existing: StudyInfo, asked: StudyInfo, *, accept_changes: bool)
 
 
 def find_changes(existing: StudyInfo, asked: StudyInfo) -> list[dict[str, Any]]:
-    """What makes trials of the two incomparable: data, code of `trainable`, torch, precision."""
+    """What makes trials of the two incomparable: data, code of `trainable`, torch, precision, engine."""
     pairs = (
         ("data fingerprint", existing.data.get("fingerprint"), asked.data.get("fingerprint")),
         ("code of trainable", existing.code.get("fingerprint"), asked.code.get("fingerprint")),
         ("torch", _packages(existing).get("torch"), _packages(asked).get("torch")),
-        ("precision", _precisions(existing), _precisions(asked) | _precisions(existing)),
+        ("precision", _values(existing, "precision"), _values(asked, "precision") | _values(existing, "precision")),
+        ("engine", _values(existing, "engine"), _values(asked, "engine") | _values(existing, "engine")),
     )
     return [
         {"what": what, "before": _short(before), "now": _short(now)} for what, before, now in pairs if before != now
@@ -132,8 +133,8 @@ def _packages(study: StudyInfo) -> dict[str, Any]:
     return packages if isinstance(packages, dict) else {}
 
 
-def _precisions(study: StudyInfo) -> set[str]:
-    return {str(cell.config.get("precision")) for cell in study.cells}
+def _values(study: StudyInfo, field: str) -> set[str]:
+    return {str(cell.config.get(field, FIELDS[field].default)) for cell in study.cells}
 
 
 def _short(value: Any) -> str:

@@ -327,29 +327,31 @@ def test_everything_is_computed_in_full_fp32_and_the_settings_are_put_back(
     data: ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Forward and backward, in training, noise scale and evaluation. Only CUDA heeds the settings; they exist everywhere."""
-    seen: list[tuple[str, bool, tuple[str, str]]] = []
+    seen: list[tuple[str, bool, tuple[bool, bool]]] = []
 
     def build(width: int, seed: int, num_classes: int) -> ResNet18:
         model = build_model(width, seed, num_classes)
-        model.register_forward_hook(lambda *_: seen.append(("forward", model.training, _fp32_precision())))
+        model.register_forward_hook(lambda *_: seen.append(("forward", model.training, _tf32_allowed())))
         model.conv1.weight.register_hook(  # type: ignore[no-untyped-call]
-            lambda _: seen.append(("backward", model.training, _fp32_precision()))
+            lambda _: seen.append(("backward", model.training, _tf32_allowed()))
         )
         return model
 
     monkeypatch.setattr(training, "build_model", build)
-    before = _fp32_precision()
+    before = _tf32_allowed()
     for _ in train(replace(CONFIG, epochs=2, noise_scale_every_epochs=1), data):
-        assert _fp32_precision() == before  # whoever consumes the epochs keeps what it had
-    assert _fp32_precision() == before
+        assert _tf32_allowed() == before  # whoever consumes the epochs keeps what it had
+    assert _tf32_allowed() == before
     assert {(what, mode) for what, mode, _ in seen} == {("forward", True), ("forward", False), ("backward", True)}
-    assert {precision for *_, precision in seen} == {("ieee", "ieee")}
+    assert {allowed for *_, allowed in seen} == {(False, False)}
+    seen.clear()
+    next(train(replace(CONFIG, precision="published"), data))
+    assert {allowed for *_, allowed in seen} == {before}, "what torch does by itself is the published program's"
 
 
-def _fp32_precision() -> tuple[str, str]:
-    """Of CUDA's convolutions and matrix products."""
-    convolution: str = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
-    return convolution, torch.backends.cuda.matmul.fp32_precision
+def _tf32_allowed() -> tuple[bool, bool]:
+    """In CUDA's convolutions and matrix products; read as inductor reads it."""
+    return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
 
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
