@@ -138,7 +138,7 @@ def _run_on(machine: Machine, spec: StudySpec, options: argparse.Namespace, argu
     if options.plan:
         _print_plan(spec, resources, machine, source, _calibrate(spec, resources, options))
         return OK
-    store.check_writable()
+    store.check_writable(options.results)
     for line in plan.gpu_notes(machine, resources):
         print(line)
 

@@ -24,9 +24,8 @@ class FolderStore(StudyStore):
     def open(self) -> FolderLock:
         return FolderLock(self.folder.path)
 
-    def check_writable(self) -> None:
-        results = self.folder.path.parent
-        existing = next(path for path in (results.absolute(), *results.absolute().parents) if path.exists())
+    def check_writable(self, results: str) -> None:
+        existing = next(path for path in self.folder.path.parents if path.exists())
         try:
             with tempfile.TemporaryFile(dir=existing):
                 pass

@@ -36,8 +36,8 @@ class StudyStore(ABC):
         """The right to work on the study, with a `folder` that is current. Errors: StudyLockedError, StorageError."""
 
     @abstractmethod
-    def check_writable(self) -> None:
-        """Refuse a store that cannot be written, without leaving anything behind. Errors: SpecError, StorageError."""
+    def check_writable(self, results: str) -> None:
+        """Refuse a store that cannot be written, `results` to the user, and leave nothing behind. Errors: SpecError, StorageError."""
 
     def disk_bytes(self, configs: Iterable[TrialConfig]) -> int:
         """The room that these trials need on the disk of `folder`."""

@@ -174,7 +174,7 @@ class UrlStore(StudyStore):
             change(self.folder)
             self.put_trial(trial_id)
 
-    def check_writable(self) -> None:
+    def check_writable(self, results: str) -> None:
         """Write, read, list and remove a file at the URL. Errors: StorageError."""
         name = f".probe-{secrets.token_hex(8)}"
         self.remote.write(name, b"probe")

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import study.run
+import trainable.__main__
 from study.__main__ import COMMANDS
 from tests.support.data_folders import write_shards
 
@@ -76,16 +78,48 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_bad_input_is_one_clear_line_and_nothing_is_written(
-    workplace: Path, arguments: list[str], message: str
+    workplace: Path,
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    before = sorted(path for path in workplace.rglob("*") if "cache" not in path.parts)
-    done = run(workplace, "-m", "study.run", *arguments)
+    monkeypatch.chdir(workplace)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(workplace / "cache"))
+    before = files_in(workplace)
+    assert study.run.main(arguments) == 2
+    check_error(capfd.readouterr().err, message)
+    assert files_in(workplace) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-m", "study.run", "--grid", "papr"], "no grid named 'papr': did you mean paper?"),
+        (["-m", "study.run", "--grid", "demo", "--results", "/proc/results"], "--results /proc/results: "),
+        (["-m", "study.run", "--grid", "paper", "--data", "truncated"], "train-"),
+        (["-m", "trainable", "--data", "truncated"], "train-"),
+    ],
+)
+def test_a_process_says_no_more_than_that_line(workplace: Path, arguments: list[str], message: str) -> None:
+    """Early, late, and after the data was looked at: nothing of an import or of the interpreter's end stands beside it."""
+    before = files_in(workplace)
+    done = run(workplace, *arguments)
     assert done.returncode == 2, done.stdout + done.stderr
-    errors = done.stderr.splitlines()
-    assert len(errors) == 1, done.stderr
-    assert errors[0].startswith("error: ")
-    assert message in errors[0]
-    assert sorted(path for path in workplace.rglob("*") if "cache" not in path.parts) == before
+    check_error(done.stderr, message)
+    assert files_in(workplace) == before
+
+
+def files_in(workplace: Path) -> list[Path]:
+    return sorted(path for path in workplace.rglob("*") if "cache" not in path.parts)
+
+
+def check_error(said: str, message: str) -> None:
+    """One line, which is the message."""
+    lines = said.splitlines()
+    assert len(lines) == 1, said
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
 
 
 def test_a_plan_runs_nothing(workplace: Path) -> None:
@@ -109,13 +143,12 @@ def test_one_trial_without_ray(workplace: Path) -> None:
     assert all("train" in line and "test" in line and "images/s" in line for line in epochs)
 
 
-def test_one_trial_keeps_its_folder_and_goes_on(workplace: Path) -> None:
-    first = run(workplace, "-m", "trainable", *TINY, "--threads", "1", "--out", "kept")
-    assert first.returncode == 0, first.stderr
-    assert "completed" in first.stdout
-    again = run(workplace, "-m", "trainable", *TINY, "--threads", "1", "--out", "kept")
-    assert again.returncode == 0
-    assert "epoch" not in again.stdout.replace("epochs", "")
+def test_one_trial_keeps_its_folder_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [*TINY, "--threads", "1", "--out", str(tmp_path / "kept")]
+    assert trainable.__main__.main(command) == 0
+    assert "completed" in capsys.readouterr().out
+    assert trainable.__main__.main(command) == 0
+    assert "epoch" not in capsys.readouterr().out.replace("epochs", "")
 
 
 @pytest.mark.parametrize(
@@ -129,11 +162,9 @@ def test_one_trial_keeps_its_folder_and_goes_on(workplace: Path) -> None:
         (["--threads", "0"], "--threads 0"),
     ],
 )
-def test_one_trial_with_bad_input(workplace: Path, arguments: list[str], message: str) -> None:
-    done = run(workplace, "-m", "trainable", *arguments)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert len(done.stderr.splitlines()) == 1, done.stderr
-    assert message in done.stderr
+def test_one_trial_with_bad_input(arguments: list[str], message: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert trainable.__main__.main(arguments) == 2
+    check_error(capfd.readouterr().err, message)
 
 
 def study_script(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -11,6 +11,7 @@ import pytest
 from analysis.records.frames import Study, load_study
 from analysis.records.study_folder import Cell, StudyFolder
 from analysis.report.page import write_report
+from analysis.search import importances as importances_module
 from analysis.search.history import load_search
 from tests.end_to_end.browser import Browser, find_chromium, open_browser
 from tests.support.search_studies import write_search_study
@@ -22,6 +23,14 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt-get install chromium)"),
 ]
 REASON = "loss not finite in epoch 2, first at step 12"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_forests() -> Iterator[None]:
+    """Importances from 3 resamples instead of 24, which take seconds: that they are right is in test_search_tables.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importances_module, "NUM_RESAMPLES", 3)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,237 +1,257 @@
-"""`python -m study.run` with a real Ray: run, run again, extend, interrupt, kill, diverge, fail."""
+"""`python -m study.run` with a real Ray: one study from its first start to its last seed, because each start costs seconds.
+
+It is terminated, goes on, loses a worker, ends with its tables, is asked for again, and gets another seed. One of its three
+trials diverges. SIGINT is in test_tracking.py, SIGKILL in test_search.py.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
-import psutil
 import pytest
 
 import analysis
-from tests.support.faults import command_line
+from tests.support.faults import Workplace
 from trainable.trial_state import TrialState, read_state
 
 pytestmark = pytest.mark.integration
 
-SMALL = (
-    "--grid", "small.toml", "--set", "dataset=synthetic", "--set", "width=2", "--set", "train_limit=320",
-    "--set", "test_limit=50", "--set", "noise_scale_every_epochs=0",
-)  # fmt: skip
+EPOCHS = 20
+SMALL = ("--set", "width=2", "--set", "train_limit=320", "--epochs", str(EPOCHS))
 GRID = """
-name = "small"
+name = "life"
 seeds = [0]
 [base]
-epochs = 2
+dataset = "synthetic"
+epochs = 5
+test_limit = 50
+noise_scale_every_epochs = 0
+[[cells]]
+batch_size = 16
 learning_rate = 0.05
-[grid]
-batch_size = [16, 32]
+[[cells]]
+batch_size = 32
+learning_rate = 0.05
+[[cells]]
+batch_size = 16
+learning_rate = 900.0
+weight_decay = 10.0
 """
 
 
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("workplace")
-    (folder / "small.toml").write_text(GRID)
-    (folder / "home").mkdir()
-    return folder
+@dataclass
+class Stage:
+    """What one driver has printed, and the trials and epochs that the study had afterwards."""
 
+    output: str
+    trials: pd.DataFrame
+    epochs: pd.DataFrame
 
-def start(workplace: Path, *arguments: str, home: Path | None = None) -> subprocess.Popen[str]:
-    home = home or workplace / "home"
-    environment = {**os.environ, "HOME": str(home), "PYTHONPATH": str(Path(__file__).parents[2])}
-    return subprocess.Popen(
-        [sys.executable, "-m", "study.run", *arguments],
-        cwd=workplace, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-
-
-def run(workplace: Path, *arguments: str, expect: int = 0, home: Path | None = None) -> str:
-    process = start(workplace, *arguments, home=home)
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == expect, output
-    assert "Traceback" not in output
-    return output
-
-
-def trials(workplace: Path, name: str) -> pd.DataFrame:
-    return analysis.load_study(workplace / "results" / name).trials
-
-
-def wait_for(process: subprocess.Popen[str], text: str) -> str:
-    """Read the driver's output until a line holds `text`."""
-    assert process.stdout is not None
-    seen = []
-    for line in process.stdout:
-        seen.append(line)
-        if text in line:
-            return "".join(seen)
-    raise AssertionError(f"{text!r} never came:\n{''.join(seen)}")
+    @cached_property
+    def learning(self) -> pd.DataFrame:
+        """The trials that can be trained, by id."""
+        return self.trials[self.trials["config.learning_rate"] == 0.05].set_index("trial_id")
 
 
 @pytest.fixture(scope="module")
-def finished(workplace: Path) -> str:
-    return run(workplace, *SMALL, "--name", "small")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    return Workplace(tmp_path_factory.mktemp("workplace"), GRID)
 
 
-def test_a_study_ends_with_its_tables(workplace: Path, finished: str) -> None:
-    rows = trials(workplace, "small")
-    assert list(rows["status"]) == ["completed", "completed"]
+def stage(workplace: Workplace, output: str) -> Stage:
+    study = analysis.load_study(workplace.study("life").path)
+    return Stage(output, study.trials, study.epochs)
+
+
+@pytest.fixture(scope="module")
+def terminated(workplace: Workplace) -> Stage:
+    """The first driver, which gets SIGTERM in the third epoch of a trial."""
+    with workplace.start("life", *SMALL, "--checkpoint-interval", "3600") as driver:
+        driver.wait_for(f"epoch 3/{EPOCHS} ")
+        driver.process.send_signal(signal.SIGTERM)
+        assert driver.wait(120) == 130, driver.output
+        return stage(workplace, driver.output)
+
+
+@pytest.fixture(scope="module")
+def finished(workplace: Workplace, terminated: Stage) -> Stage:
+    """The same command to the end; the worker of a trial is killed on the way."""
+    with workplace.start("life", *SMALL, "--checkpoint-interval", "0") as driver:
+        driver.wait_for(rf"batch 16  lr 0\.05 .*epoch \d+/{EPOCHS} ")
+        rows = terminated.learning
+        driver.worker_of(rows.index[rows["config.batch_size"] == 16][0]).kill()
+        assert driver.wait() == 0, driver.output
+        return stage(workplace, driver.output)
+
+
+@pytest.fixture(scope="module")
+def again(workplace: Workplace, finished: Stage) -> tuple[Callable[[], list[bytes]], list[bytes], Stage]:
+    """The same command once more, where two files are missing: how to read them, what they held before, and the study."""
+    files = [workplace.study("life").path / name for name in ("model.parquet", "samples.npz")]
+
+    def read() -> list[bytes]:
+        return [file.read_bytes() for file in files]
+
+    before = read()
+    for file in files:  # as where the process that counts was ended
+        file.unlink()
+    return read, before, stage(workplace, workplace.run("life", *SMALL))
+
+
+@pytest.fixture(scope="module")
+def extended(workplace: Workplace, again: object) -> Stage:
+    """Another seed, by a user whose home folder cannot be written."""
+    with workplace.start("life", *SMALL, "--seeds", "2", environment={"HOME": "/proc/no-home"}) as driver:
+        assert driver.wait() == 0, driver.output
+        return stage(workplace, driver.output)
+
+
+def test_a_terminated_study_says_how_to_go_on(terminated: Stage) -> None:
+    assert "this goes on:" in terminated.output
+    assert "Traceback" not in terminated.output
+    assert set(terminated.learning["status"]) == {"pending"}
+    saved = terminated.learning["epochs_completed"].max()
+    assert saved >= 3, "with no checkpoint due for an hour, the last epoch was still saved"
+
+
+def test_what_was_saved_is_not_trained_again(terminated: Stage, finished: Stage) -> None:
+    saved = terminated.learning.set_index("config.batch_size")["epochs_completed"]
+    for batch_size in (16, 32):
+        first = re.search(rf"batch {batch_size}  lr 0\.05 .*epoch (\d+)/{EPOCHS} ", finished.output)
+        assert first is not None
+        assert int(first[1]) == saved[batch_size] + 1
+
+
+def test_a_killed_worker_costs_at_most_what_its_checkpoint_missed(terminated: Stage, finished: Stage) -> None:
+    assert "goes on after" in finished.output
+    before, after = terminated.learning, finished.learning
+    assert set(after["status"]) == {"completed"}
+    assert dict(zip(after["config.batch_size"], after["failures"], strict=True)) == {16: 1, 32: 0}
+    started = after["attempts"] - before["attempts"]
+    assert dict(zip(after["config.batch_size"], started, strict=True)) == {16: 2, 32: 1}
+    epochs = finished.epochs[finished.epochs["trial_id"].isin(after.index)]
+    assert (epochs.groupby("trial_id")["epoch"].apply(tuple) == tuple(range(1, EPOCHS + 1))).all()
+
+
+def test_a_study_ends_with_its_tables(workplace: Workplace, finished: Stage) -> None:
+    assert "Synthetic data" in finished.output
+    assert "final test accuracy" in finished.output
+    assert "Traceback" not in finished.output
+    folder = workplace.study("life")
+    assert str(folder.path) in finished.output
+    rows = finished.learning
     assert set(rows["config.batch_size"]) == {16, 32}
-    epochs = analysis.load_study(workplace / "results/small").epochs
-    assert len(epochs) == 4
-    assert epochs["train_loss"].between(1.5, 4).all()
-    assert "Synthetic data" in finished
-    assert "final test accuracy" in finished
-    assert str(workplace / "results/small") in finished
-    comparison = pd.read_csv(workplace / "results/small/report/tables/comparison.csv")
-    assert list(comparison["batch_size"]) == [16, 32]
-    last = epochs[epochs["epoch"] == 2].merge(rows[["trial_id", "config.batch_size"]], on="trial_id")
-    expected = last.sort_values("config.batch_size")["test_accuracy"].to_numpy()
-    assert comparison["final_test_accuracy_mean"].to_numpy() == pytest.approx(expected)
+    first = finished.epochs[(finished.epochs["epoch"] <= 2) & finished.epochs["trial_id"].isin(rows.index)]
+    assert len(first) == 4
+    assert first["train_loss"].between(1.5, 4).all()
 
 
-def test_trials_run_at_the_same_time_where_resources_allow(workplace: Path, finished: str) -> None:
+def test_a_diverged_trial_is_a_result(finished: Stage) -> None:
+    assert sorted(finished.trials["status"]) == ["completed", "completed", "diverged"]
+    assert "loss not finite" in str(finished.trials.set_index("status").loc["diverged", "reason"])
+
+
+def test_the_same_command_again_trains_nothing_and_prints_the_tables(
+    finished: Stage, again: tuple[Callable[[], list[bytes]], list[bytes], Stage]
+) -> None:
+    read, before, stage = again
+    assert "nothing to run: 3 of 3 trials are done" in stage.output
+    assert read() == before
+    assert "final test accuracy" in stage.output
+    assert stage.trials.equals(finished.trials)
+
+
+def test_another_seed_runs_only_what_is_new(workplace: Workplace, again: object, extended: Stage) -> None:
+    assert not (workplace.folder / "home/.ray").exists(), "no token is left in the home folder"
+    new = extended.trials[extended.trials["seed"] == 1]
+    assert sorted(new["status"]) == ["completed", "completed", "diverged"]
+    assert (new["attempts"] == 1).all()
+    info = analysis.load_study(workplace.study("life").path).info
+    assert info.seeds == (0, 1)
+    assert len(info.attempts) == 3, "where there was nothing to run there was no attempt"
+
+
+def test_old_trials_stay_as_they_are_when_a_seed_is_added(finished: Stage, extended: Stage) -> None:
+    old = extended.trials[extended.trials["seed"] == 0].set_index("trial_id")
+    assert old.equals(finished.trials.set_index("trial_id").loc[old.index])
+
+
+def test_the_comparison_holds_the_means_of_the_last_epochs(workplace: Workplace, extended: Stage) -> None:
+    table = pd.read_csv(workplace.study("life").tables / "comparison.csv")
+    last = extended.epochs[extended.epochs["epoch"] == EPOCHS]
+    last = last.merge(extended.learning.reset_index()[["trial_id", "config.batch_size"]], on="trial_id")
+    expected = last.groupby("config.batch_size")["test_accuracy"].mean()
+    measured = table[table["learning_rate"] == 0.05].set_index("batch_size")["final_test_accuracy_mean"]
+    assert list(measured.index) == [16, 32]
+    assert measured.to_numpy() == pytest.approx(expected.loc[[16, 32]].to_numpy())
+
+
+def test_trials_run_at_the_same_time_where_resources_allow(extended: Stage) -> None:
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("needs two CPUs")
-    rows = trials(workplace, "small").sort_values("started_at")
+    rows = extended.learning[extended.learning["seed"] == 1].sort_values("started_at")
     first, second = rows.iloc[0], rows.iloc[1]
     assert second["started_at"] <= first["ended_at"]
     assert not rows["timing_exclusive"].any()
 
 
-def test_nothing_of_ray_stands_between_user_and_table(finished: str) -> None:
+def test_nothing_of_ray_stands_between_user_and_table(extended: Stage) -> None:
     for noise in ("INFO", "WARNING", "╭", "Trial status", "tune.run", "raylet", "Logical resource"):
-        assert noise not in finished
+        assert noise not in extended.output
 
 
-def test_the_same_command_again_trains_nothing_and_prints_the_tables(workplace: Path, finished: str) -> None:
-    before = trials(workplace, "small")
-    folder = workplace / "results/small"
-    model, samples = ((folder / name).read_bytes() for name in ("model.parquet", "samples.npz"))
-    for name in ("model.parquet", "samples.npz"):  # as where the process that counts was ended
-        (folder / name).unlink()
-    output = run(workplace, *SMALL, "--name", "small")
-    assert "nothing to run: 2 of 2 trials are done" in output
-    assert ((folder / "model.parquet").read_bytes(), (folder / "samples.npz").read_bytes()) == (model, samples)
-    assert "final test accuracy" in output
-    assert trials(workplace, "small").equals(before)
-
-
-def test_more_seeds_run_only_what_is_new(workplace: Path, finished: str) -> None:
-    before = trials(workplace, "small").set_index("trial_id")["attempts"]
-    run(workplace, *SMALL, "--name", "small", "--seeds", "2", home=Path("/proc/no-home"))  # one that cannot be written
-    assert not (workplace / "home/.ray").exists(), "no token is left in the home folder"
-    rows = trials(workplace, "small").set_index("trial_id")
-    assert len(rows) == 4
-    assert (rows["attempts"] == 1).all()
-    assert set(before.index) < set(rows.index)
-    info = analysis.load_study(workplace / "results/small").info
-    assert info.seeds == (0, 1)
-    assert len(info.attempts) == 2
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_study_says_how_to_go_on_and_does(workplace: Path, number: signal.Signals) -> None:
-    command = (
-        *SMALL,
-        "--name",
-        "interrupted",
-        "--epochs",
-        "40",
-        "--set",
-        "train_limit=960",
-        "--checkpoint-interval",
-        "3600",
-    )
-    before = epochs_completed(workplace)  # the second time it goes on where the first time ended
-    process = start(workplace, *command)
-    first = max(before.values(), default=0) + 1
-    wait_for(process, f"epoch {first + 2}/40")
-    process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, output
-    assert "this goes on:" in output
-    after = epochs_completed(workplace)
-    assert max(after.values()) >= first + 2, "with no checkpoint due for an hour, the last epoch was still saved"
-    assert all(after[trial] >= count for trial, count in before.items())
-    assert set(trials(workplace, "interrupted")["status"]) == {"pending"}
-
-
-def epochs_completed(workplace: Path) -> dict[str, int]:
-    """Epochs by trial of the interrupted study; none before it was started."""
-    if not (workplace / "results/interrupted").exists():
-        return {}
-    return dict(trials(workplace, "interrupted").set_index("trial_id")["epochs_completed"])
-
-
-def test_a_killed_worker_costs_at_most_what_its_checkpoint_missed(workplace: Path) -> None:
-    process = start(
-        workplace, *SMALL, "--name", "killed", "--epochs", "12", "--checkpoint-interval", "0", "--max-concurrent", "1"
-    )
-    wait_for(process, "epoch 3/12")
-    workers = [
-        child for child in psutil.Process(process.pid).children(recursive=True)
-        if "ray::ImplicitFunc" in " ".join(command_line(child))
-    ]  # fmt: skip
-    assert len(workers) == 1, "Ray names the process of a Tune function so"
-    workers[0].kill()
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
-    assert "goes on after" in output
-    rows = trials(workplace, "killed")
-    assert set(rows["status"]) == {"completed"}
-    assert sorted(rows["attempts"]) == [1, 2]
-    assert sorted(rows["failures"]) == [0, 1]
-    epochs = analysis.load_study(workplace / "results/killed").epochs
-    assert (epochs.groupby("trial_id")["epoch"].apply(list).map(tuple) == tuple(range(1, 13))).all()
-
-
-MIXED = ("--grid", "mixed.toml", *SMALL[2:], "--name", "mixed")
-
-
-@pytest.fixture(scope="module")
-def diverged(workplace: Path) -> str:
-    (workplace / "mixed.toml").write_text(
-        'name = "mixed"\n[base]\nepochs = 2\nweight_decay = 10.0\nbatch_size = 16\n[grid]\nlearning_rate = [0.001, 900.0]\n'
-    )
-    return run(workplace, *MIXED)
-
-
-def test_a_diverged_trial_is_a_result(workplace: Path, diverged: str) -> None:
-    assert "loss not finite" in diverged
-    assert sorted(trials(workplace, "mixed")["status"]) == ["completed", "diverged"]
-    assert "loss not finite" in str(trials(workplace, "mixed").set_index("status").loc["diverged", "reason"])
+MIXED = """
+name = "mixed"
+[base]
+dataset = "synthetic"
+width = 2
+train_limit = 320
+test_limit = 50
+noise_scale_every_epochs = 0
+epochs = 2
+weight_decay = 10.0
+batch_size = 16
+[grid]
+learning_rate = [0.001, 900.0]
+"""
 
 
 @pytest.mark.faults
-def test_a_failed_trial_does_not_end_the_study(workplace: Path, diverged: str) -> None:
-    process = start(workplace, *MIXED, "--seeds", "2", "--max-failures", "1")
-    folder = workplace / "results/mixed/trials"
-    deadline = time.monotonic() + 60
-    while not (blocked := [state for path in folder.iterdir() if (state := read_state(path)) and is_blocked(state)]):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    # Ray needs seconds to start: by then the trial finds a folder where it must write a file, every time it tries.
-    (folder / blocked[0].trial_id / "epochs.parquet").mkdir()
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 3, output
-    rows = trials(workplace, "mixed").set_index("trial_id")
+def test_a_failed_trial_does_not_end_the_study(tmp_path: Path) -> None:
+    workplace = Workplace(tmp_path, MIXED)
+    study = workplace.study("mixed")
+    with workplace.start("mixed", "--seeds", "2", "--max-failures", "1") as driver:
+        deadline = time.monotonic() + 60
+        while not (
+            blocked := [state for path in study.trials.glob("*") if (state := read_state(path)) and is_blocked(state)]
+        ):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        # Ray needs seconds to start: by then the trial finds a folder where it must write a file, every time it tries.
+        file = study.trial(blocked[0].trial_id) / "epochs.parquet"
+        file.mkdir()
+        assert driver.wait() == 3, driver.output
+        output = driver.output
+    rows = analysis.load_study(study.path).trials.set_index("trial_id")
     assert sorted(rows["status"]) == ["completed", "diverged", "diverged", "failed"]
     failed = rows.loc[blocked[0].trial_id]
     assert (failed["attempts"], failed["failures"]) == (2, 2)
     assert "epochs.parquet" in str(failed["reason"])
     assert "epochs.parquet" in output
 
-    (folder / blocked[0].trial_id / "epochs.parquet").rmdir()
-    assert "failed: seed 1" in run(workplace, *MIXED, "--seeds", "2", "--retry-failed", "no", expect=3)
-    run(workplace, *MIXED, "--seeds", "2")
-    assert trials(workplace, "mixed").set_index("trial_id").loc[blocked[0].trial_id, "status"] == "completed"
+    file.rmdir()
+    assert "failed: seed 1" in workplace.run("mixed", "--seeds", "2", "--retry-failed", "no", expect=3)
+    workplace.run("mixed", "--seeds", "2")
+    rows = analysis.load_study(study.path).trials.set_index("trial_id")
+    assert rows.loc[blocked[0].trial_id, "status"] == "completed"
 
 
 def is_blocked(state: TrialState) -> bool:

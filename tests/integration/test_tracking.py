@@ -367,7 +367,7 @@ def test_a_study_that_was_interrupted_has_whole_runs_and_no_key_in_any_file(
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     (tmp_path / "mirrored.toml").write_text(GRID)
     command = [
-        sys.executable, "-m", "study.run", "--grid", "mirrored.toml", "--wandb", "offline", "--checkpoint-interval", "1",
+        sys.executable, "-m", "study.run", "--grid", "mirrored.toml", "--wandb", "offline", "--checkpoint-interval", "3600",
         "--wandb-project", "mine",
     ]  # fmt: skip
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -386,6 +386,7 @@ def test_a_study_that_was_interrupted_has_whole_runs_and_no_key_in_any_file(
         process.send_signal(signal.SIGINT)
         seen += process.communicate(timeout=120)[0]
         assert process.returncode == 130, seen
+        assert "this goes on:" in seen
     finally:
         process.terminate()
         process.wait(60)
@@ -393,7 +394,7 @@ def test_a_study_that_was_interrupted_has_whole_runs_and_no_key_in_any_file(
     assert not alive
     folder = StudyFolder(tmp_path / "results/mirrored")
     (state,) = list_states(folder)
-    assert 0 < state.epochs_completed < 3
+    assert 0 < state.epochs_completed < 3, "with no checkpoint due for an hour, the last epoch was still saved"
     begun = read_offline_runs(folder.path)[state.trial_id]
     assert len(begun.series("test/acc", "epoch")) == state.epochs_completed
     assert begun.config["status"] == "pending"

@@ -82,7 +82,7 @@ def start_head(folder: Path, *, num_cpus: int = 2, workers: int | None = None) -
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "STUDY_", "WANDB_"))},
         "HOME": str(home), "RAY_AUTH_MODE": "token", "STUDY_CPU_FOR_GPU": "1", "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_worker_niceness": "0",
     }  # fmt: skip
     command = [
         str(BIN / "ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1",

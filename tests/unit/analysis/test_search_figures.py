@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from analysis.figures.search import (
     slices,
 )
 from analysis.records.frames import load_study
+from analysis.search import importances as importances_module
 from analysis.search.history import Search, load_search
 from analysis.search.importances import load_importances
 from tests.support.search_studies import BATCH_SIZES, NUM_EPOCHS, PUBLISHED, write_search_study
@@ -40,6 +42,14 @@ def plan_search(search: Search) -> list[FigureKind[Any]]:
 
 def make_search(path: Path, objectives: tuple[str, ...] = ("val_accuracy",), **options: Any) -> Search:
     return load_search(load_study(write_search_study(path / "made", objectives=objectives, **options)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_forests() -> Iterator[None]:
+    """Importances from 3 resamples instead of 24, which take seconds: that they are right is in test_search_tables.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importances_module, "NUM_RESAMPLES", 3)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from study.plan import calibration
 from study.plan import estimate as plan
 from study.plan.calibration import Speed, actual_training_s, calibrate, speed_key
 from study.plan.resources import ResourceError, TrialResources
@@ -72,11 +73,12 @@ def test_calibration_on_gpus_is_refused() -> None:
         calibrate([TrialConfig(dataset="synthetic")], data, TrialResources(1, 1, 1), plan.reference_rate)
 
 
-def test_every_kind_of_trial_is_timed_with_its_neighbours() -> None:
-    config = TrialConfig(dataset="synthetic", width=1, batch_size=256)
-    kinds = [config, replace(config, seed=5), replace(config, learning_rate=0.3), replace(config, batch_size=512)]
+def test_every_kind_of_trial_is_timed_with_its_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "TIMED_S", 0.1)
+    config = TrialConfig(dataset="synthetic", width=1, batch_size=64)
+    kinds = [config, replace(config, seed=5), replace(config, learning_rate=0.3), replace(config, batch_size=128)]
     speeds = calibrate(kinds, load_data("synthetic"), TrialResources(1, 0, 2), lambda width: 500.0)
-    assert set(speeds) == {(1, 256, "fp32"), (1, 512, "fp32")}
+    assert set(speeds) == {(1, 64, "fp32"), (1, 128, "fp32")}
     for speed in speeds.values():
         assert min(speed.step_s, speed.measurement_s, speed.noise_scale_s, speed.evaluated_image_s) > 0
         assert speed.peak_memory_bytes > 10**8, "torch alone takes more"

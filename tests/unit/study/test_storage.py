@@ -336,7 +336,7 @@ def test_a_store_that_knows_no_times_is_refused(monkeypatch: pytest.MonkeyPatch,
     store = find_store("memory://results", "paper")
     assert isinstance(store, UrlStore)
     with pytest.raises(StorageError, match="does not say when a file was written"):
-        store.check_writable()
+        store.check_writable("memory://results")
 
 
 def write(folder: Path, files: dict[str, str]) -> None:
