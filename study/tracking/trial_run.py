@@ -20,7 +20,7 @@ from analysis.records.layer_file import find_cadence
 from analysis.records.phases import picture_epochs
 from analysis.records.study_folder import StudyFolder
 from study.tracking.connection import Connection
-from study.tracking.pictures import LAYER_COLUMNS, draw_picture
+from study.tracking.pictures import draw_picture
 from study.tracking.rows import (
     EPOCH_AXIS,
     EPOCH_METRICS,
@@ -57,8 +57,8 @@ class TrialRun:
         self._written_epoch = 0
         self._newest_row: int | None = None  # of those written now, so that it can still be added to
         drawn = picture_epochs(state.config.epochs) if state.config.instrument_every_steps else []
-        pictures = [(epoch, f"{kind}/epoch_{epoch}") for epoch in drawn for kind in trial_figures()]
-        self._missing_pictures = [(epoch, name) for epoch, name in pictures if self._run.summary_value(name) is None]
+        pictures = {f"{name}/epoch_{epoch}": (kind, epoch) for epoch in drawn for name, kind in trial_figures().items()}
+        self._missing_pictures = {name: of for name, of in pictures.items() if self._run.summary_value(name) is None}
 
     @property
     def url(self) -> str | None:
@@ -99,19 +99,19 @@ class TrialRun:
     def _draw_pictures(self, state: TrialState) -> None:
         """Add the pictures of epochs whose layer records are on disk to the newest row."""
         saved = state.epochs_completed
-        due = [name for epoch, name in self._missing_pictures if epoch <= saved]
+        due = {name: of for name, of in self._missing_pictures.items() if of[1] <= saved}
         if not due or self._hurry.is_set():
             return
-        layers = self._records.read_records("layers", LAYER_COLUMNS, pc.field("epoch") <= saved).to_pandas()
+        layers = self._records.read_records("layers", filters=pc.field("epoch") <= saved).to_pandas()
         layers = layers[find_cadence(layers, {state.trial_id: state.config.instrument_every_steps})]
         with tempfile.TemporaryDirectory() as temporary:
             path = Path(temporary) / "picture.png"
-            for name in due:
+            for name, (kind, epoch) in due.items():
                 if self._hurry.is_set():
                     return
-                if draw_picture(name, layers, self._about, path):
+                if draw_picture(kind, layers, epoch, self._about, path):
                     self._add({name: path})
-        self._missing_pictures = [(epoch, name) for epoch, name in self._missing_pictures if epoch > saved]
+                del self._missing_pictures[name]
 
     def _add_final_values(self, state: TrialState) -> None:
         if state.status == "completed" and self._run.summary_value("final/final_test_acc") is None:

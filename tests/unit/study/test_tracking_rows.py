@@ -124,11 +124,12 @@ def test_the_configuration_is_flat_and_holds_the_published_totals(published: Stu
 def test_every_picture_is_drawn_where_layers_were_measured(published: StudyFolder, tmp_path: Path) -> None:
     study = load_study(published)
     layers = read_trial_layers(study, study.completed_ids[0])
-    for kind in trial_figures():
-        path = tmp_path / f"{kind}.png"
-        assert draw_picture(f"{kind}/epoch_5", layers, "Experiment 1, seed 0", path)
+    assert set(trial_figures()) >= {"gradient_flow", "weight_updates", "combined_analysis"}
+    for name, kind in trial_figures().items():
+        path = tmp_path / f"{name}.png"
+        assert draw_picture(kind, layers, 5, "Experiment 1, seed 0", path)
         assert path.read_bytes().startswith(b"\x89PNG")
-        assert not draw_picture(f"{kind}/epoch_5", layers[:0], "nothing", path)
+        assert not draw_picture(kind, layers[:0], 5, "nothing", path)
 
 
 def test_summary_tables_show_percentages_and_lose_no_column(published: StudyFolder) -> None:
