@@ -3,7 +3,7 @@
     mode.py        off, offline or online: what the user wants and has a key for
     callback.py    Tune callback on Ray's WandbLoggerCallback: names the trials that run, and nothing else
     mirror.py      the driver's end of one process for all runs: never blocks, never raises, ends within seconds
-    writer.py      that process: looks every 2 s at what the named trials have saved, so runs lag by a checkpoint interval
+    writer.py      that process: looks every second at what the named trials have saved, so runs lag by a checkpoint interval
     run_writer.py  the study's runs; trial_run.py one trial's, exact on resumption; summary_run.py the study's own
     rows.py        names, units and axes;  pictures.py  the pictures;  connection.py  wandb itself
     __main__.py    `python -m study.tracking sync STUDY`: the same runs from the same files, at any time

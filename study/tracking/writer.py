@@ -22,7 +22,7 @@ from analysis.records.study_folder import StudyFolder, StudyFolderError
 from trainable.errors import first_line
 
 FINISH = "finish"
-LOOK_INTERVAL_S = 2.0
+LOOK_INTERVAL_S = 1.0
 NICENESS = 5  # training comes first
 INTERRUPT_LIMIT_S = 10.0  # nobody may be left who could end this process
 
