@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import secrets
 import shlex
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 from analysis.records.study_folder import StudyFolder, StudyFolderError
 from analysis.sources.pull import pull as take_over
 from study.command_line.program import program_name
+from study.command_line.report import report_results
 from study.service.command_line import add_cluster_options, connect_as_asked, guarded
 from study.service.connection import STALL_TIMEOUT_S, Cluster, ClusterError
 from study.service.package import stage_package
@@ -79,14 +79,7 @@ def _report(folder: StudyFolder) -> int:
     if not folder.records("trials").exists():
         print("it has no records yet")
         return 0
-    from analysis.report.page import write_report
-    from analysis.results.formats import to_text
-    from analysis.tables.tables import build_tables
-
-    page = write_report(folder)
-    comparison = build_tables(folder, ["comparison"])["comparison"]
-    print(f"\n{to_text(comparison, width=shutil.get_terminal_size((120, 24)).columns)}")
-    print(f"report   {page}")
+    print(f"report   {report_results(folder)}")
     return 0
 
 

@@ -12,7 +12,7 @@ import sys
 from pathlib import PurePosixPath
 
 from analysis.records.study_folder import StudyFolderError
-from study.command_line.options import DEFAULT_RESULTS, build_study_spec, check_run_options
+from study.command_line.options import DEFAULTS, build_study_spec, read_settings
 from study.command_line.options import build_parser as build_run_parser
 from study.command_line.program import program_name
 from study.service.command_line import add_cluster_options, connect_as_asked, follow, guarded
@@ -21,6 +21,7 @@ from study.service.package import GRID_FILE, is_grid_file, stage_package
 from study.service.remote import RESULTS_VARIABLE
 from study.service.study_jobs import StudyJob, describe_study, list_studies, parse_job
 from study.spec.errors import SpecError
+from study.spec.run_settings import RunSettings
 from study.storage.location import check_plain_url
 from study.tracking.mode import check_offline
 
@@ -49,40 +50,40 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _submit(options: argparse.Namespace, study_arguments: list[str]) -> int:
     study_options = build_run_parser().parse_args(study_arguments)
-    _check_options(study_options)
+    settings = read_settings(study_options)
+    _check_settings(settings)
     study = build_study_spec(study_options).name
-    results = "" if str(study_options.results) == str(DEFAULT_RESULTS) else str(study_options.results)
+    results = "" if settings.results == DEFAULTS.results else settings.results
     cluster = connect_as_asked(options)
     cluster.check_version()
     _refuse_second(cluster, study)
     job = f"study-{secrets.token_hex(6)}"
     with stage_package(study_options.grid) as folder:
         cluster.submit(
-            shlex.join(_build_command(study_options, study_arguments, results)),
+            shlex.join(_build_command(study_options.grid, study_arguments, results)),
             job=job,
             working_dir=folder,
             env={"RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_WAIT_S)},
             note=describe_study(study, results),
         )
     found = parse_job(cluster.read_job(job))
-    _say_submitted(found, cluster, study_options)
+    _say_submitted(found, cluster, settings)
     return follow(cluster, found) if options.follow else 0
 
 
-def _check_options(options: argparse.Namespace) -> None:
+def _check_settings(settings: RunSettings) -> None:
     """Refuse what makes no sense on a cluster. Errors: SpecError, StudyFolderError."""
-    check_run_options(options)
     for name in ("plan", "calibrate"):
-        if getattr(options, name):
+        if getattr(settings, name):
             raise SpecError(f"--{name} needs no cluster: {program_name('run')} --{name}")
-    if options.wandb == "offline":
-        check_offline("offline", str(options.results))
-    if options.address is not None:
+    if settings.wandb == "offline":
+        check_offline("offline", settings.results)
+    if settings.address is not None:
         raise SpecError("--address is for drivers on the cluster; here --cluster names it")
-    check_plain_url(str(options.results))
+    check_plain_url(settings.results)
     for name in ("data", "results"):
-        path = getattr(options, name)
-        given = path is not None and str(path) != str(DEFAULT_RESULTS)
+        path = getattr(settings, name)
+        given = path is not None and str(path) != DEFAULTS.results
         if given and not (PurePosixPath(path).is_absolute() or str(path)[0] in "~$" or "://" in str(path)):
             raise SpecError(f"--{name} {path}: is a folder on the cluster, seen by its head; give its whole path there")
 
@@ -96,17 +97,19 @@ def _refuse_second(cluster: Cluster, study: str) -> None:
             )
 
 
-def _build_command(options: argparse.Namespace, arguments: list[str], results: str) -> list[str]:
+def _build_command(grid: str, arguments: list[str], results: str) -> list[str]:
     """The command that the job runs. Of an option that is given twice the last one counts."""
-    travelled = ["--grid", GRID_FILE] if is_grid_file(options.grid) else []
+    travelled = ["--grid", GRID_FILE] if is_grid_file(grid) else []
     return ["python", "-m", "study.service.remote", "run", results, *arguments, *travelled]
 
 
-def _say_submitted(found: StudyJob, cluster: Cluster, options: argparse.Namespace) -> None:
-    data = f"{options.data} on the cluster's head, not here" if options.data else "the head's cache, else its download"
+def _say_submitted(found: StudyJob, cluster: Cluster, settings: RunSettings) -> None:
+    data = (
+        f"{settings.data} on the cluster's head, not here" if settings.data else "the head's cache, else its download"
+    )
     print(found.study)
     print(f"job      {found.job} on {cluster.address}")
-    print(f"data     {data}" if options.data else f"data     as the grid says; CIFAR-10 from {data}")
+    print(f"data     {data}" if settings.data else f"data     as the grid says; CIFAR-10 from {data}")
     print(f"results  {found.results or f'${RESULTS_VARIABLE} of the head, else ~/results there'}")
     print(f"go on    {program_name('status|logs|stop|pull')} {found.study} --cluster {cluster.address}", flush=True)
 

@@ -32,7 +32,7 @@ from trainable.files import write_atomically
 from trainable.fingerprint import code_fingerprint, cpu_name
 from trainable.records import TrialRecords
 from trainable.training import EpochResult, TrainingDiverged, train
-from trainable.trial_state import TrialState, TrialStateError, read_state, utc_now, write_state
+from trainable.trial_state import CHECKPOINT_INTERVAL_S, TrialState, TrialStateError, read_state, utc_now, write_state
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def run_trial(
     on_epoch: Callable[[EpochResult], str | None] = lambda result: None,
     on_saved: Callable[[], None] = lambda: None,
     stop: threading.Event | None = None,
-    checkpoint_interval_s: float = 30.0,
+    checkpoint_interval_s: float = CHECKPOINT_INTERVAL_S,
 ) -> TrialState:
     """Train one configuration in its folder to the end, or until `stop` is set; returns the state it leaves there.
 

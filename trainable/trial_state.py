@@ -20,6 +20,7 @@ from trainable.stored import Stored, from_stored
 
 STATE_FILE = "trial.json"
 RECORD_KINDS = ("epochs", "steps", "layers")
+CHECKPOINT_INTERVAL_S = 30.0  # between two checkpoints of a trial, where nobody says otherwise
 FINISHED = ("completed", "diverged", "pruned")
 
 

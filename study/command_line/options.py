@@ -1,19 +1,24 @@
-"""The command line of `study.run`, and what it asks for: the specification of a study, checked before anything is touched."""
+"""The command line of `study.run`, and what it asks for: what is studied and how it is run, checked before anything is touched.
+
+Below this module nothing knows of options.
+"""
 
 from __future__ import annotations
 
 import argparse
-import math
+from dataclasses import fields
 from pathlib import Path
 
 from study.command_line.program import program_name
 from study.spec.errors import SpecError
 from study.spec.grid_file import list_grids, load_grid, parse_seeds
+from study.spec.run_settings import RunSettings
 from study.spec.study_spec import StudySpec, build_spec
 from study.tracking.mode import CHOICES, DEFAULT_PROJECT
 from trainable.config import FIELDS, parse_override
 
-DEFAULT_RESULTS = Path("results")
+DEFAULTS = RunSettings()
+_YES_NO = {True: "yes", False: "no"}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -31,11 +36,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder with CIFAR-10; default: cache, else download")
     parser.add_argument(
-        "--results",
-        default=str(DEFAULT_RESULTS),
-        metavar="DIR|URL",
+        "--results", default=DEFAULTS.results, metavar="DIR|URL",
         help="parent of the study folder; also s3://, gs://, ...",
-    )
+    )  # fmt: skip
     parser.add_argument("--name", help="name of the study folder; default: the grid's name and the overrides")
     parser.add_argument(
         "--search", choices=("optuna", "none"), help="search the ranges of the grid; none: run its cells only"
@@ -53,28 +56,29 @@ def build_parser() -> argparse.ArgumentParser:
         help="run the trials on this running Ray cluster; --results must then be on storage that its nodes share",
     )  # fmt: skip
     parser.add_argument(
-        "--gpus-per-trial",
-        type=float,
-        metavar="G",
+        "--gpus-per-trial", type=float, metavar="G",
         help="1, a part of a GPU, or 0: train on CPUs (default: 1 where a GPU is visible)",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--max-concurrent", type=int, metavar="N", help="trials at the same time (default: as many as fit)"
     )
     parser.add_argument(
-        "--retry-failed", choices=("yes", "no"), default="yes", help="run failed trials again (default: yes)"
-    )
+        "--retry-failed", choices=tuple(_YES_NO.values()), default=_YES_NO[DEFAULTS.retry_failed],
+        help="run failed trials again (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument(
         "--accept-changes", action="store_true", help="go on with a study made with other data, code or torch"
     )
     parser.add_argument(
-        "--checkpoint-interval", type=float, default=30.0, metavar="S", help="seconds between checkpoints (default: 30)"
-    )
+        "--checkpoint-interval", dest="checkpoint_interval_s", type=float, default=DEFAULTS.checkpoint_interval_s, metavar="S",
+        help=f"seconds between checkpoints (default: {DEFAULTS.checkpoint_interval_s:g})",
+    )  # fmt: skip
     parser.add_argument(
-        "--max-failures", type=int, default=2, metavar="N", help="retries of a failing trial (default: 2)"
-    )
+        "--max-failures", type=int, default=DEFAULTS.max_failures, metavar="N",
+        help="retries of a failing trial (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument(
-        "--trial-timeout", type=float, metavar="S",
+        "--trial-timeout", dest="trial_timeout_s", type=float, metavar="S",
         help="end an attempt that finishes no epoch for so long, as a failure (default: never)",
     )  # fmt: skip
     parser.add_argument(
@@ -106,15 +110,7 @@ def build_study_spec(options: argparse.Namespace, precision: str = "fp32") -> St
     )
 
 
-def check_run_options(options: argparse.Namespace) -> None:
-    """Refuse numbers that make no sense. Errors: SpecError."""
-    if options.max_failures < 0:
-        raise SpecError(f"--max-failures {options.max_failures}: 0 or more retries")
-    if not (math.isfinite(options.checkpoint_interval) and options.checkpoint_interval >= 0):
-        raise SpecError(f"--checkpoint-interval {options.checkpoint_interval:g}: 0 or more seconds")
-    if options.calibrate and options.address is not None:
-        raise SpecError(
-            "--calibrate times this machine, but with --address the trials run on others: leave one of them out"
-        )
-    if options.trial_timeout is not None and not options.trial_timeout > 0:
-        raise SpecError(f"--trial-timeout {options.trial_timeout:g}: more than 0 seconds")
+def read_settings(options: argparse.Namespace) -> RunSettings:
+    """How the command line asks the study to be run: an option for every setting. Errors: SpecError."""
+    asked = {setting.name: getattr(options, setting.name) for setting in fields(RunSettings)}
+    return RunSettings(**{**asked, "retry_failed": options.retry_failed == _YES_NO[True]})

@@ -1,12 +1,11 @@
 """What the user sees while trials run: a live table in a terminal, one plain line per epoch and a summary elsewhere.
 
-`Progress` holds the rows and draws them; `study.callbacks` feeds it. A study outlives who looks at it: where nothing can be
+`Progress` holds the rows and draws them; `study.driver.callbacks` feeds it. A study outlives who looks at it: where nothing can be
 printed any more nothing is. Knows no Ray.
 """
 
 from __future__ import annotations
 
-import contextlib
 import re
 import time
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from study.driver.quiet_output import QuietOutput
 from trainable.trial_state import TrialState
 
 _MAX_ROWS = 24
@@ -42,30 +42,6 @@ def find_summary(output: str) -> Summary | None:
         return None
     done, trials, failed, left = found[-1]
     return Summary(int(done), int(trials), left, int(failed or 0))
-
-
-class QuietOutput:
-    """A text stream that drops what cannot be written: the reader of a pipe has gone, or the terminal was closed.
-
-    Else rich would end the driver, before its trials have saved.
-    """
-
-    def __init__(self, file: IO[str]) -> None:
-        self._file = file
-
-    def write(self, text: str) -> int:
-        """Write, or do not."""
-        with contextlib.suppress(OSError):
-            self._file.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        """Flush, or do not."""
-        with contextlib.suppress(OSError):
-            self._file.flush()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
 
 
 @dataclass

@@ -7,38 +7,61 @@ of any grid, on the full training set and with seeds that no searched trial had.
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections import Counter
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import pandas as pd
 from rich.console import Console
 
+from analysis.records.study_folder import StudyInfo
 from analysis.results.formats import to_text
 from analysis.results.result_table import Column, ColumnKind, ResultTable
-from study.driver.experiment import RunOptions, run_trials
+from analysis.search.spec import SearchSpec
+from study.driver.experiment import Work, run_trials
+from study.driver.invocation import Invocation
 from study.driver.progress import Progress
+from study.folder.ledger import consolidate
 from study.folder.model_and_samples import model_tables, write_samples
-from study.plan.estimate import describe_basis, estimate_search, format_duration
+from study.folder.study_record import build_study, extend_study
+from study.plan.estimate import check_space, describe_basis, estimate_search, format_duration, searched_config
 from study.plan.resources import Machine, ResourceError, TrialResources, count_gpu_places
 from study.search.journal import SearchJournal
+from study.spec.errors import SpecError
+from study.spec.run_settings import RunSettings
 from study.spec.study_spec import StudySpec, build_cell, with_cells
-from study.storage.study_lock import StudyLock
-from study.storage.study_store import StudyStore
 from trainable.config import FIELDS
 
-if TYPE_CHECKING:
-    from analysis.search.spec import SearchSpec
-    from trainable.data.image_data import ImageData
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchOutcome:
+    """What a search has come to: once it is over the study has its winners as cells, and `spec` says to train them."""
+
+    study: StudyInfo
+    spec: StudySpec
+    over: bool
+    interrupted: bool
+
+
+def check_search(spec: StudySpec, settings: RunSettings, machine: Machine, resources: TrialResources) -> None:
+    """Refuse a search that cannot be planned or run as asked. Errors: SpecError, ResourceError."""
+    assert spec.search is not None
+    if settings.calibrate and settings.plan:
+        raise SpecError(
+            "--calibrate: the plan of a search cannot be timed yet, its trials differ in speed; leave it out"
+        )
+    check_workers(settings.max_concurrent, machine, resources)
+    check_budget(spec.search, resources)
 
 
 def check_workers(asked: int | None, machine: Machine, resources: TrialResources) -> None:
     """Refuse more trials at a time than there is room for: the sampler would count on them. Errors: ResourceError."""
-    places = machine.num_cpus
+    slots = machine.num_cpus
     if resources.gpus_per_trial:
-        places = min(places, count_gpu_places(machine.num_gpus, resources.gpus_per_trial))
-    if asked is not None and asked > places and not machine.is_cluster:  # more nodes may join one
+        slots = min(slots, count_gpu_places(machine.num_gpus, resources.gpus_per_trial))
+    if asked is not None and asked > slots and not machine.is_cluster:  # more nodes may join one
         raise ResourceError(
-            f"--max-concurrent {asked}: only {places} trials fit at a time here ({machine.num_cpus} CPUs, {machine.num_gpus} "
+            f"--max-concurrent {asked}: only {slots} trials fit at a time here ({machine.num_cpus} CPUs, {machine.num_gpus} "
             "GPUs); ask for fewer"
         )
 
@@ -54,27 +77,49 @@ def check_budget(search: SearchSpec, resources: TrialResources) -> None:
         raise ResourceError("gpu_hours never ends a search without GPUs: give trials or wall_time_h")
 
 
-def run_search(
-    journal: SearchJournal, spec: StudySpec, data: ImageData, store: StudyStore, machine: Machine,
-    resources: TrialResources, lock: StudyLock, options: RunOptions,
-) -> bool:  # fmt: skip
+def run_search(invocation: Invocation, spec: StudySpec, study: StudyInfo) -> SearchOutcome:
+    """Search until the budget is spent, and say what was found. A search that is over already is not gone on with."""
+    store, folder = invocation.store, invocation.store.folder
+    if folder.trials.is_dir():
+        consolidate(folder)  # it rebuilds records that are damaged, from which the journal may have to be made again
+    interrupted = False
+    journal = SearchJournal(folder, spec, invocation.data.fingerprint, store.change_trial)
+    if not journal.over:
+        invocation.check_hardware()
+        check_space(folder.path, store.disk_bytes([searched_config(spec)] * journal.num_to_run))
+        invocation.note(study, journal.num_to_run)
+        print(describe_start(journal, spec, invocation.resources))
+        invocation.mirror.start()
+        interrupted = not _train_suggested(invocation, spec, journal)
+        invocation.check_kept()
+        consolidate(folder)
+    print(describe_end(journal, width=shutil.get_terminal_size((120, 24)).columns))
+    if not journal.over:
+        print(f"the search is not over; every finished epoch is kept, and this goes on:\n  {invocation.command}")
+        return SearchOutcome(study=study, spec=spec, over=False, interrupted=interrupted)
+    found = add_winners(spec, journal)
+    asked = build_study(found, invocation.data, invocation.machine, invocation.resources)
+    study = extend_study(folder.read_study(), asked, accept_changes=True)
+    return SearchOutcome(study=study, spec=found, over=True, interrupted=False)
+
+
+def _train_suggested(invocation: Invocation, spec: StudySpec, journal: SearchJournal) -> bool:
     """Train what the journal suggests until the budget is spent; False when the user interrupted. Nothing is left RUNNING."""
-    folder = store.folder
-    write_samples(folder, data)
+    store, folder = invocation.store, invocation.store.folder
+    write_samples(folder, invocation.data)
     shown = sorted(journal.states().values(), key=lambda state: state.config.seed)
+    num_slots, planned = invocation.resources.max_concurrent, journal.spec.trials
     if any(objective.reads_model for objective in journal.objectives):  # wanted as soon as the first trial ends
         with model_tables(folder, _widths(spec)):
             pass
     try:
         with (
             model_tables(folder, _widths(spec)),
-            Progress(
-                Console(), shown, list(journal.spec.space), resources.max_concurrent, num_planned=journal.spec.trials
-            ) as progress,
+            Progress(Console(), shown, list(journal.spec.space), num_slots, num_planned=planned) as progress,
         ):
-            return run_trials(store, [], data, machine, resources, lock, progress, options, journal)
+            return run_trials(invocation, Work(progress=progress, journal=journal))
     finally:
-        if folder.exists() and not lock.lost:  # it may have been removed meanwhile, or be another driver's
+        if folder.exists() and not invocation.lock.lost:  # it may have been removed meanwhile, or be another driver's
             with contextlib.suppress(OSError):  # the next driver brings it up to date too
                 store.fetch()
             journal.close()

@@ -36,7 +36,7 @@ class TrialGivenUpError(Exception):
 
 
 @dataclass(frozen=True)
-class RunnerSettings:
+class TrialSettings:
     """What every trial of one driver shares."""
 
     storage: TrialStorage
@@ -49,7 +49,7 @@ class RunnerSettings:
     prunable: bool = False  # a search may ask a trial to end early
 
 
-def run_tune_trial(tune_config: Mapping[str, Any], *, settings: RunnerSettings, data: ImageData) -> None:
+def run_tune_trial(tune_config: Mapping[str, Any], *, settings: TrialSettings, data: ImageData) -> None:
     """Train the configuration in `tune_config["trial"]["config"]` and report each epoch to Tune.
 
     An error is noted in the trial's state by the driver, which also sees the workers that died without a word.

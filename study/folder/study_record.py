@@ -112,12 +112,12 @@ def find_changes(existing: StudyInfo, asked: StudyInfo) -> list[dict[str, Any]]:
     ]
 
 
-def with_attempt(study: StudyInfo, attempt: dict[str, Any]) -> StudyInfo:
-    """The study with one more invocation of the driver noted."""
-    return replace(study, attempts=(*study.attempts, attempt))
+def with_invocation(study: StudyInfo, invocation: dict[str, Any]) -> StudyInfo:
+    """The study with one more invocation of the driver noted, under the key `attempts`."""
+    return replace(study, attempts=(*study.attempts, invocation))
 
 
-def describe_attempt(arguments: list[str], num_to_run: int) -> dict[str, Any]:
+def describe_invocation(arguments: list[str], num_to_run: int) -> dict[str, Any]:
     """One invocation: when, where, with which command line."""
     return {
         "started_at": utc_now(),

@@ -34,11 +34,14 @@ from rich.console import Console
 from analysis.records.study_folder import StudyFolder
 from study.cluster import session as cluster
 from study.driver import experiment as driver
+from study.driver.invocation import Invocation
 from study.driver.progress import Progress
 from study.folder.ledger import consolidate, register_trials
 from study.plan.resources import Machine, TrialResources
+from study.spec.run_settings import RunSettings
 from study.storage.folder_lock import FolderLock
 from study.storage.folder_store import FolderStore
+from study.tracking.mirror import Mirror
 from tests.support.studies import build_cell, write_synthetic_study
 from trainable.config import TrialConfig
 from trainable.fingerprint import cpu_name
@@ -179,10 +182,11 @@ def run(num_trials: int, places: int, pace: Pace, folder: Path, nodes: int = 0) 
         _timed_snapshots(observer),
     ):
         register_trials(study, states)
-        finished = driver.run_trials(
-            FolderStore(study), states, pace, machine, resources, lock,  # type: ignore[arg-type]
-            observer, driver.RunOptions(),
+        invocation = Invocation(
+            settings=RunSettings(), arguments=[], command="", store=FolderStore(study), lock=lock,
+            data=pace, machine=machine, resources=resources, mirror=Mirror(study, "off"),  # type: ignore[arg-type]
         )  # fmt: skip
+        finished = driver.run_trials(invocation, driver.Work(progress=observer, states=states))
     if not finished:
         print(f"interrupted: {observer.ended} of {num_trials} trials ended; what follows is of these")
     return observer, study

@@ -20,7 +20,7 @@ from study.command_line.options import build_parser, build_study_spec
 from study.folder.ledger import consolidate, open_ledger, register_trials
 from study.folder.model_and_samples import write_samples
 from study.folder.repair import write_study
-from study.folder.study_record import build_study, describe_attempt, extend_study, with_attempt
+from study.folder.study_record import build_study, describe_invocation, extend_study, with_invocation
 from study.plan.resources import TrialResources, inspect_machine
 from study.storage.folder_lock import FolderLock
 from trainable.data.data_set import load_data
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
         if folder.exists():
             study = extend_study(folder.read_study(), study, accept_changes=options.accept_changes)
         ledger = open_ledger(folder, spec.trial_configs(), data.fingerprint)
-        write_study(folder, with_attempt(study, describe_attempt(arguments, len(ledger.to_run))))
+        write_study(folder, with_invocation(study, describe_invocation(arguments, len(ledger.to_run))))
         register_trials(folder, ledger.to_run)
         write_samples(folder, data)
         for state in ledger.to_run:

@@ -1,0 +1,81 @@
+"""The trials that are reported: those of a grid, or those that confirm what a search has found. Run what is missing of them."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from analysis.records.study_folder import StudyInfo
+from study.driver.experiment import Work, run_trials
+from study.driver.invocation import Invocation
+from study.driver.progress import Progress
+from study.folder.ledger import Ledger, register_trials
+from study.folder.repair import write_study
+from study.plan.calibration import actual_training_s, calibrate
+from study.plan.estimate import (
+    BESIDES_TRAINING,
+    Cost,
+    check_space,
+    compare_time,
+    describe_basis,
+    estimate_cost,
+    format_duration,
+    reference_rate,
+    rest_of_trial,
+)
+from study.plan.resources import TrialResources
+from trainable.trial_state import read_state
+
+
+def run_missing(invocation: Invocation, study: StudyInfo, ledger: Ledger, *, noted: bool) -> bool:
+    """Note the invocation in study.json, unless it is `noted`, and run what is to run; False when the user interrupted."""
+    store, resources, folder = invocation.store, invocation.resources, invocation.store.folder
+    invocation.check_hardware()
+    missing = [rest_of_trial(s.config, s.epochs_completed) for s in ledger.to_run]
+    speeds = calibrate(missing, invocation.data, resources, reference_rate) if invocation.settings.calibrate else None
+    cost = estimate_cost(missing, resources, speeds)
+    check_space(folder.path, store.disk_bytes(missing))
+    if noted:
+        write_study(folder, study)
+    else:
+        invocation.note(study, len(ledger.to_run))
+    _print_start(ledger, cost, resources)
+    if not invocation.mirror.started:
+        invocation.mirror.start()
+    try:
+        finished = _train(invocation, study, ledger)
+        store.fetch()
+    except OSError:
+        if folder.exists():
+            raise
+        finished = False
+    invocation.check_kept()
+    invocation.repair()
+    after = [state for state in map(read_state, map(folder.trial, (s.trial_id for s in ledger.to_run))) if state]
+    if finished and (line := compare_time(cost, actual_training_s(ledger.to_run, after))):
+        print(line)
+    return finished
+
+
+def _train(invocation: Invocation, study: StudyInfo, ledger: Ledger) -> bool:
+    """Train what is to run; False when the user interrupted."""
+    register_trials(invocation.store.folder, ledger.to_run)
+    for state in ledger.to_run:
+        if state.status == "failed" or state.role != "grid":  # pending again, or of a role that its node must know
+            invocation.store.put_trial(state.trial_id)
+    shown = sorted((*ledger.done, *ledger.left_failed, *ledger.to_run), key=lambda state: state.config.seed)
+    with (
+        invocation.artifacts(),
+        Progress(Console(), shown, study.factors, invocation.resources.max_concurrent) as progress,
+    ):
+        return run_trials(invocation, Work(progress=progress, states=ledger.to_run))
+
+
+def _print_start(ledger: Ledger, cost: Cost, resources: TrialResources) -> None:
+    resumed = sum(state.epochs_completed > 0 for state in ledger.to_run)
+    if ledger.done or resumed:
+        print(
+            f"goes on: {len(ledger.done)} trials done, {len(ledger.to_run)} to run, {resumed} of them from a checkpoint"
+        )
+    if cost.cpu_time_s is not None:
+        print(f"training will take about {format_duration(cost.cpu_time_s)} on {resources.max_concurrent} x "
+              f"{resources.cpus_per_trial} CPU, {describe_basis(cost)}; {BESIDES_TRAINING}")  # fmt: skip
