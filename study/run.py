@@ -26,9 +26,9 @@ from study.driver.invocation import Invocation
 from study.driver.quiet_output import quiet_output
 from study.folder.ledger import Ledger, consolidate, open_ledger
 from study.folder.study_record import IncomparableError, build_study, extend_study
-from study.plan import estimate as plan
 from study.plan.calibration import Speed, SpeedKey, calibrate
-from study.plan.description import describe_plan
+from study.plan.description import describe_header, describe_plan, gpu_notes
+from study.plan.estimate import NoSpaceError, reference_rate
 from study.plan.resources import (
     Machine,
     ResourceError,
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from trainable.data.image_data import ImageData
 
 _USER_ERRORS = (
-    SpecError, DataError, ResourceError, StudyFolderError, IncomparableError, StudyLockedError, plan.NoSpaceError,
+    SpecError, DataError, ResourceError, StudyFolderError, IncomparableError, StudyLockedError, NoSpaceError,
     ClusterError,
 )  # fmt: skip
 
@@ -97,7 +97,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
         if spec.search is not None:
             _check_search(spec, settings, machine, resources)
         source = _check_source(spec, settings)
-        print(plan.describe_header(spec, resources, machine, f"{settings.results.rstrip('/')}/{spec.name}"))
+        print(describe_header(spec, resources, machine, f"{settings.results.rstrip('/')}/{spec.name}"))
         if settings.plan:
             print(f"data      {source}")
             speeds = _calibrate(spec, resources, settings) if settings.calibrate else None
@@ -105,7 +105,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
                 print(line)
             return OK
         store.check_writable(settings.results)
-        for line in plan.gpu_notes(machine, resources):
+        for line in gpu_notes(machine, resources):
             print(line)
         data = _load_data(spec, settings)
         check_links(store.folder)
@@ -160,7 +160,7 @@ def _check_source(spec: StudySpec, settings: RunSettings) -> str:
 
 
 def _calibrate(spec: StudySpec, resources: TrialResources, settings: RunSettings) -> dict[SpeedKey, Speed]:
-    return calibrate(spec.trial_configs(), _load_data(spec, settings), resources, plan.reference_rate)
+    return calibrate(spec.trial_configs(), _load_data(spec, settings), resources, reference_rate)
 
 
 def _load_data(spec: StudySpec, settings: RunSettings) -> ImageData:

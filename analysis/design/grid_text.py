@@ -12,7 +12,7 @@ from trainable.config import FIELDS
 
 
 def write_grid(
-    confounds: Confounds, cells: Sequence[Cell], *, name: str, title: str, seeds: Sequence[int], margin: float = 0.005
+    confounds: Confounds, cells: Sequence[Cell], *, name: str, title: str, seeds: Sequence[int], margin: float
 ) -> str:
     """The text of a grid file with the cells of the study and the proposed ones; same name: the study is extended."""
     configs = [*(cell.config for cell in cells), *confounds.extra_cells]

@@ -35,6 +35,8 @@ from trainable.files import write_atomically
 from trainable.records import KEYS, SCHEMA_VERSION, SCHEMAS, check_columns, conform, widened
 from trainable.stored import Stored, from_stored, set_unknown_apart
 
+EQUIVALENCE_MARGIN = 0.005  # where a grid says nothing: accuracies that differ by less count as equivalent
+
 
 class StudyFolderError(Exception):
     """A study folder that is missing, damaged, foreign or newer than this program; the message names file and reason."""
@@ -69,7 +71,7 @@ class StudyInfo(Stored):
     seeds: tuple[int, ...]
     factors: tuple[str, ...]  # configuration fields that differ between cells
     reductions: tuple[str, ...]  # how the study is smaller than its grid file says, in words; empty if it is not
-    equivalence_margin: float  # accuracies that differ by less count as equivalent
+    equivalence_margin: float
     data: dict[str, Any]  # dataset, fingerprint, source, num_train, num_test, class_names
     code: dict[str, Any]  # fingerprint of trainable, commit, diff hash
     environment: dict[str, Any]  # versions and hardware

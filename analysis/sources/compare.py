@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from analysis.records.factors import find_factors
 from analysis.records.study_folder import Cell, StudyFolder, StudyFolderError, StudyInfo, check_schema
-from trainable.config import FIELDS
 from trainable.errors import first_line
 from trainable.records import SCHEMAS, conform, joined, widened
 
@@ -82,8 +82,6 @@ def _merge_info(infos: Sequence[StudyInfo]) -> StudyInfo:
     for info in infos:
         for cell in info.cells:
             cells.setdefault(cell.cell_id, cell)
-    configs = [cell.config for cell in cells.values()]
-    factors = tuple(f for f in FIELDS if f != "seed" and len({config.get(f) for config in configs}) > 1)
     labels = [cell.label for cell in cells.values()]
     unique = len({info.name for info in infos}) == len(infos)
     suffixes = [info.name if unique else f"study {number}" for number, info in enumerate(infos, 1)]
@@ -103,7 +101,7 @@ def _merge_info(infos: Sequence[StudyInfo]) -> StudyInfo:
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         cells=renamed,
         seeds=tuple(dict.fromkeys(seed for info in infos for seed in info.seeds)),
-        factors=factors,
+        factors=find_factors(cell.config for cell in cells.values()),
         reductions=tuple(dict.fromkeys(f"{info.name}: {words}" for info in infos for words in info.reductions)),
         equivalence_margin=min(info.equivalence_margin for info in infos),
         data=first.data,

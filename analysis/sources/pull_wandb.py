@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from analysis.records.study_folder import Cell, StudyFolder, StudyFolderError, StudyInfo
+from analysis.records.factors import find_factors
+from analysis.records.study_folder import EQUIVALENCE_MARGIN, Cell, StudyFolder, StudyFolderError, StudyInfo
 from trainable.config import FIELDS, TrialConfig, cell_id, trial_id
 from trainable.records import build_table, config_columns
 
@@ -119,14 +120,14 @@ def _config(run: RunHistory) -> TrialConfig | None:
 def _study_info(trials: Sequence[tuple[RunHistory, TrialConfig]], name: str) -> StudyInfo:
     first, first_config = trials[0]
     configs = {cell_id(config): config for _, config in trials}
-    factors = tuple(f for f in FIELDS if f != "seed" and len({getattr(c, f) for c in configs.values()}) > 1)
+    factors = find_factors(config.to_dict() for config in configs.values())
     labels = {cell_id(config): str(run.config.get("cell") or _label(config, factors)) for run, config in trials}
     cells = tuple(Cell(i, labels[i], _without_seed(c)) for i, c in configs.items())
     sizes = (50_000, 10_000) if first_config.dataset == "cifar10" else (None, None)
     return StudyInfo(
         name=name, title=f"{name}, from W&B", created_at="", cells=cells,
         seeds=tuple(sorted({config.seed for _, config in trials})), factors=factors,
-        reductions=("rebuilt from W&B: without layer records",), equivalence_margin=0.005,
+        reductions=("rebuilt from W&B: without layer records",), equivalence_margin=EQUIVALENCE_MARGIN,
         data={
             "dataset": first_config.dataset, "fingerprint": str(first.config.get("data_fingerprint", "unknown")),
             "source": "W&B", "num_train": sizes[0], "num_test": sizes[1], "class_names": [],

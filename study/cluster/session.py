@@ -33,6 +33,7 @@ from study.plan.resources import (
     is_part,
     num_gpus_used,
 )  # fmt: skip
+from trainable.errors import first_line
 
 # Set before Ray is imported: none of its banners, boxes and default loggers between the user and the table.
 _QUIET = {
@@ -87,7 +88,7 @@ def local_ray(machine: Machine, resources: TrialResources, *, verbose: bool) -> 
         except Exception as error:  # Ray raises the plain class where its servers take more than 30 s to start
             ray.shutdown()
             raise ResourceError(
-                f"Ray did not start ({_first_line(error)}); nothing is lost, the same command goes on"
+                f"Ray did not start ({first_line(error)}); nothing is lost, the same command goes on"
             ) from error
         _silence(verbose)
         try:
@@ -130,7 +131,7 @@ def joined_cluster(address: str, *, verbose: bool) -> Iterator[Machine]:
             ray.init(address=head, runtime_env=_runtime_environment(), **_logging(verbose))
     except Exception as error:  # Ray has no class of its own for what can go wrong here
         ray.shutdown()
-        raise ClusterError(f"--address {address}: the cluster cannot be joined ({_first_line(error)})") from error
+        raise ClusterError(f"--address {address}: the cluster cannot be joined ({first_line(error)})") from error
     _silence(verbose)
     try:
         yield read_cluster()
@@ -191,9 +192,9 @@ def _find_head(address: str) -> str:
             return str(head)
     except ConnectionError as error:
         found = "no Ray cluster runs on this machine" if address == "auto" else "no Ray cluster answers there"
-        raise ClusterError(f"--address {address}: {found} ({_first_line(error)})") from error
+        raise ClusterError(f"--address {address}: {found} ({first_line(error)})") from error
     except (OSError, ValueError) as error:
-        raise ClusterError(f"--address {address}: no Ray cluster answers there ({_first_line(error)})") from error
+        raise ClusterError(f"--address {address}: no Ray cluster answers there ({first_line(error)})") from error
 
 
 def _runtime_environment() -> dict[str, Any]:
@@ -286,7 +287,3 @@ def _silence(verbose: bool) -> None:
             logging.getLogger(name).setLevel(logging.ERROR)
         # Tune prints the traceback of every failed attempt; we say the reason, and the traceback is in ray/*/*/error.txt.
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:200]

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from analysis.records.factors import short_name
 from study.driver.quiet_output import QuietOutput
 from trainable.trial_state import TrialState
 
@@ -130,7 +131,7 @@ class Progress:
         """The live table: running trials, then the latest others, at most a screenful."""
         table = Table(box=None, pad_edge=False, header_style="bold", caption=self._summary(), caption_justify="left")
         for name in (
-            *(_SHORT.get(f, f) for f in self._factors),
+            *(short_name(f) for f in self._factors),
             "seed",
             "epoch",
             "train",
@@ -175,7 +176,7 @@ class Progress:
         )
 
     def _name(self, row: Row) -> str:
-        values = "  ".join(f"{_SHORT.get(f, f)} {_text(getattr(row.state.config, f))}" for f in self._factors)
+        values = "  ".join(f"{short_name(f)} {_text(getattr(row.state.config, f))}" for f in self._factors)
         return f"{time.strftime('%H:%M:%S')}  {values}  seed {row.state.config.seed}"
 
     def _print_summary(self) -> None:
@@ -214,9 +215,6 @@ def _scores(row: Row) -> tuple[str, str]:
     if row.latest is None or not kind:
         return "", ""
     return f"{row.latest[f'{kind}_loss']:.3f}", f"{row.latest[f'{kind}_accuracy']:.1%}"
-
-
-_SHORT = {"batch_size": "batch", "learning_rate": "lr"}
 
 
 def _clock(seconds: float | None) -> str:

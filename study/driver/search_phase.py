@@ -24,8 +24,10 @@ from study.driver.progress import Progress
 from study.folder.ledger import consolidate
 from study.folder.model_and_samples import model_tables, write_samples
 from study.folder.study_record import build_study, extend_study
-from study.plan.estimate import check_space, describe_basis, estimate_search, format_duration, searched_config
+from study.plan.description import describe_basis
+from study.plan.estimate import check_space, estimate_search, searched_config
 from study.plan.resources import Machine, ResourceError, TrialResources, count_gpu_places
+from study.plan.units import format_duration
 from study.search.journal import SearchJournal
 from study.spec.errors import SpecError
 from study.spec.run_settings import RunSettings

@@ -11,18 +11,10 @@ from study.driver.progress import Progress
 from study.folder.ledger import Ledger, register_trials
 from study.folder.repair import write_study
 from study.plan.calibration import actual_training_s, calibrate
-from study.plan.estimate import (
-    BESIDES_TRAINING,
-    Cost,
-    check_space,
-    compare_time,
-    describe_basis,
-    estimate_cost,
-    format_duration,
-    reference_rate,
-    rest_of_trial,
-)
+from study.plan.description import BESIDES_TRAINING, compare_time, describe_basis
+from study.plan.estimate import Cost, check_space, estimate_cost, reference_rate, rest_of_trial
 from study.plan.resources import TrialResources
+from study.plan.units import format_duration
 from trainable.trial_state import read_state
 
 

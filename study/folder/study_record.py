@@ -16,10 +16,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analysis.records.factors import find_factors
 from analysis.records.study_folder import StudyInfo
 from study.plan.resources import Machine, TrialResources
 from study.spec.study_spec import StudySpec
-from trainable.config import FIELDS
 from trainable.fingerprint import code_fingerprint, cpu_name
 from trainable.trial_state import utc_now
 
@@ -87,7 +87,7 @@ def extend_study(existing: StudyInfo, asked: StudyInfo, *, accept_changes: bool)
         created_at=existing.created_at,
         cells=cells,
         seeds=tuple(sorted({*existing.seeds, *asked.seeds})),
-        factors=tuple(f for f in FIELDS if f != "seed" and len({str(cell.config.get(f)) for cell in cells}) > 1),
+        factors=find_factors(cell.config for cell in cells),
         reductions=tuple(dict.fromkeys((*existing.reductions, *asked.reductions))),
         attempts=existing.attempts,
         search=asked.search or existing.search,

@@ -1,28 +1,33 @@
-"""The plan of a study in words, line by line, as `--plan` prints it. Imports neither torch nor Ray."""
+"""What a study would run and what it would cost, in words. Imports neither torch nor Ray."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
 from analysis.design.confounds import find_confounds
 from analysis.design.grid_text import write_grid
+from analysis.records.factors import short_name
+from analysis.search.objectives import list_objectives
 from study.plan.calibration import Speed, SpeedKey
-from study.plan.estimate import (
-    describe_cost,
-    describe_search,
-    describe_trials,
-    estimate_cost,
-    gpu_notes,
-    nominal_train_images,
-)
-from study.plan.resources import Machine, TrialResources
+from study.plan.estimate import Cost, epoch_images, estimate_cost, estimate_search, nominal_train_images, num_parameters
+from study.plan.resources import Machine, TrialResources, is_part, num_gpus_used
+from study.plan.units import format_bytes, format_duration, format_flops
+from study.spec.pruners import list_pruners
+from study.spec.samplers import list_samplers
+from study.spec.search_space import max_epochs
 from study.spec.study_spec import StudySpec
+from trainable.config import TrialConfig
+
+# On the reference machine: docs/benchmarks.md, orchestration.
+BESIDES_TRAINING = "half a minute more to start and report"
+_COMPARED_FROM_S = 60.0  # a shorter prediction is smaller than what a worker does before its first step
 
 
 def describe_plan(
     spec: StudySpec, resources: TrialResources, machine: Machine, speeds: Mapping[SpeedKey, Speed] | None
 ) -> Iterator[str]:
-    """What would run and what it costs; of a grid also what it cannot tell, and a grid that can."""
+    """The plan line by line, as `--plan` prints it: what would run and what it costs; of a grid also what it cannot tell, and a grid that can."""
     if spec.search is not None:
         yield from describe_search(spec, resources)
         return
@@ -37,3 +42,145 @@ def describe_plan(
         yield "\nA grid that tells them apart, to save as a FILE.toml for --grid:\n"
         yield write_grid(confounds, spec.cells, name=spec.name, title=spec.title, seeds=spec.seeds,
                          margin=spec.equivalence_margin)  # fmt: skip
+
+
+def describe_header(spec: StudySpec, resources: TrialResources, machine: Machine, shown_folder: str) -> str:
+    """One line: name, data, model, trials, resources, folder."""
+    configs = spec.trial_configs()
+    dataset = {"cifar10": "CIFAR-10", "synthetic": "synthetic images"}
+    data = sorted({f"{dataset[c.dataset]} {epoch_images(c)[0]:,}/{epoch_images(c)[1]:,}" for c in configs})
+    models = sorted({f"ResNet18 {_describe_size(num_parameters(c.width))}" for c in configs})
+    where = _describe_devices(machine, resources, sorted({c.precision for c in configs}))
+    if machine.is_cluster:
+        where += f" on {sum(node.count for node in machine.nodes)} nodes"
+    seeds = f"{len(spec.seeds)} seed{'s' if len(spec.seeds) > 1 else ''}"
+    cells = f"{len(spec.cells)} cell{'s' if len(spec.cells) > 1 else ''}"
+    return "   ".join([spec.name, " and ".join(data), " and ".join(models), f"{cells} x {seeds}", where, shown_folder])
+
+
+def describe_cost(cost: Cost, resources: TrialResources, num_trials: int) -> list[str]:
+    """The cost in words, one line each."""
+    lines = [
+        f"runs      {num_trials} trials, {resources.max_concurrent} at a time, {resources.cpus_per_trial} CPU "
+        f"and {resources.gpus_per_trial:g} GPU each",
+        f"compute   {format_flops(cost.train_flops)} of training (two per multiply-accumulate, forward and backward)",
+        f"disk      about {format_bytes(cost.disk_bytes)}",
+    ]
+    if cost.cpu_time_s is None:
+        lines.append("time      not estimated: no GPU times have been measured yet")
+    else:
+        lines.append(
+            f"time      about {format_duration(cost.cpu_time_s)} of training, {describe_basis(cost)}; {BESIDES_TRAINING}"
+        )
+    if cost.peak_memory_bytes is not None:
+        lines.append(f"memory    about {format_bytes(cost.peak_memory_bytes)} at the same time, besides data and Ray")
+    return lines
+
+
+def describe_basis(cost: Cost) -> str:
+    """What the estimated time rests on."""
+    return (
+        "from steps timed on this machine"
+        if cost.calibrated
+        else "judged by the speed of the reference machine's cores"
+    )
+
+
+def compare_time(cost: Cost, actual_s: float | None) -> str | None:
+    """Predicted against actual training time in words, a prediction of seconds left out; None where nothing was predicted."""
+    if cost.cpu_time_s is None or not actual_s:
+        return None
+    if cost.cpu_time_s < _COMPARED_FROM_S:
+        return f"training took {format_duration(actual_s)}"
+    difference = actual_s / cost.cpu_time_s - 1
+    return (
+        f"training took {format_duration(actual_s)}; {format_duration(cost.cpu_time_s)} were predicted, "
+        f"{describe_basis(cost)} ({difference:+.0%})"
+    )
+
+
+def describe_search(spec: StudySpec, resources: TrialResources) -> list[str]:
+    """What a search would do, one line each."""
+    search = spec.search
+    assert search is not None
+    objectives, sampler, pruner = (
+        [list_objectives()[name] for name in search.objectives], list_samplers()[search.sampler], list_pruners()[search.pruner],
+    )  # fmt: skip
+    cost, share = estimate_search(spec, resources)
+    epochs, trials = max_epochs(search.space, spec.search_base), search.trials
+    count = f"at most {trials} trials of {epochs} epochs" if trials else f"trials of {epochs} epochs (cost: of each)"
+    pruned = f", about {share:.0%} of these epochs with {search.pruner} pruning" if share < 1 else ""
+    if pruner.expect_epochs and share == 1:
+        pruned = f"; {pruner.name} prunes none of them: too few epochs, or too long a warm-up, to judge early"
+    time = (
+        "not estimated on a GPU"
+        if cost.cpu_time_s is None
+        else f"about {format_duration(cost.cpu_time_s)} without pruning"
+    )
+    confirmed = [TrialConfig.from_dict({**spec.cells[0].config, "seed": 0})] * (
+        (search.top_k + len(spec.cells)) * len(spec.seeds)
+    )
+    return [
+        f"search    {search.sampler}, seed {search.seed}, {' and '.join(search.objectives)} on {spec.search_base['validation_size']:,} "
+        f"held-out training images; ends after {search.describe_budget()}",
+        f"          {count}{pruned}; {len(search.enqueued)} configurations that are known are tried first",
+        f"          {format_flops(cost.train_flops)} at most, {time}",
+        *(f"          {objective.direction} {objective.name}: {objective.meaning}" for objective in objectives),
+        *(f"          {method.name}: {method.meaning}" for method in (sampler, pruner)),
+        *(f"          {name}: {domain}" for name, domain in search.space.items()),
+        f"confirm   at most {len(confirmed)} trials on the full training set: the best {search.top_k} and {len(spec.cells)} known "
+        f"configurations x {len(spec.seeds)} fresh seeds; only these are tested",
+        *(
+            f"          {line}"
+            for line in describe_cost(estimate_cost(confirmed, resources), resources, len(confirmed))
+        ),
+    ]
+
+
+def describe_trials(spec: StudySpec) -> list[str]:
+    """The trials as aligned lines, all cells of each seed; long studies are cut."""
+    names = [short_name(name) for name in ("batch_size", "learning_rate", *_other_factors(spec))]
+    rows = [[*names, "seed", "epochs", "width"]]
+    for config in spec.trial_configs():
+        values = [config.batch_size, config.learning_rate, *(getattr(config, f) for f in _other_factors(spec))]
+        rows.append([*(f"{value}" for value in values), str(config.seed), str(config.epochs), str(config.width)])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return lines if len(lines) <= 41 else [*lines[:41], f"... and {len(lines) - 41} more"]
+
+
+def gpu_notes(machine: Machine, resources: TrialResources) -> list[str]:
+    """What to say about GPUs: those that are not used, why there are not more, and who else computes on them."""
+    notes = []
+    if machine.num_gpus and not resources.gpus_per_trial:
+        notes.append(f"{_count_gpus(machine.num_gpus)} here but not used, as asked: --gpus-per-trial 0")
+    if machine.gpu_reason:
+        notes.append(f"GPUs: {machine.gpu_reason}")
+    used = machine.gpus[: num_gpus_used(machine, resources)]
+    if busy := sum(gpu.busy for gpu in used):
+        notes.append(f"{_count_gpus(busy)} used by other programs too: times will be longer than the device needs")
+    if machine.is_cluster and is_part(resources.gpus_per_trial):
+        notes.append(f"Ray packs trials with {resources.gpus_per_trial:g} of a GPU onto as few GPUs as it can")
+    return notes
+
+
+def _describe_devices(machine: Machine, resources: TrialResources, precisions: Sequence[str]) -> str:
+    """What trials run on: the cores, or the GPUs and the precision, which follows from them."""
+    if not resources.gpus_per_trial:
+        return f"{machine.num_cpus} CPU cores"
+    share = f"{resources.gpus_per_trial:g} GPU a trial"
+    names = Counter(gpu.name for gpu in machine.gpus[: num_gpus_used(machine, resources)])
+    devices = [f"{number} x {name}" for name, number in names.items()]
+    return ", ".join([*devices, share, *precisions])
+
+
+def _count_gpus(number: int) -> str:
+    return f"{number} GPU{'s are' if number > 1 else ' is'}"
+
+
+def _describe_size(parameters: float) -> str:
+    return f"{parameters / 1e6:.1f} M" if parameters >= 1e6 else f"{parameters / 1e3:.0f} k"
+
+
+def _other_factors(spec: StudySpec) -> list[str]:
+    return [name for name in spec.factors if name not in ("batch_size", "learning_rate")]

@@ -18,6 +18,7 @@ from analysis.records.study_folder import StudyFolder, StudyFolderError
 from analysis.search.objectives import list_objectives
 from study.search.suggestions import build_sampler
 from study.spec.study_spec import StudySpec
+from trainable.errors import first_line
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ def open_search(folder: StudyFolder, spec: StudySpec, data_fingerprint: str) -> 
         storage = JournalStorage(JournalFileBackend(str(path)))
         names = optuna.get_all_study_names(storage)
     except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
-        raise StudyFolderError(f"{path}: not a journal of Optuna ({_first_line(error)}); remove it: the search then begins again and takes over what its trials' folders hold") from error  # fmt: skip
+        raise StudyFolderError(f"{path}: not a journal of Optuna ({first_line(error)}); remove it: the search then begins again and takes over what its trials' folders hold") from error  # fmt: skip
     if other := [name for name in names if name != spec.name]:
         raise StudyFolderError(
             f"{path}: holds the search of another study, {other[0]!r}, not of {spec.name!r}; remove it or use another --name"
@@ -85,7 +86,3 @@ def _cut_torn_line(path: Path) -> None:
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:200]

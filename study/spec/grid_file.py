@@ -20,11 +20,12 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analysis.records.study_folder import EQUIVALENCE_MARGIN
 from study.spec.errors import SpecError
 from study.spec.search_spec import parse_search
 from trainable.config import check_field_name
@@ -47,7 +48,7 @@ class Grid:
     base: dict[str, Any]
     cells: tuple[dict[str, Any], ...]  # fields of each cell, with an optional 'label'
     published: tuple[dict[str, Any], ...] = ()
-    analysis: dict[str, Any] = field(default_factory=dict)
+    equivalence_margin: float = EQUIVALENCE_MARGIN
     search: SearchSpec | None = None
 
 
@@ -137,7 +138,7 @@ def _parse_grid(content: dict[str, Any]) -> Grid:
         base=base,
         cells=cells,
         published=tuple(_published_entry(entry, cells) for entry in content.get("published", [])),
-        analysis=_analysis(content.get("analysis", {})),
+        equivalence_margin=_equivalence_margin(content.get("analysis", {})),
         search=search,
     )
 
@@ -200,13 +201,13 @@ def _published_entry(entry: Any, cells: Sequence[dict[str, Any]]) -> dict[str, A
     return entry
 
 
-def _analysis(content: dict[str, Any]) -> dict[str, Any]:
+def _equivalence_margin(content: dict[str, Any]) -> float:
     if unknown := [key for key in content if key != "equivalence_margin"]:
         raise ValueError(f"[analysis] unknown key {unknown[0]!r}; the only key is equivalence_margin")
-    margin = content.get("equivalence_margin", 0.005)
+    margin = content.get("equivalence_margin", EQUIVALENCE_MARGIN)
     if isinstance(margin, bool) or not isinstance(margin, (int, float)) or not 0 < margin < 1:
         raise ValueError("[analysis] equivalence_margin is a fraction between 0 and 1, e.g. 0.005 for 0.5 points")
-    return dict(content)
+    return margin
 
 
 def check_seeds(seeds: Sequence[Any]) -> tuple[int, ...]:

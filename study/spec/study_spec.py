@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from analysis.records.study_folder import Cell
+from analysis.records.factors import find_factors, short_name
+from analysis.records.study_folder import EQUIVALENCE_MARGIN, Cell
 from study.spec.errors import SpecError
 from study.spec.grid_file import MAX_TRIALS, Grid, cell_fields, check_seeds, check_study_name
 from study.spec.search_space import check_space
@@ -34,7 +35,7 @@ class StudySpec:
     seeds: tuple[int, ...]
     factors: tuple[str, ...]
     reductions: tuple[str, ...] = ()
-    equivalence_margin: float = 0.005
+    equivalence_margin: float = EQUIVALENCE_MARGIN
     search: SearchSpec | None = None
     search_base: dict[str, FieldValue] = field(
         default_factory=dict
@@ -63,25 +64,58 @@ def build_spec(
     """
     overrides, defaults = dict(overrides or {}), dict(defaults or {})
     search = _choose_search(grid, trials, searching)
+    configs = _build_configs(grid, overrides, defaults)
+    used = _choose_seeds(grid, search, seeds, len(configs))
+    search_base = None if search is None else _search_base(configs[0])
+    if search is not None:
+        configs = [replace(config, validation_size=0) for config in configs]  # confirmed on the full training set
+    factors = find_factors(config.to_dict() for config in configs)
+    cells = _build_cells(grid, configs, factors)
+    spec = StudySpec(
+        name=check_study_name(name if name is not None else _default_name(grid.name, overrides)),
+        title=grid.title,
+        cells=cells,
+        seeds=used,
+        factors=factors,
+        reductions=_reductions(grid, overrides),
+        equivalence_margin=grid.equivalence_margin,
+    )
+    return spec if search is None else _with_search(spec, search, search_base or {}, overrides)
+
+
+def _build_configs(
+    grid: Grid, overrides: Mapping[str, FieldValue], defaults: Mapping[str, FieldValue]
+) -> list[TrialConfig]:
+    """The configuration of each cell of the grid, with seed 0. Errors: SpecError."""
     if "seed" in overrides:
         raise SpecError("--set seed=...: use --seeds")
     for cell in grid.cells:
         if studied := [name for name in cell_fields(cell) if name in overrides]:
             raise SpecError(f"--set {studied[0]}=...: the grid studies {studied[0]} itself; edit a copy of its file")
     try:
-        configs = [
+        return [
             TrialConfig.from_dict({**defaults, **grid.base, **cell_fields(cell), **overrides, "seed": 0})
             for cell in grid.cells
         ]
-        used = check_seeds(seeds if seeds is not None else (search and search.confirmation_seeds) or grid.seeds)
     except ValueError as error:
         raise SpecError(str(error)) from error
-    if len(configs) * len(used) > MAX_TRIALS:
-        raise SpecError(f"{len(configs):,} cells x {len(used):,} seeds are more than {MAX_TRIALS:,} trials")
-    search_base = None if search is None else _search_base(configs[0])
-    if search is not None:
-        configs = [replace(config, validation_size=0) for config in configs]  # confirmed on the full training set
-    factors = tuple(f for f in FIELDS if f != "seed" and len({getattr(config, f) for config in configs}) > 1)
+
+
+def _choose_seeds(
+    grid: Grid, search: SearchSpec | None, asked: Sequence[int] | None, num_cells: int
+) -> tuple[int, ...]:
+    """The seeds of the command line, else those of the search, else those of the grid. Errors: SpecError."""
+    try:
+        seeds = check_seeds(asked if asked is not None else (search and search.confirmation_seeds) or grid.seeds)
+    except ValueError as error:
+        raise SpecError(str(error)) from error
+    if num_cells * len(seeds) > MAX_TRIALS:
+        raise SpecError(f"{num_cells:,} cells x {len(seeds):,} seeds are more than {MAX_TRIALS:,} trials")
+    return seeds
+
+
+def _build_cells(grid: Grid, configs: Sequence[TrialConfig], factors: Sequence[str]) -> tuple[Cell, ...]:
+    """The cells of the grid, called as it says, else after what differs between them. Errors: SpecError."""
     cells = tuple(
         Cell(
             cell_id(config),
@@ -93,23 +127,14 @@ def build_spec(
     )
     if len({cell.cell_id for cell in cells}) < len(cells):
         raise SpecError("two cells of the grid are the same configuration; remove one")
-    spec = StudySpec(
-        name=check_study_name(name if name is not None else _default_name(grid.name, overrides)),
-        title=grid.title,
-        cells=cells,
-        seeds=used,
-        factors=factors,
-        reductions=_reductions(grid, overrides),
-        equivalence_margin=grid.analysis.get("equivalence_margin", 0.005),
-    )
-    return spec if search is None else _with_search(spec, search, search_base or {}, overrides)
+    return cells
 
 
 def with_cells(spec: StudySpec, cells: Sequence[Cell]) -> StudySpec:
     """The study with these cells added, those that it has already left out."""
     known = {cell.cell_id: cell for cell in (*cells, *spec.cells)}  # the label of a cell that was there stays
     ordered = tuple(known[i] for i in dict.fromkeys(cell.cell_id for cell in (*spec.cells, *cells)))
-    return replace(spec, cells=ordered, factors=_factors(ordered))
+    return replace(spec, cells=ordered, factors=find_factors(cell.config for cell in ordered))
 
 
 def build_cell(config: TrialConfig, label: str) -> Cell:
@@ -139,20 +164,7 @@ def _with_search(
     """The study with its search, checked against the cells that it starts from. Errors: SpecError."""
     if studied := [name for name in search.space if name in overrides]:
         raise SpecError(f"--set {studied[0]}=...: the grid searches {studied[0]}; edit a copy of its file")
-    for cell in spec.cells:
-        for name, value in cell.config.items():
-            if name in ("validation_size", "test_limit"):
-                continue
-            domain = search.space.get(name)
-            if domain is None and value != base[name]:
-                raise SpecError(
-                    f"cell {cell.label!r} has another {name} than the first one, but [search.space] has no {name}: add it there"
-                )
-            if domain is not None and not domain.holds(value):
-                raise SpecError(
-                    f"cell {cell.label!r}, which the search starts from, has {name} {_text(value)}, outside of [search.space]: "
-                    f"{domain}; widen that, or change {name} in [[cells]] or [base]"
-                )
+    _check_start(search, spec.cells, base)
     if spec.cells[0].config["test_limit"] == 0:
         raise SpecError(
             "test_limit=0: the winners of a search are reported on the test set; leave it out (searched trials never see it)"
@@ -173,6 +185,24 @@ def _with_search(
     )
 
 
+def _check_start(search: SearchSpec, cells: Sequence[Cell], base: Mapping[str, FieldValue]) -> None:
+    """Refuse cells that are not in the space of the search, which starts from them. Errors: SpecError."""
+    for cell in cells:
+        for name, value in cell.config.items():
+            if name in ("validation_size", "test_limit"):
+                continue
+            domain = search.space.get(name)
+            if domain is None and value != base[name]:
+                raise SpecError(
+                    f"cell {cell.label!r} has another {name} than the first one, but [search.space] has no {name}: add it there"
+                )
+            if domain is not None and not domain.holds(value):
+                raise SpecError(
+                    f"cell {cell.label!r}, which the search starts from, has {name} {_text(value)}, outside of [search.space]: "
+                    f"{domain}; widen that, or change {name} in [[cells]] or [base]"
+                )
+
+
 def _search_base(config: TrialConfig) -> dict[str, FieldValue]:
     """What searched trials share: the first cell, blind to the test set, validated on a tenth of the training images.
 
@@ -183,17 +213,12 @@ def _search_base(config: TrialConfig) -> dict[str, FieldValue]:
     return {**_without_seed(config), "test_limit": 0, "validation_size": held_out}
 
 
-def _factors(cells: Sequence[Cell]) -> tuple[str, ...]:
-    return tuple(f for f in FIELDS if f != "seed" and len({str(cell.config[f]) for cell in cells}) > 1)
-
-
 def _without_seed(config: TrialConfig) -> dict[str, Any]:
     return {name: value for name, value in config.to_dict().items() if name != "seed"}
 
 
 def _label(config: TrialConfig, factors: Sequence[str]) -> str:
-    short = {"batch_size": "batch", "learning_rate": "lr"}
-    return ", ".join(f"{short.get(name, name)} {_text(getattr(config, name))}" for name in factors) or "all trials"
+    return ", ".join(f"{short_name(name)} {_text(getattr(config, name))}" for name in factors) or "all trials"
 
 
 def _published(grid: Grid, config: TrialConfig) -> dict[str, float]:

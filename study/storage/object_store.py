@@ -20,6 +20,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from analysis.sources.pull import open_source
+from trainable.errors import first_line
 
 _TRIES = 4
 _COPIED_AT_ONCE = 16 * 2**20
@@ -130,7 +131,7 @@ class RemoteFolder:
                 return do(files, f"{root}/{name}".rstrip("/"))
             except (OSError, pa.ArrowException) as error:
                 if attempt == _TRIES - 1:
-                    reason = (str(error) or type(error).__name__).splitlines()[0][:300]
+                    reason = first_line(error, 300)
                     raise StorageError(f"{self.url}/{name}: {reason}") from error
                 time.sleep(_FIRST_PAUSE_S * 2**attempt)
         raise AssertionError("the last try returns or raises")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from study.plan import calibration
+from study.plan import calibration, description
 from study.plan import estimate as plan
 from study.plan.calibration import Speed, actual_training_s, calibrate, speed_key
 from study.plan.resources import ResourceError, TrialResources
@@ -35,18 +35,18 @@ def test_the_wall_time_is_that_of_the_places_filled_in_order() -> None:
     cost = plan.estimate_cost([short, long, short, short], TrialResources(1, 0, 2), speeds)
     assert cost.cpu_time_s == pytest.approx(6.0), "2, 2 and 2 s on one place, 6 s on the other"
     assert cost.peak_memory_bytes == 2 * 10**9
-    assert "from steps timed on this machine" in plan.describe_cost(cost, TrialResources(1, 0, 2), 4)[-2]
+    assert "from steps timed on this machine" in description.describe_cost(cost, TrialResources(1, 0, 2), 4)[-2]
     assert plan.estimate_cost([short, long], TrialResources(1, 0, 1), speeds).cpu_time_s == pytest.approx(8.0)
 
 
 def test_predictions_are_held_against_what_happened() -> None:
     cost = plan.Cost(0.0, 600.0, 0, calibrated=True)
-    assert plan.compare_time(cost, 660.0) == (
+    assert description.compare_time(cost, 660.0) == (
         "training took 11 min; 10 min were predicted, from steps timed on this machine (+10%)"
     )
-    assert plan.compare_time(plan.Cost(0.0, 59.0, 0), 61.0) == "training took 61 s"
-    assert plan.compare_time(cost, None) is None
-    assert plan.compare_time(plan.Cost(0.0, None, 0), 660.0) is None
+    assert description.compare_time(plan.Cost(0.0, 59.0, 0), 61.0) == "training took 61 s"
+    assert description.compare_time(cost, None) is None
+    assert description.compare_time(plan.Cost(0.0, None, 0), 660.0) is None
 
 
 def test_what_is_left_of_a_trial_with_warm_up_can_be_estimated() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from study.plan import estimate as plan
+from study.plan import description
 from study.plan.gpus import VISIBLE_DEVICES, Gpu, GpuTakenError, claimed_gpus, inspect_gpus, list_gpus, select_visible
 from study.plan.resources import (
     Machine,
@@ -103,7 +103,7 @@ def test_why_there_are_none_is_said(machine_with: Any) -> None:
     ):
         divide_resources(machine, 2, gpus_per_trial=1)
     assert divide_resources(machine, 2).gpus_per_trial == 0
-    assert plan.gpu_notes(machine, divide_resources(machine, 2)) == [f"GPUs: {machine.gpu_reason}"]
+    assert description.gpu_notes(machine, divide_resources(machine, 2)) == [f"GPUs: {machine.gpu_reason}"]
     machine_with(FOUR, "none")
     with pytest.raises(ResourceError, match="CUDA_VISIBLE_DEVICES=none shows none of 4"):
         divide_resources(inspect_machine(), 2, gpus_per_trial=1)
@@ -149,7 +149,7 @@ def test_two_studies_know_of_each_others_gpus(machine_with: Any) -> None:
         machine = inspect_machine()
         assert {gpu.uuid for gpu in machine.gpus} == {"GPU-3aaa-3"}
         assert divide_resources(machine, 10, max_concurrent=None).max_concurrent == min(1, machine.num_cpus)
-        assert plan.gpu_notes(machine, TrialResources(1, 1, 1)) == ["GPUs: 3 of 4 are taken by other studies"]
+        assert description.gpu_notes(machine, TrialResources(1, 1, 1)) == ["GPUs: 3 of 4 are taken by other studies"]
         with pytest.raises(GpuTakenError, match="0 of the 1 GPUs"), claimed_gpus(claimed, 1, shared=False):
             pass
         with claimed_gpus(machine.gpus, 1, shared=True):
@@ -182,8 +182,8 @@ def test_idle_gpus_come_first_and_busy_ones_are_said(machine_with: Any) -> None:
     machine_with([{**FOUR[0], "busy": True}, FOUR[1]])
     machine = inspect_machine()
     assert [gpu.uuid for gpu in machine.gpus] == ["GPU-1aaa-1", "GPU-0aaa-0"]
-    assert plan.gpu_notes(machine, TrialResources(1, 1, 1)) == []
-    assert "1 GPU is used by other programs too" in plan.gpu_notes(machine, TrialResources(1, 1, 2))[0]
+    assert description.gpu_notes(machine, TrialResources(1, 1, 1)) == []
+    assert "1 GPU is used by other programs too" in description.gpu_notes(machine, TrialResources(1, 1, 2))[0]
 
 
 def test_a_device_is_what_the_driver_says(machine_with: Any) -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from study.plan import description
 from study.plan import estimate as plan
 from study.plan.resources import Machine, ResourceError, TrialResources, divide_resources
+from study.plan.units import format_duration
 from study.spec.grid_file import load_grid
 from study.spec.study_spec import build_spec
 from trainable.config import TrialConfig
@@ -84,16 +86,16 @@ def test_too_little_space_is_said_before_the_start(tmp_path: Path) -> None:
 
 def test_the_header_says_what_runs_where() -> None:
     spec = build_spec(load_grid("paper"))
-    line = plan.describe_header(spec, TrialResources(1, 0, 2), Machine(2, 0), "results/paper")
+    line = description.describe_header(spec, TrialResources(1, 0, 2), Machine(2, 0), "results/paper")
     assert line == "paper   CIFAR-10 50,000/10,000   ResNet18 11.2 M   2 cells x 1 seed   2 CPU cores   results/paper"
 
 
 def test_unused_gpus_are_said() -> None:
-    assert plan.gpu_notes(Machine(8, 2), TrialResources(4, 0, 2)) == [
+    assert description.gpu_notes(Machine(8, 2), TrialResources(4, 0, 2)) == [
         "2 GPUs are here but not used, as asked: --gpus-per-trial 0"
     ]
-    assert plan.gpu_notes(Machine(8, 2), TrialResources(4, 1, 2)) == []
-    assert plan.gpu_notes(Machine(8, 0), TrialResources(4, 0, 2)) == []
+    assert description.gpu_notes(Machine(8, 2), TrialResources(4, 1, 2)) == []
+    assert description.gpu_notes(Machine(8, 0), TrialResources(4, 0, 2)) == []
 
 
 @pytest.mark.parametrize(
@@ -109,7 +111,7 @@ def test_unused_gpus_are_said() -> None:
     ],
 )
 def test_durations_are_for_people(seconds: float, text: str) -> None:
-    assert plan.format_duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def test_a_plan_imports_neither_torch_nor_ray() -> None:
