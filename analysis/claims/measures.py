@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.claims.claims_file import Claim, Query
+from analysis.claims.published import load_study_claims
 from analysis.records.frames import FINISHED, Study
 from analysis.records.metrics import METRICS
 from analysis.records.study_folder import Cell
@@ -190,7 +191,9 @@ class Measurements:
             return self._study.read_layers([*_LAYER_KEYS, column], None if everything else ids)
         if cell_ids not in self._layers:
             asked = {
-                claim.query["column"] for claim in self._study.claims.claims if claim.query.kind.startswith("layers")
+                claim.query["column"]
+                for claim in load_study_claims(self._study).claims
+                if claim.query.kind.startswith("layers")
             }
             self._layers[cell_ids] = self._study.read_layers([*_LAYER_KEYS, *sorted(asked)], ids)
         return self._layers[cell_ids]

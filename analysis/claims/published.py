@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import math
 
+from analysis.claims.claims_file import ClaimSet, load_claims
 from analysis.records.frames import Study
+
+
+def load_study_claims(study: Study) -> ClaimSet:
+    """The published claims that the study is held against, read once. Errors: ClaimsError."""
+    return study.derive(_read_claims)
+
+
+def _read_claims(study: Study) -> ClaimSet:
+    return load_claims(study.claims_file)
 
 
 def list_epoch_values(study: Study, column: str) -> dict[tuple[str, int], float]:
@@ -13,7 +23,7 @@ def list_epoch_values(study: Study, column: str) -> dict[tuple[str, int], float]
     Those of the metrics that are a value of the first or of the last epoch are among them.
     """
     found = {}
-    for claim in study.claims.claims:
+    for claim in load_study_claims(study).claims:
         query, value = claim.query, claim.expect.value
         of_last = query.kind == "metric" and query["metric"] == f"final_{column}"
         of_first = query.kind == "metric" and query["metric"] == f"epoch1_{column}"
@@ -30,7 +40,7 @@ def list_epoch_values(study: Study, column: str) -> dict[tuple[str, int], float]
 
 def find_layer_range(study: Study, column: str, group: str, epochs: tuple[int, int] | None) -> tuple[float, float]:
     """The published range of a layer measurement for a group in a phase (None: whole training); NaN where there is none."""
-    for claim in study.claims.claims:
+    for claim in load_study_claims(study).claims:
         query = claim.query
         if query.kind == "layers" and query["column"] == column and query["statistic"] in ("median", "mean"):
             in_group = query["groups"] is None or group in query["groups"]
@@ -41,7 +51,7 @@ def find_layer_range(study: Study, column: str, group: str, epochs: tuple[int, i
 
 def find_order(study: Study, column: str) -> tuple[str, ...]:
     """The published order of groups by a layer measurement, largest first; empty where there is none."""
-    for claim in study.claims.claims:
+    for claim in load_study_claims(study).claims:
         if claim.query.kind == "layers_order" and claim.query["column"] == column:
             return tuple(claim.query["groups"])
     return ()
@@ -49,7 +59,7 @@ def find_order(study: Study, column: str) -> tuple[str, ...]:
 
 def find_model_value(study: Study, quantity: str, width: int, layer: str | None = None) -> float:
     """The published number of a model or of one of its layers; NaN where there is none."""
-    for claim in study.claims.claims:
+    for claim in load_study_claims(study).claims:
         query = claim.query
         if query.kind == "model" and (query["quantity"], query["width"], query["layer"]) == (quantity, width, layer):
             return math.nan if claim.expect.value is None else claim.expect.value

@@ -30,6 +30,7 @@ import pandas as pd
 
 from analysis.claims.claims_file import Claim, ClaimsError, ClaimSet, Expectation, load_claims, parse_claims
 from analysis.claims.measures import Measurement, Measurements, result_kind, unmet_config
+from analysis.claims.published import load_study_claims
 from analysis.records.frames import Study
 from analysis.results.formats import format_value
 from analysis.results.result_table import Column, ColumnKind, ResultTable
@@ -63,7 +64,7 @@ class CheckedClaim:
 
 def check_claims(study: Study) -> list[CheckedClaim]:
     """Every claim of the study's claims file, checked, in the order of the file. Errors: ClaimsError."""
-    claims, measurements = study.claims.claims, Measurements(study)
+    claims, measurements = load_study_claims(study).claims, Measurements(study)
     return [_check(study, claim, measurements.measure(claim)) for claim in claims]
 
 
@@ -96,7 +97,7 @@ def build_claims(study: Study) -> ResultTable:
     )  # fmt: skip
     counts = ", ".join(f"{number} {verdict}" for verdict, number in count_verdicts(checked).items())
     notes = (
-        f"{study.claims.title}: {counts}.",
+        f"{load_study_claims(study).title}: {counts}.",
         "reproduced: the mean over seeds lies in the published region. not reproduced: it does not, but its 95 % interval "
         "reaches into it. contradicted: the whole interval lies outside. undetermined: the study cannot tell, see the reason.",
     )

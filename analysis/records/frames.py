@@ -17,7 +17,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from analysis.claims.claims_file import ClaimSet, load_claims
 from analysis.records.derivable import Derivable
 from analysis.records.layer_file import find_cadence, read_layers
 from analysis.records.study_folder import Cell, StudyFolder, StudyFolderError, StudyInfo
@@ -41,11 +40,6 @@ class Study(Derivable):
     folder: StudyFolder
     info: StudyInfo
     claims_file: Path | None = None
-
-    @cached_property
-    def claims(self) -> ClaimSet:
-        """The published claims that the study is held against. Errors: ClaimsError."""
-        return load_claims(self.claims_file)
 
     @cached_property
     def trials(self) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from analysis.records.factors import find_factors
 from analysis.records.study_folder import StudyInfo
 from study.plan.resources import Machine, TrialResources
 from study.spec.study_spec import StudySpec
+from trainable.config import FIELDS
 from trainable.fingerprint import code_fingerprint, cpu_name
 from trainable.trial_state import utc_now
 
