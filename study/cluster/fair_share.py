@@ -23,15 +23,15 @@ _ANSWER_TIMEOUT_S = 20.0
 _log = logging.getLogger(__name__)
 
 
-def divide_places(studies: Mapping[str, int | None], places: int) -> dict[str, int]:
+def divide_slots(studies: Mapping[str, int | None], slots: int) -> dict[str, int]:
     """How many trials each study may run at once on a cluster with room for so many; at least one each.
 
-    `studies` maps their tokens, in the order in which they came, to their own limits; a place that cannot be divided goes to
+    `studies` maps their tokens, in the order in which they came, to their own limits; a slot that cannot be divided goes to
     who came first.
     """
     without = [token for token, limit in studies.items() if limit is None]
-    rest = max(0, places - sum(limit for limit in studies.values() if limit is not None))
-    shares = {token: rest // len(without) + (place < rest % len(without)) for place, token in enumerate(without)}
+    rest = max(0, slots - sum(limit for limit in studies.values() if limit is not None))
+    shares = {token: rest // len(without) + (slot < rest % len(without)) for slot, token in enumerate(without)}
     return {token: max(1, shares[token] if limit is None else limit) for token, limit in studies.items()}
 
 
@@ -82,18 +82,18 @@ class SharesActor(Shares):
 class FairShare:
     """The share of one study, followed while its trials run; a context manager.
 
-    `count_places` says for how many trials of this study the cluster has room now. Where that or the other studies cannot be
+    `count_slots` says for how many trials of this study the cluster has room now. Where that or the other studies cannot be
     found out the last answer holds: first that the study is alone.
     """
 
-    def __init__(self, token: str, limit: int | None, count_places: Callable[[], int]) -> None:
+    def __init__(self, token: str, limit: int | None, count_slots: Callable[[], int]) -> None:
         self._token = token
         self._limit = limit
-        self._count_places = count_places
+        self._count_slots = count_slots
         self._actor: Any = None
         self._ended = threading.Event()
         self._follower = threading.Thread(target=self._follow, name="fair-share", daemon=True)
-        self.trials = max(1, limit if limit is not None else count_places())
+        self.trials = max(1, limit if limit is not None else count_slots())
 
     def __enter__(self) -> FairShare:
         self._update()
@@ -112,7 +112,7 @@ class FairShare:
 
     def _update(self) -> None:
         try:
-            self.trials = divide_places(self._announce(), self._count_places())[self._token]
+            self.trials = divide_slots(self._announce(), self._count_slots())[self._token]
         except Exception as error:  # noqa: BLE001 - of whatever kind, a study goes on with the share that it has
             _log.warning("the study's share of the cluster cannot be found out: %s", error)
             self._actor = None

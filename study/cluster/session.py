@@ -29,7 +29,7 @@ from study.plan.resources import (
     Node,
     ResourceError,
     TrialResources,
-    count_places,
+    count_slots,
     is_part,
     num_gpus_used,
 )  # fmt: skip
@@ -165,9 +165,9 @@ def read_cluster() -> Machine:
     )
 
 
-def count_places_now(resources: TrialResources) -> int:
+def count_slots_now(resources: TrialResources) -> int:
     """How many such trials the joined cluster can run at the same time, with the nodes that it has now or may start."""
-    return count_places(read_cluster().nodes, resources.gpus_per_trial, resources.cpus_per_trial)
+    return count_slots(read_cluster().nodes, resources.gpus_per_trial, resources.cpus_per_trial)
 
 
 def list_nodes() -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from study.cluster.fair_share import FairShare
 from study.cluster.node_probe import versions
-from study.cluster.session import count_places_now, local_ray
+from study.cluster.session import count_slots_now, local_ray
 from study.driver.interruption import INTERRUPT_GRACE_S, REMOTE_GRACE_S, Interruption, interrupted_by_signals
 from study.driver.invocation import Invocation
 from study.driver.trial_runner import TrialSettings, describe_trial, read_trial_id, run_tune_trial
@@ -155,7 +155,7 @@ def _share(invocation: Invocation) -> Iterator[FairShare | None]:
         yield None
         return
     limit = invocation.settings.max_concurrent
-    with FairShare(invocation.lock.token, limit, lambda: count_places_now(invocation.resources)) as share:
+    with FairShare(invocation.lock.token, limit, lambda: count_slots_now(invocation.resources)) as share:
         yield share
 
 

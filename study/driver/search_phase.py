@@ -26,7 +26,7 @@ from study.folder.model_and_samples import model_tables, write_samples
 from study.folder.study_record import build_study, extend_study
 from study.plan.description import describe_basis
 from study.plan.estimate import check_space, estimate_search, searched_config
-from study.plan.resources import Machine, ResourceError, TrialResources, count_gpu_places
+from study.plan.resources import Machine, ResourceError, TrialResources, count_gpu_slots
 from study.plan.units import format_duration
 from study.search.journal import SearchJournal
 from study.spec.errors import SpecError
@@ -60,7 +60,7 @@ def check_workers(asked: int | None, machine: Machine, resources: TrialResources
     """Refuse more trials at a time than there is room for: the sampler would count on them. Errors: ResourceError."""
     slots = machine.num_cpus
     if resources.gpus_per_trial:
-        slots = min(slots, count_gpu_places(machine.num_gpus, resources.gpus_per_trial))
+        slots = min(slots, count_gpu_slots(machine.num_gpus, resources.gpus_per_trial))
     if asked is not None and asked > slots and not machine.is_cluster:  # more nodes may join one
         raise ResourceError(
             f"--max-concurrent {asked}: only {slots} trials fit at a time here ({machine.num_cpus} CPUs, {machine.num_gpus} "

@@ -132,8 +132,8 @@ def _write_records(folder: StudyFolder, order: list[TrialState], schemas: dict[s
     with suppress(_MoreColumnsError), ExitStack() as stack:
         files = {kind: stack.enter_context(open_atomically(folder.records(kind))) for kind in RECORD_KINDS}
         writers = {kind: stack.enter_context(_open_writer(files[kind], schemas[kind])) for kind in RECORD_KINDS}
-        for place, state in enumerate(order):
-            order[place], tables = _gather(folder, state)
+        for number, state in enumerate(order):
+            order[number], tables = _gather(folder, state)
             for kind, table in tables.items():
                 if not set(table.column_names) <= set(schemas[kind].names):
                     schemas[kind] = pa.unify_schemas([schemas[kind], widened(kind, table.schema)])

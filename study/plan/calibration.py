@@ -67,13 +67,13 @@ def calibrate(
     if resources.gpus_per_trial:
         raise ResourceError("--calibrate times CPUs only in this version: leave it out, or --gpus-per-trial")
     kinds = {speed_key(config): config for config in configs}
-    places = resources.max_concurrent
+    slots = resources.max_concurrent
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(places, context, initializer=_join, initargs=(context.Barrier(places),)) as pool:
+    with ProcessPoolExecutor(slots, context, initializer=_join, initargs=(context.Barrier(slots),)) as pool:
         try:
             return {
                 key: _combine(
-                    pool.map(_measure, *zip(*[_task(config, data, resources, reference_rate)] * places, strict=True),
+                    pool.map(_measure, *zip(*[_task(config, data, resources, reference_rate)] * slots, strict=True),
                              timeout=_TIME_LIMIT_S)
                 )
                 for key, config in kinds.items()
@@ -147,7 +147,7 @@ def _measure(config: TrialConfig, data: ImageData, num_threads: int) -> Speed:
 
 
 def _combine(speeds: Iterable[Speed]) -> Speed:
-    """Of the places that trained at the same time: mean times, highest memory."""
+    """Of the slots that trained at the same time: mean times, highest memory."""
     found = [asdict(speed) for speed in speeds]
     means = {f.name: statistics.fmean(values[f.name] for values in found) for f in fields(Speed)}
     return Speed(**{**means, "peak_memory_bytes": max(values["peak_memory_bytes"] for values in found)})

@@ -121,8 +121,8 @@ def divide_resources(
     if gpus and not machine.num_gpus:
         why = f" ({machine.gpu_reason})" if machine.gpu_reason else ""
         raise ResourceError(f"--gpus-per-trial {gpus:g}: 0 GPUs are visible here{why}")
-    places = count_gpu_places(machine.num_gpus, gpus) if gpus else machine.num_cpus
-    concurrent = max(1, min(places, machine.num_cpus, num_trials, max_concurrent or places))
+    slots = count_gpu_slots(machine.num_gpus, gpus) if gpus else machine.num_cpus
+    concurrent = max(1, min(slots, machine.num_cpus, num_trials, max_concurrent or slots))
     return TrialResources(max(1, machine.num_cpus // concurrent), gpus, concurrent)
 
 
@@ -139,19 +139,19 @@ def _divide_cluster(
         asked = f"--gpus-per-trial {gpus:g}: no node of the cluster has so many GPUs" if gpus else "no node has a CPU"
         offers = ", ".join(f"{node.count} x {node.num_cpus} CPU {node.num_gpus} GPU" for node in nodes)
         raise ResourceError(f"{asked}; its nodes are {offers}")
-    wanted = min(num_trials, count_places(fitting, gpus, 1))
+    wanted = min(num_trials, count_slots(fitting, gpus, 1))
     most = max(
-        1, min(node.num_cpus // count_gpu_places(node.num_gpus, gpus) if gpus else node.num_cpus for node in fitting)
+        1, min(node.num_cpus // count_gpu_slots(node.num_gpus, gpus) if gpus else node.num_cpus for node in fitting)
     )
-    cpus = next(cpus for cpus in range(most, 0, -1) if count_places(fitting, gpus, cpus) >= wanted)
-    places = count_places(fitting, gpus, cpus)
-    return TrialResources(cpus, gpus, max(1, min(places, num_trials, max_concurrent or places)))
+    cpus = next(cpus for cpus in range(most, 0, -1) if count_slots(fitting, gpus, cpus) >= wanted)
+    slots = count_slots(fitting, gpus, cpus)
+    return TrialResources(cpus, gpus, max(1, min(slots, num_trials, max_concurrent or slots)))
 
 
-def count_places(nodes: Sequence[Node], gpus: float, cpus: int) -> int:
+def count_slots(nodes: Sequence[Node], gpus: float, cpus: int) -> int:
     """How many trials with so many GPUs and CPUs fit on the nodes at the same time."""
     return sum(
-        node.count * min(node.num_cpus // cpus, count_gpu_places(node.num_gpus, gpus) if gpus else node.num_cpus)
+        node.count * min(node.num_cpus // cpus, count_gpu_slots(node.num_gpus, gpus) if gpus else node.num_cpus)
         for node in nodes
     )
 
@@ -179,6 +179,6 @@ def reserved_gpus(machine: Machine, resources: TrialResources) -> float:
     return max(gpus, 1 / math.ceil(resources.max_concurrent / machine.num_gpus))
 
 
-def count_gpu_places(num_gpus: int, gpus: float) -> int:
+def count_gpu_slots(num_gpus: int, gpus: float) -> int:
     """How many trials with this part of a GPU, more than 0, fit on so many GPUs: none is cut in two."""
     return num_gpus * int(1 / gpus + 1e-9)

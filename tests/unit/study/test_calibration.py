@@ -1,4 +1,4 @@
-"""Calibrated plans: an epoch costs what its parts cost, trials fill the places in their order, predictions are held to account."""
+"""Calibrated plans: an epoch costs what its parts cost, trials fill the slots in their order, predictions are held to account."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_an_epoch_costs_its_steps_measurements_noise_scale_and_evaluation() -> N
     assert SPEED.epoch_s(replace(every_third, noise_scale_every_epochs=0), 50_000, 0) == pytest.approx(78.1)
 
 
-def test_the_wall_time_is_that_of_the_places_filled_in_order() -> None:
+def test_the_wall_time_is_that_of_the_slots_filled_in_order() -> None:
     config = TrialConfig(
         dataset="synthetic", batch_size=100, train_limit=1_000, test_limit=10, epochs=2, instrument_every_steps=0,
         noise_scale_every_epochs=0,
@@ -33,7 +33,7 @@ def test_the_wall_time_is_that_of_the_places_filled_in_order() -> None:
     short, long = replace(config, seed=1), replace(config, epochs=6)
     speeds = {speed_key(config): replace(SPEED, evaluated_image_s=0.0)}  # 1 s an epoch
     cost = plan.estimate_cost([short, long, short, short], TrialResources(1, 0, 2), speeds)
-    assert cost.cpu_time_s == pytest.approx(6.0), "2, 2 and 2 s on one place, 6 s on the other"
+    assert cost.cpu_time_s == pytest.approx(6.0), "2, 2 and 2 s on one slot, 6 s on the other"
     assert cost.peak_memory_bytes == 2 * 10**9
     assert "from steps timed on this machine" in description.describe_cost(cost, TrialResources(1, 0, 2), 4)[-2]
     assert plan.estimate_cost([short, long], TrialResources(1, 0, 1), speeds).cpu_time_s == pytest.approx(8.0)

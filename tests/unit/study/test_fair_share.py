@@ -1,4 +1,4 @@
-"""The share of each study on a cluster: every place is used, none twice, nobody is left out."""
+"""The share of each study on a cluster: every slot is used, none twice, nobody is left out."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.cluster.fair_share import FairShare, Shares, divide_places
+from study.cluster.fair_share import FairShare, Shares, divide_slots
 
 
 def test_equal_shares_of_what_is_there() -> None:
-    assert divide_places({"a": None}, 8) == {"a": 8}
-    assert divide_places({"a": None, "b": None}, 8) == {"a": 4, "b": 4}
-    assert divide_places({"a": None, "b": None, "c": None}, 8) == {"a": 3, "b": 3, "c": 2}
+    assert divide_slots({"a": None}, 8) == {"a": 8}
+    assert divide_slots({"a": None, "b": None}, 8) == {"a": 4, "b": 4}
+    assert divide_slots({"a": None, "b": None, "c": None}, 8) == {"a": 3, "b": 3, "c": 2}
 
 
 def test_a_limit_of_ones_own_is_kept_and_the_rest_is_shared() -> None:
-    assert divide_places({"a": 6, "b": None, "c": None}, 8) == {"a": 6, "b": 1, "c": 1}
-    assert divide_places({"a": 20, "b": None}, 8) == {"a": 20, "b": 1}
+    assert divide_slots({"a": 6, "b": None, "c": None}, 8) == {"a": 6, "b": 1, "c": 1}
+    assert divide_slots({"a": 20, "b": None}, 8) == {"a": 20, "b": 1}
 
 
 @given(st.lists(st.none() | st.integers(1, 20), min_size=1, max_size=12), st.integers(0, 100))
-def test_every_place_is_given_and_everyone_gets_one(limits: list[int | None], places: int) -> None:
+def test_every_slot_is_given_and_everyone_gets_one(limits: list[int | None], slots: int) -> None:
     studies = {str(number): limit for number, limit in enumerate(limits)}
-    shares = divide_places(studies, places)
+    shares = divide_slots(studies, slots)
     assert all(share >= 1 for share in shares.values())
     assert all(shares[token] == limit for token, limit in studies.items() if limit is not None)
     free = [shares[token] for token, limit in studies.items() if limit is None]
-    rest = places - sum(limit for limit in limits if limit is not None)
+    rest = slots - sum(limit for limit in limits if limit is not None)
     if free and rest >= len(free):
         assert sum(free) == rest
         assert max(free) - min(free) <= 1
@@ -69,7 +69,7 @@ def test_an_error_of_the_cluster_leaves_the_last_share_and_is_followed_by_the_ne
     answers: list[int | Exception] = [8, 8, ConnectionError("GCS is down"), 6]
     seen: list[int] = []
 
-    def count_places() -> int:
+    def count_slots() -> int:
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
         seen.append(share.trials if share else 0)
         if isinstance(answer, Exception):
@@ -77,7 +77,7 @@ def test_an_error_of_the_cluster_leaves_the_last_share_and_is_followed_by_the_ne
         return answer
 
     share: FairShare | None = None
-    share = FairShare("ours", None, count_places)
+    share = FairShare("ours", None, count_slots)
     with share:
         deadline = time.monotonic() + 10
         while share.trials != 3 and time.monotonic() < deadline:

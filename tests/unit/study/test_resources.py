@@ -1,4 +1,4 @@
-"""How the nodes of a cluster are shared out among trials, held against counting places one by one."""
+"""How the nodes of a cluster are shared out among trials, held against counting slots one by one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def cluster(*nodes: Node) -> Machine:
 
 def fill(nodes: tuple[Node, ...], cpus: int, gpus: float) -> int:
     """Put trials on nodes one after the other until none fits any more."""
-    places = 0
+    slots = 0
     for node in nodes:
         for _ in range(node.count):
             free_cpus, free_gpus = node.num_cpus, [1.0] * node.num_gpus
@@ -30,8 +30,8 @@ def fill(nodes: tuple[Node, ...], cpus: int, gpus: float) -> int:
                         break
                     free_gpus = free_gpus[1:]
                 free_cpus -= cpus
-                places += 1
-    return places
+                slots += 1
+    return slots
 
 
 CLUSTERS = (
@@ -59,7 +59,7 @@ def test_trials_get_what_their_nodes_can_give(
     resources = divide_resources(machine, num_trials, gpus_per_trial=gpus, max_concurrent=asked)
     cpus, concurrent = resources.cpus_per_trial, resources.max_concurrent
     assert concurrent == min(fill(fitting, cpus, gpus), num_trials, asked or num_trials)
-    assert concurrent == min(fill(fitting, 1, gpus), num_trials, asked or num_trials), "CPUs cost no place"
+    assert concurrent == min(fill(fitting, 1, gpus), num_trials, asked or num_trials), "CPUs cost no slot"
     assert all(fill((Node(node.num_cpus, node.num_gpus),), cpus, gpus) >= 1 for node in fitting), "any of them will do"
     most = max(
         1, min(node.num_cpus // (fill((Node(10**4, node.num_gpus),), 1, gpus) if gpus else 1) for node in fitting)
@@ -86,6 +86,4 @@ def test_one_trial_alone_on_its_gpu_is_timed() -> None:
     nodes = Node(8, 4, 2)
     assert divide_resources(cluster(nodes), 20, gpus_per_trial=1).timing_exclusive
     assert not divide_resources(cluster(nodes), 20, gpus_per_trial=0.25).timing_exclusive
-    assert divide_resources(cluster(nodes), 100, gpus_per_trial=0.25).max_concurrent == 16, (
-        "8 CPUs for 16 places a node"
-    )
+    assert divide_resources(cluster(nodes), 100, gpus_per_trial=0.25).max_concurrent == 16, "8 CPUs for 16 slots a node"
