@@ -16,7 +16,8 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from analysis.records.study_folder import StudyFolderError, check_links
-from study.cluster.session import ClusterError, joined_cluster
+from study.cluster.head import ClusterError
+from study.cluster.session import joined_cluster
 from study.command_line.exit_status import BAD_INPUT, INTERRUPTED, OK, SOME_FAILED
 from study.command_line.options import build_parser, build_study_spec, read_settings
 from study.command_line.program import program_name

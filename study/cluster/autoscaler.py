@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from study.cluster.session import read_cluster
+from study.cluster.nodes import read_cluster
 from study.plan.resources import Machine, ResourceError
 
 _ANSWERED_WITHIN_S = 45.0

@@ -12,7 +12,8 @@ import socket
 from dataclasses import dataclass
 from importlib import metadata
 
-from study.cluster.session import ClusterError, list_nodes
+from study.cluster.head import ClusterError
+from study.cluster.nodes import list_nodes
 from study.storage.trial_storage import TrialStorage
 
 _ANSWERED_WITHIN_S = 60.0

@@ -8,28 +8,21 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import secrets
 import signal
-import socket
-import subprocess
-import sys
 import threading
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from study.cluster.autoscaling import read_planned_nodes, without_running
+from study.cluster.head import ClusterError, find_auth_mode, find_head
+from study.cluster.nodes import read_cluster
 from study.plan.gpus import VISIBLE_DEVICES, Gpu, claimed_gpus
 from study.plan.resources import (
     Machine,
-    Node,
     ResourceError,
     TrialResources,
-    count_slots,
     is_part,
     num_gpus_used,
 )  # fmt: skip
@@ -51,21 +44,7 @@ _QUIET = {
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 # Ray prints what happens to nodes into the middle of the table, unless its filter of repeated lines leaves out every line.
 _NO_NEWS = {"RAY_DEDUP_LOGS": "1", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
-_REACHABLE_WITHIN_S = 10.0
-_ANSWERED_WITHIN_S = 40.0
 _JOB_CONFIGURATION = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray's Jobs API, which ships the working folder itself
-
-_QUESTION = """
-import sys
-from ray._common.usage.usage_lib import get_cluster_metadata
-from ray._raylet import GcsClient
-versions = get_cluster_metadata(GcsClient(address=sys.argv[1]))
-print(f"Ray {versions['ray_version']} on Python {versions['python_version']}")
-"""
-
-
-class ClusterError(Exception):
-    """A cluster that cannot be joined or used; the message says why and what to do."""
 
 
 @contextmanager
@@ -120,8 +99,8 @@ def joined_cluster(address: str, *, verbose: bool) -> Iterator[Machine]:
     within a minute.
     """
     _set_defaults(_QUIET if verbose else {**_QUIET, **_NO_NEWS})
-    head = _find_head(address)
-    os.environ["RAY_AUTH_MODE"] = _find_auth_mode(address, head)
+    head = find_head(address)
+    os.environ["RAY_AUTH_MODE"] = find_auth_mode(address, head)
     import ray
     from ray._raylet import Config  # type: ignore[attr-defined]
 
@@ -150,53 +129,6 @@ def _kept_sigterm() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-def read_cluster() -> Machine:
-    """CPUs and GPUs of all nodes of the joined cluster that are alive now, and of those that its autoscaler may start."""
-    shapes = Counter(
-        (int(node["Resources"].get("CPU", 0)), int(node["Resources"].get("GPU", 0))) for node in list_nodes()
-    )
-    running = tuple(Node(cpus, gpus, count) for (cpus, gpus), count in sorted(shapes.items()))
-    nodes = running + without_running(read_planned_nodes(), running)
-    return Machine(
-        num_cpus=sum(node.num_cpus * node.count for node in nodes),
-        num_gpus=sum(node.num_gpus * node.count for node in nodes),
-        nodes=nodes,
-        running=running,
-    )
-
-
-def count_slots_now(resources: TrialResources) -> int:
-    """How many such trials the joined cluster can run at the same time, with the nodes that it has now or may start."""
-    return count_slots(read_cluster().nodes, resources.gpus_per_trial, resources.cpus_per_trial)
-
-
-def list_nodes() -> list[dict[str, Any]]:
-    """What Ray says about each node of the joined cluster that is alive."""
-    import ray
-
-    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-
-
-def _find_head(address: str) -> str:
-    """HOST:PORT of the cluster's head, where something answers. Errors: ClusterError."""
-    if "://" in address:
-        raise ClusterError(
-            f"--address {address}: give auto or HOST:PORT, on a node of the cluster; from elsewhere use python -m study.submit"
-        )
-    from ray._private import services
-
-    try:
-        head = services.canonicalize_bootstrap_address_or_die(address)
-        host, _, port = head.rpartition(":")
-        with socket.create_connection((host.strip("[]"), int(port)), _REACHABLE_WITHIN_S):
-            return str(head)
-    except ConnectionError as error:
-        found = "no Ray cluster runs on this machine" if address == "auto" else "no Ray cluster answers there"
-        raise ClusterError(f"--address {address}: {found} ({first_line(error)})") from error
-    except (OSError, ValueError) as error:
-        raise ClusterError(f"--address {address}: no Ray cluster answers there ({first_line(error)})") from error
-
-
 def _runtime_environment() -> dict[str, Any]:
     """The packages of this program, unless Ray's Jobs API has shipped them already."""
     if _JOB_CONFIGURATION in os.environ:
@@ -206,67 +138,6 @@ def _runtime_environment() -> dict[str, Any]:
         "py_modules": [str(root / name) for name in ("study", "analysis", "trainable")],
         "excludes": ["__pycache__"],
     }
-
-
-def _find_auth_mode(address: str, head: str) -> str:
-    """How to authenticate at this head, found by asking it. Errors: ClusterError where it lets this driver in in no way.
-
-    A token is used only where one is asked for: servers that ask for none cannot talk back to a driver that does, and its
-    workers would be ended as those of a driver that is gone.
-    """
-    wanted = os.environ.get("RAY_AUTH_MODE", "").lower() or None
-    if wanted not in (None, "disabled", "token"):  # a way of Ray's that is not known here
-        if not _ask_head(address, head, wanted):
-            raise ClusterError(f"--address {address}: the cluster refuses who comes with RAY_AUTH_MODE={wanted}")
-        return wanted
-    if _ask_head(address, head, "disabled"):
-        if wanted == "token":
-            raise ClusterError(
-                f"--address {address}: RAY_AUTH_MODE is token here, but the cluster asks for none; unset it"
-            )
-        return "disabled"
-    if wanted == "disabled":
-        raise ClusterError(
-            f"--address {address}: RAY_AUTH_MODE is disabled here, but the cluster asks for a token; unset it"
-        )
-    if _has_token() and _ask_head(address, head, "token"):
-        return "token"
-    reason = "the cluster refuses the token" if _has_token() else "the cluster asks for a token"
-    raise ClusterError(
-        f"--address {address}: {reason}; put the one it was started with into RAY_AUTH_TOKEN or ~/.ray/auth_token"
-    )
-
-
-def _ask_head(address: str, head: str, auth_mode: str) -> bool:
-    """Ask the head for its versions, in a process of its own: Ray would repeat and log each refusal for minutes.
-
-    False where it refuses who asks. Errors: ClusterError where it runs other versions, or does not answer as a cluster's head.
-    """
-    try:
-        asked = subprocess.run(
-            [sys.executable, "-c", _QUESTION, head], env={**os.environ, "RAY_AUTH_MODE": auth_mode},
-            capture_output=True, text=True, timeout=_ANSWERED_WITHIN_S, stdin=subprocess.DEVNULL, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise ClusterError(f"--address {address}: {head} does not answer as a Ray cluster") from None
-    said = " ".join((asked.stderr + asked.stdout).split())
-    if "nauthenticated" in said or "AuthenticationError" in said:
-        return False
-    if asked.returncode:
-        raise ClusterError(f"--address {address}: {head} does not answer as a Ray cluster ({said[-200:]})")
-    cluster = asked.stdout.strip().splitlines()[-1]
-    own = f"Ray {metadata.version('ray')} on Python {platform.python_version()}"
-    if cluster != own:
-        raise ClusterError(f"--address {address}: the cluster runs {cluster}, this driver {own}; they must be the same")
-    return True
-
-
-def _has_token() -> bool:
-    return (
-        "RAY_AUTH_TOKEN" in os.environ
-        or "RAY_AUTH_TOKEN_PATH" in os.environ
-        or Path("~/.ray/auth_token").expanduser().exists()
-    )
 
 
 def _set_defaults(values: dict[str, str]) -> None:

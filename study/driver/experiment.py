@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from study.cluster.fair_share import FairShare
 from study.cluster.node_probe import versions
-from study.cluster.session import count_slots_now, local_ray
+from study.cluster.nodes import count_slots_now
+from study.cluster.session import local_ray
 from study.driver.interruption import INTERRUPT_GRACE_S, REMOTE_GRACE_S, Interruption, interrupted_by_signals
 from study.driver.invocation import Invocation
 from study.driver.trial_runner import TrialSettings, describe_trial, read_trial_id, run_tune_trial

@@ -14,7 +14,7 @@ import ray
 from ray._private import state
 
 from study.cluster.node_probe import UnfitNodeError
-from study.cluster.session import list_nodes
+from study.cluster.nodes import list_nodes
 from study.driver.failures import failure_reason
 
 _NO_NODE = ray.NodeID.nil().hex()  # of an actor that never ran

@@ -9,7 +9,8 @@ from types import FrameType
 
 import pytest
 
-from study.cluster.session import ClusterError, _kept_sigterm, joined_cluster
+from study.cluster.head import ClusterError
+from study.cluster.session import _kept_sigterm, joined_cluster
 
 
 @pytest.mark.parametrize(
@@ -32,7 +33,7 @@ def test_where_no_cluster_is(address: str, message: str) -> None:
 
 
 def test_something_else_listens_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("study.cluster.session._ANSWERED_WITHIN_S", 5.0)
+    monkeypatch.setattr("study.cluster.head._ANSWERED_WITHIN_S", 5.0)
     with socket.create_server(("0.0.0.0", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         with (
