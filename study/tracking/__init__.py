@@ -10,7 +10,7 @@
 
 Why not Ray's logging actors: they are three processes and 475 MB per running trial, are killed before wandb-core has
 written everything, start a resumed run over, and are waited for half an hour. Here one niced process of its own session
-writes all runs, on the project's two-core reference machine with 3 s of CPU to start, 0.06 s per trial, 0.7 s per picture
+writes all runs, on the project's two-core reference machine with 4 s of CPU to start, 0.06 s per trial, 0.7 s per picture
 and 320 MB with its wandb-core. A crash, a hang or an unreachable server stays inside it: the driver says so once, and `sync`
 makes up for it from the records. Keys are looked up by wandb itself in that process; nothing here reads, passes or stores
 one.
