@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -106,7 +107,12 @@ def normalise(images: Tensor) -> Tensor:
 class TrainingBatches:
     """The training images of a trial on its device, and the augmented batches of any epoch; the last partial one is dropped."""
 
-    def __init__(self, split: Split, config: TrialConfig, device: torch.device) -> None:
+    def __init__(
+        self, split: Split, config: TrialConfig, device: torch.device,
+        ahead: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:  # fmt: skip
+        """`ahead` is entered around what is done ahead of the steps."""
+        self._ahead = ahead
         self.num_batches = len(split.labels) // config.batch_size
         self.device = device
         self._config = config
@@ -129,8 +135,10 @@ class TrainingBatches:
         for start in range(0, self.num_batches * size, chunk):
             stop = min(start + chunk, self.num_batches * size)
             chosen = order[start:stop]
-            images, labels = augment(self._images[chosen], draws.part(start, stop)), self._labels[chosen]
-            yield from zip(torch.split(normalise(images), size), torch.split(labels, size), strict=True)
+            with self._ahead():
+                images = normalise(augment(self._images[chosen], draws.part(start, stop)))
+                labels = self._labels[chosen]
+            yield from zip(torch.split(images, size), torch.split(labels, size), strict=True)
 
 
 class EvaluationBatches:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -23,6 +24,33 @@ def reset_peak_memory(device: torch.device) -> None:
         return
     with contextlib.suppress(OSError):
         (_PROCESS / "clear_refs").write_text("5")  # see proc_pid_clear_refs(5)
+
+
+class StepMemory:
+    """The peak of CUDA memory in the steps of an epoch, without what is done ahead of them; on the CPU that of the process."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._seen = device, 0
+
+    def begin(self) -> None:
+        """Forget what was before; the last evaluation, in larger batches, took more than training does."""
+        self._seen = 0
+        if self._device.type == "cuda":
+            reset_peak_memory(self._device)
+
+    @contextlib.contextmanager
+    def left_out(self) -> Iterator[None]:
+        """Within it nothing counts: the augmentation of thousands of images takes more than a step of any batch size."""
+        if self._device.type != "cuda":
+            yield
+            return
+        self._seen = self.peak_bytes()
+        yield
+        torch.cuda.reset_peak_memory_stats(self._device)
+
+    def peak_bytes(self) -> int:
+        """Since `begin`."""
+        return max(self._seen, peak_memory_bytes(self._device))
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -65,7 +65,7 @@ EPOCH_COLUMNS = (
         "peak_memory_bytes",
         pa.int64(),
         "bytes",
-        "most allocated on the GPU while the epoch trained; on the CPU peak resident memory since the trial began or went on",
+        "most allocated on the GPU in the epoch's steps; on the CPU peak resident memory since the trial began or went on",
     ),
     Column(
         "noise_scale", pa.float64(), "images", "gradient noise scale tr(S)/|G|^2 (McCandlish 2018); null if undefined"

@@ -29,7 +29,7 @@ from trainable.errors import first_line
 from trainable.evaluation import evaluate, fp32_of
 from trainable.instruments.noise_scale import MICROBATCH_SIZE, NUM_MICROBATCHES, measure_noise_scale
 from trainable.instruments.probe import LayerMeasurements, LayerProbe, is_due, measured_steps
-from trainable.memory import peak_memory_bytes, reset_peak_memory
+from trainable.memory import StepMemory, reset_peak_memory
 from trainable.model import build_model
 from trainable.records import TrialRecords, build_table
 
@@ -89,7 +89,8 @@ def train(
     target = torch.device(device)
     reset_peak_memory(target)
     splits = split_data(data, config)
-    batches = TrainingBatches(splits.train, config, target)
+    memory = StepMemory(target)
+    batches = TrainingBatches(splits.train, config, target, memory.left_out)
     test = EvaluationBatches(splits.test, target, _EVALUATION_BATCH[target.type])
     validation = EvaluationBatches(splits.validation, target, _EVALUATION_BATCH[target.type])
     model = build_model(config.width, config.seed, len(data.class_names))
@@ -108,8 +109,7 @@ def train(
         on_prepared(time.perf_counter() - started)
     for epoch in range(1 if resume is None else resume.epoch + 1, config.epochs + 1):
         steps_engine.begin_epoch(scheduled_learning_rate(config, epoch - 1))
-        if target.type == "cuda":  # the last evaluation, in larger batches, took more than training does
-            reset_peak_memory(target)
+        memory.begin()
         with fp32_of(config):
             started = time.perf_counter()
             totals = _train_epoch(model, steps_engine, batches, probe, config, name, epoch, stop)
@@ -117,7 +117,7 @@ def train(
                 return
             trained = time.perf_counter()
             noise = _epoch_noise_scale(model, splits.train, config, epoch, target)
-            memory_bytes = peak_memory_bytes(target)
+            memory_bytes = memory.peak_bytes()
             measured = time.perf_counter()
             test_scores = evaluate(model, test, config, stop)
             validation_scores = evaluate(model, validation, config, stop)

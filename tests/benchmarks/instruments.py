@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor, nn
 
+from trainable.evaluation import full_fp32
 from trainable.fingerprint import cpu_name
 from trainable.instruments.noise_scale import MICROBATCH_SIZE, NUM_MICROBATCHES, measure_noise_scale
 from trainable.instruments.probe import LayerProbe
@@ -150,7 +151,8 @@ def main() -> None:
     with _wandb_run() as run:
         if run is not None:
             variants["wandb.watch histograms"] = WandbWatch(model, run)
-        bare, own = _measure(step, variants, arguments.rounds, device)
+        with full_fp32():  # as training does
+            bare, own = _measure(step, variants, arguments.rounds, device)
     _print_header(arguments, device)
     _print_costs(bare, own)
     _print_rest(
