@@ -219,8 +219,13 @@ def unmet_config(cell: Cell, needs: Mapping[str, Any], selector: Mapping[str, An
     return [
         f"{name} is {cell.config[name]} instead of {wanted}"
         for name, wanted in needs.items()
-        if name in cell.config and name not in selector and not _equal(cell.config[name], wanted)
+        if name in cell.config
+        and name not in selector
+        and not any(_equal(cell.config[name], value) for value in (wanted, *_AS_GOOD.get((name, wanted), ())))
     ]
+
+
+_AS_GOOD = {("precision", "published"): ("fp32",)}  # what a claim that needs the one holds for too
 
 
 def model_quantity(layers: pd.DataFrame, quantity: str, layer: str | None = None) -> float | None:

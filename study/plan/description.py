@@ -11,7 +11,7 @@ from analysis.records.factors import short_name
 from analysis.search.objectives import list_objectives
 from study.plan.calibration import Speed, SpeedKey
 from study.plan.estimate import Cost, epoch_images, estimate_cost, estimate_search, nominal_train_images, num_parameters
-from study.plan.resources import Machine, TrialResources, is_part, num_gpus_used
+from study.plan.resources import Machine, TrialResources, has_native_bf16, is_part, num_gpus_used
 from study.plan.units import format_bytes, format_duration, format_flops
 from study.spec.pruners import list_pruners
 from study.spec.samplers import list_samplers
@@ -33,7 +33,10 @@ def describe_plan(
         return
     configs = spec.trial_configs()
     yield from describe_cost(estimate_cost(configs, resources, speeds), resources, len(configs))
-    yield from (f"note      {line}" for line in [*gpu_notes(machine, resources), *spec.reductions])
+    yield from (
+        f"note      {line}"
+        for line in [*gpu_notes(machine, resources), *offer_bf16(spec, machine, resources), *spec.reductions]
+    )
     yield from ("", *describe_trials(spec))
     confounds = find_confounds(spec.cells, spec.factors, nominal_train_images(configs[0]))
     if confounds:
@@ -147,6 +150,17 @@ def describe_trials(spec: StudySpec) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     return lines if len(lines) <= 41 else [*lines[:41], f"... and {len(lines) - 41} more"]
+
+
+def offer_bf16(spec: StudySpec, machine: Machine, resources: TrialResources) -> list[str]:
+    """The offer of bf16 where trials would run in fp32 on cores that compute in bf16; nobody chooses it silently."""
+    in_fp32 = all(config.precision == "fp32" for config in spec.trial_configs())
+    if machine.is_cluster or resources.gpus_per_trial or not in_fp32 or not has_native_bf16():
+        return []
+    return [
+        "these cores compute in bf16: --set precision=bf16 trained 1.8 times as fast at width 64 (205 against 112 images/s on two "
+        "Zen 5 cores); it is another training, and published claims ask for fp32"
+    ]
 
 
 def gpu_notes(machine: Machine, resources: TrialResources) -> list[str]:

@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from study.plan.gpus import Gpu, inspect_gpus
@@ -160,6 +161,15 @@ def default_precision(machine: Machine, resources: TrialResources) -> str:
     """bf16 on GPUs that compute in it (compute capability 8.0 on), which those of a cluster are taken for; else fp32."""
     native = all(gpu.capability >= _BF16_CAPABILITY for gpu in machine.gpus)
     return "bf16" if resources.gpus_per_trial and native else "fp32"
+
+
+def has_native_bf16(cpu_info: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether this machine's cores multiply in bf16 themselves; False where the system does not say (it is Linux that does)."""
+    try:
+        flags = cpu_info.read_text().split("flags", 1)[-1].split("\n", 1)[0].split()
+    except OSError:
+        return False
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags)
 
 
 def num_gpus_used(machine: Machine, resources: TrialResources) -> int:

@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -145,10 +144,8 @@ def _profile(config: TrialConfig, data: ImageData, device: torch.device) -> str:
             torch.cuda.synchronize(device)
         took_s = time.perf_counter() - started
     own = "self_device_time_total" if on_gpu else "self_cpu_time_total"
-    wanted = (
-        DeviceType.CUDA if on_gpu else DeviceType.CPU
-    )  # on a GPU kernels, not also the operations that started them
-    averages = [event for event in found.key_averages() if event.device_type == wanted]
+    wanted = "CUDA" if on_gpu else "CPU"  # on a GPU kernels, not also the operations that started them
+    averages = [event for event in found.key_averages() if event.device_type.name == wanted]
     events = sorted(averages, key=lambda event: -getattr(event, own))[:_LISTED]
     lines = [f"| {event.key[:80]} | {getattr(event, own) / 1e6 / took_s:.1%} | {event.count} |" for event in events]
     return "\n".join(["| operation | share of the time | calls |", "| --- | ---: | ---: |", *lines])

@@ -281,6 +281,7 @@ FREE = ("learning-rate-", "parameter", "memory", "flops")
         ({}, {"data": {"source": "Parquet shards in /x"}}, "other data copy: Parquet shards in /x"),
         ({"dataset": "synthetic"}, {}, "dataset is synthetic instead of cifar10"),
         ({"weight_decay": 0.0}, {}, "weight_decay is 0.0 instead of 0.0005"),
+        ({"precision": "bf16"}, {}, "precision is bf16 instead of published"),
     ],
 )
 def test_studies_that_cannot_test_a_claim_say_why(

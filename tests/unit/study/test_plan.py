@@ -10,7 +10,7 @@ import pytest
 
 from study.plan import description
 from study.plan import estimate as plan
-from study.plan.resources import Machine, ResourceError, TrialResources, divide_resources
+from study.plan.resources import Machine, ResourceError, TrialResources, divide_resources, has_native_bf16
 from study.plan.units import format_duration
 from study.spec.grid_file import load_grid
 from study.spec.study_spec import build_spec
@@ -121,3 +121,20 @@ def test_a_plan_imports_neither_torch_nor_ray() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_bf16_is_offered_where_the_cores_compute_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "cpuinfo"
+    info.write_text("model name\t: AMD EPYC\nflags\t\t: fpu sse avx512f avx512_bf16\nbugs\t: none\n")
+    assert has_native_bf16(info)
+    info.write_text("flags\t\t: fpu sse avx512f\nbugs\t: avx512_bf16\n")
+    assert not has_native_bf16(info)
+    assert not has_native_bf16(tmp_path / "absent")
+    spec, machine, on_cpu = build_spec(load_grid("paper")), Machine(2, 1), TrialResources(1, 0, 2)
+    monkeypatch.setattr(description, "has_native_bf16", lambda: True)
+    assert "--set precision=bf16" in description.offer_bf16(spec, machine, on_cpu)[0]
+    assert description.offer_bf16(spec, machine, TrialResources(1, 1, 1)) == []
+    in_bf16 = build_spec(load_grid("paper"), overrides={"precision": "bf16"})
+    assert description.offer_bf16(in_bf16, machine, on_cpu) == []
+    monkeypatch.setattr(description, "has_native_bf16", lambda: False)
+    assert description.offer_bf16(spec, machine, on_cpu) == []
