@@ -142,7 +142,7 @@ def _compare(options: argparse.Namespace) -> int:
     from analysis.records.study_folder import StudyFolder
     from analysis.results.formats import to_text
     from analysis.sources.compare import merge_studies
-    from analysis.tables.tables import build_tables
+    from analysis.tables import build_tables
 
     with tempfile.TemporaryDirectory(prefix="compare-") as temporary:
         folders = [StudyFolder(path) for path in options.studies]

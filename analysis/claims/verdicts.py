@@ -1,4 +1,4 @@
-"""Published claims held against a study: a verdict for each, with what was measured and why. The table `claims`.
+"""Published claims held against a study: a verdict for each, with what was measured and why.
 
 The verdict of a claim that the study can test rests on the 95 % t interval over seeds and the claimed region (published
 value and tolerance, or range):
@@ -26,17 +26,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 
 from analysis.claims.claims_file import Claim, ClaimsError, ClaimSet, Expectation, load_claims, parse_claims
 from analysis.claims.measures import Measurement, Measurements, result_kind, unmet_config
 from analysis.claims.published import load_study_claims
 from analysis.records.frames import Study
-from analysis.results.formats import format_value
-from analysis.results.result_table import Column, ColumnKind, ResultTable
+from analysis.results.result_table import ColumnKind
 from analysis.statistics import mean_interval
 
-__all__ = ["CheckedClaim", "ClaimSet", "ClaimsError", "build_claims", "check_claims", "load_claims", "parse_claims"]
+__all__ = ["CheckedClaim", "ClaimSet", "ClaimsError", "check_claims", "load_claims", "parse_claims"]
 
 Verdict = Literal["reproduced", "not reproduced", "contradicted", "undetermined"]
 VERDICTS: tuple[Verdict, ...] = ("reproduced", "not reproduced", "contradicted", "undetermined")
@@ -72,36 +70,6 @@ def count_verdicts(checked: Iterable[CheckedClaim]) -> dict[Verdict, int]:
     """How many claims have each verdict."""
     verdicts = [claim.verdict for claim in checked]
     return {verdict: verdicts.count(verdict) for verdict in VERDICTS}
-
-
-def build_claims(study: Study) -> ResultTable:
-    """The table `claims`."""
-    checked = check_claims(study)
-    frame = pd.DataFrame(
-        {
-            "id": [c.claim.id for c in checked], "section": [c.claim.section for c in checked],
-            "statement": [c.claim.statement for c in checked], "verdict": [c.verdict for c in checked],
-            "published": [_expected_text(c) for c in checked],
-            "measured": [_measured_text(c) for c in checked], "seeds": [c.num_seeds for c in checked],
-            "reason": [c.reason for c in checked],
-            "published_value": [c.claim.expect.value for c in checked],
-            "region_low": [c.claim.expect.low for c in checked], "region_high": [c.claim.expect.high for c in checked],
-            "value": [c.value for c in checked], "low": [c.low for c in checked], "high": [c.high for c in checked],
-        }
-    )  # fmt: skip
-    frame["published_value"] = frame["published_value"].astype("float64")
-    columns = (
-        Column("id", "claim"), Column("statement", "statement"), Column("published", "published"),
-        Column("measured", "measured [95 %]"), Column("seeds", "seeds", "count"), Column("verdict", "verdict"),
-        Column("reason", "reason"), Column("section", "section"),
-    )  # fmt: skip
-    counts = ", ".join(f"{number} {verdict}" for verdict, number in count_verdicts(checked).items())
-    notes = (
-        f"{load_study_claims(study).title}: {counts}.",
-        "reproduced: the mean over seeds lies in the published region. not reproduced: it does not, but its 95 % interval "
-        "reaches into it. contradicted: the whole interval lies outside. undetermined: the study cannot tell, see the reason.",
-    )
-    return ResultTable("", "Published claims", frame, columns, notes)
 
 
 def _check(study: Study, claim: Claim, found: Measurement) -> CheckedClaim:
@@ -225,36 +193,3 @@ def _region(expect: Expectation, is_log: bool) -> tuple[float, float]:
     if not is_log or expect.strict:
         return expect.low, expect.high
     return tuple(math.log10(x) if x > 0 else -math.inf for x in (expect.low, expect.high))  # type: ignore[return-value]
-
-
-def _expected_text(checked: CheckedClaim) -> str:
-    expect, kind = checked.claim.expect, checked.kind
-    if expect.order:
-        return "in this order"
-    if expect.strict:
-        words = ("increase", "decrease") if checked.claim.query.kind == "layers_change" else ("above 0", "below 0")
-        return words[expect.low != 0]
-    if expect.value is not None:
-        tolerance = expect.high - expect.value
-        return f"{format_value(expect.value, kind)} ± {format_value(tolerance, kind)}{_unit(kind)}"
-    low, high = format_value(expect.low, kind), format_value(expect.high, kind)
-    if math.isinf(expect.low):
-        return f"at most {high}{_unit(kind)}"
-    return f"at least {low}{_unit(kind)}" if math.isinf(expect.high) else f"{low} to {high}{_unit(kind)}"
-
-
-def _measured_text(checked: CheckedClaim) -> str:
-    if checked.order:
-        return " > ".join(checked.order)
-    if math.isnan(checked.value):
-        return "-"
-    width = (checked.high - checked.low) / 2
-    text = format_value(checked.value, checked.kind, width) + _unit(checked.kind)
-    if math.isnan(width) or width <= 1e-9 * abs(checked.value):
-        return text
-    ends = (format_value(end, checked.kind, width) for end in (checked.low, checked.high))
-    return f"{text} [{', '.join(ends)}]"
-
-
-def _unit(kind: ColumnKind) -> str:
-    return {"accuracy": " %", "points": " points", "percent": " %", "seconds": " s"}.get(kind, "")

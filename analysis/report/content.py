@@ -24,19 +24,9 @@ from analysis.records.metrics import METRICS
 from analysis.records.summary import count_outcomes, study_notes
 from analysis.results.formats import format_rows, format_value, to_csv, to_html
 from analysis.results.result_table import ResultTable
+from analysis.sections import SECTIONS, section_place, section_title
 from analysis.statistics import MOST_SEEDS
 
-SECTIONS = {
-    "search": "Search", "comparison": "Comparison", "curves": "Curves", "dynamics": "Dynamics", "flops": "FLOPs", "schedule": "Schedule",
-    "claims": "Claims", "confounds": "Confounds", "data": "Data and model", "trials": "Trials", "more": "Further tables",
-}  # fmt: skip
-_TABLE_SECTIONS = {
-    "comparison": "comparison", "pairwise": "comparison", "factors": "comparison", "costs": "comparison",
-    "cost_flips": "comparison", "epochs": "curves", "gradient_ranges": "dynamics", "gradient_health": "dynamics",
-    "weight_update_ranks": "dynamics", "flops": "flops", "compute": "flops", "learning_rate": "schedule",
-    "claims": "claims", "trials": "trials", "search_winners": "search", "search_importances": "search",
-    "search_trials": "search",
-}  # fmt: skip
 HEADLINE_METRICS = ("final_test_accuracy", "final_val_accuracy")  # the first that the study has
 MAX_ROWS = 500  # of a table on the page; its CSV has all
 MAX_CSV_BYTES = 2_000_000  # embedded; a larger one is only a file
@@ -205,16 +195,15 @@ def build_sections(
     """The sections that have something to show, in reading order."""
     common = set(study_notes(study))
     sections = []
-    for name, title in SECTIONS.items():
+    declared = {figure.section for figure, _ in figures} | {table.section for table in tables.values()}
+    for name in sorted(declared | set(SECTIONS), key=lambda name: (section_place(name), name)):
         groups = _group_figures([(figure, picture) for figure, picture in figures if figure.section == name])
-        own = tuple(
-            build_page_table(table, common) for key, table in tables.items() if _TABLE_SECTIONS.get(key, "more") == name
-        )
+        own = tuple(build_page_table(table, common) for table in tables.values() if table.section == name)
         texts = _section_texts(study, name, confounds, left_out)
         grid = grid_text if name == "confounds" else ""
         if groups or own or texts:
             url = _data_url("application/toml", grid.encode()) if grid else ""
-            sections.append(Section(name, title, groups, own, texts, grid, url))
+            sections.append(Section(name, section_title(name), groups, own, texts, grid, url))
     return sections
 
 
@@ -227,7 +216,7 @@ def _section_texts(study: Study, name: str, confounds: Confounds, left_out: str)
         return (left_out,)
     if name == "search" and study.info.search is not None:
         from analysis.search.history import load_search  # Optuna takes a second to import
-        from analysis.search.tables import describe_search
+        from analysis.search.words import describe_search
 
         return describe_search(load_search(study))
     return ()

@@ -29,7 +29,7 @@ from analysis.records.study_folder import StudyFolder, StudyFolderError, check_l
 from analysis.report.content import build_environment, build_sections, build_verdict
 from analysis.results.formats import write_tables
 from analysis.results.result_table import ResultTable
-from analysis.tables.tables import build_tables
+from analysis.tables import build_tables
 from trainable.config import TrialConfig
 from trainable.files import write_atomically
 

@@ -135,7 +135,7 @@ def to_html(table: ResultTable) -> str:
     headers, rows = format_rows(table)
     records = table.frame.to_dict("records")
     head = "".join(
-        f'<th scope="col" data-kind="{c.kind}">{html.escape(h)}</th>'
+        f'<th scope="col" data-kind="{c.kind}"{_hover(c.meaning)}>{html.escape(h)}</th>'
         for c, h in zip(table.columns, headers, strict=True)
     )
     body = []
@@ -221,6 +221,10 @@ _LATEX = {
 
 def _latex(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+
+
+def _hover(text: str) -> str:
+    return f' title="{html.escape(text)}"' if text else ""
 
 
 def _html_cell(value: Any, column: Column, text: str) -> str:

@@ -14,7 +14,7 @@ from analysis.claims.published import find_model_value
 from analysis.records.frames import Study
 from analysis.records.summary import summarize_trials, timing_note
 from analysis.results.cell_columns import add_factors, factor_columns
-from analysis.results.result_table import Column, ResultTable
+from analysis.results.result_table import Column, TableContent, TableKind
 
 CONVENTIONS = {
     "flops_worksheet": "FLOPs, worksheet",
@@ -39,7 +39,7 @@ def measure_flops(study: Study) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def build_flops(study: Study) -> ResultTable:
+def build_flops(study: Study) -> TableContent:
     """The table `flops`, with the published total and layers beside."""
     frame = measure_flops(study)
     frame["published"] = pd.Series(
@@ -61,7 +61,7 @@ def build_flops(study: Study) -> ResultTable:
         "Of one image. worksheet: 1 per multiply-accumulate, 2 per batch-norm element and pooled output, 1 per bias. fvcore: "
         "that tool's own count in evaluation mode. 2 per MAC: torch's FlopCounterMode.",
     )
-    return ResultTable("", "FLOPs by layer", frame, columns, notes)
+    return TableContent(frame, columns, notes)
 
 
 def measure_compute(study: Study) -> pd.DataFrame:
@@ -94,7 +94,7 @@ def measure_compute(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(names)).replace({None: np.nan})
 
 
-def build_compute(study: Study) -> ResultTable:
+def build_compute(study: Study) -> TableContent:
     """The table `compute`."""
     frame = measure_compute(study)
     columns = (
@@ -111,4 +111,23 @@ def build_compute(study: Study) -> ResultTable:
         timing_note(study),
     )
     frame["peak_memory_mb"] = frame["peak_memory_mb"].round()
-    return ResultTable("", "What a trial takes", add_factors(study, frame), columns, notes)
+    return TableContent(add_factors(study, frame), columns, notes)
+
+
+FLOPS = TableKind(
+    name="flops",
+    section="flops",
+    position=10,
+    title="FLOPs by layer",
+    build=build_flops,
+    wandb=True,
+)
+
+COMPUTE = TableKind(
+    name="compute",
+    section="flops",
+    position=20,
+    title="What a trial takes",
+    build=build_compute,
+    wandb=True,
+)

@@ -17,7 +17,7 @@ from analysis import statistics
 from analysis.records.frames import Study
 from analysis.records.summary import timed_trials, timing_note
 from analysis.results.cell_columns import add_factors, factor_columns, in_study_order
-from analysis.results.result_table import Column, ResultTable
+from analysis.results.result_table import Column, TableContent, TableKind
 from analysis.tables.pairwise import list_pairs
 
 AXES: Mapping[str, str] = {"epochs": "epochs", "steps": "steps", "flops": "FLOPs", "seconds": "seconds"}
@@ -99,7 +99,7 @@ def _excludes_zero(tests: statistics.PairedTests, number: int) -> bool:
     return bool(tests.low[number] * tests.high[number] > 0)
 
 
-def build_costs(study: Study) -> ResultTable:
+def build_costs(study: Study) -> TableContent:
     """The table `costs`."""
     frame = measure_costs(study)
     columns = [*factor_columns(study), Column("accuracy", "test accuracy", "accuracy"), Column("seeds", "seeds", "count"),
@@ -113,10 +113,10 @@ def build_costs(study: Study) -> ResultTable:
         "spread of 0 is possible. None where a seed did not reach it. FLOPs: forward and backward, 2 per multiply-accumulate.",
         timing_note(study),
     )
-    return ResultTable("", "Cost to reach a test accuracy", add_factors(study, frame), tuple(columns), notes)
+    return TableContent(add_factors(study, frame), tuple(columns), notes)
 
 
-def build_cost_flips(study: Study) -> ResultTable:
+def build_cost_flips(study: Study) -> TableContent:
     """The table `cost_flips`."""
     compared = compare_axes(study)
     frame = _flips_of(compared)
@@ -140,7 +140,7 @@ def build_cost_flips(study: Study) -> ResultTable:
             else ()
         ),
     )
-    return ResultTable("", "Conclusions that flip with the axis of cost", frame, columns, notes)
+    return TableContent(frame, columns, notes)
 
 
 def _cumulative(study: Study) -> pd.DataFrame:
@@ -155,3 +155,20 @@ def _cumulative(study: Study) -> pd.DataFrame:
         flops=epochs["config.width"].map(flops) * epochs["config.batch_size"] * epochs["step"],
         seconds=seconds.where(epochs["trial_id"].isin(timed_trials(study))),
     )
+
+
+COSTS = TableKind(
+    name="costs",
+    section="comparison",
+    position=40,
+    title="Cost to reach a test accuracy",
+    build=build_costs,
+)
+
+FLIPS = TableKind(
+    name="cost_flips",
+    section="comparison",
+    position=50,
+    title="Conclusions that flip with the axis of cost",
+    build=build_cost_flips,
+)

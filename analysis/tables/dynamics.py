@@ -16,7 +16,7 @@ from analysis.claims.published import find_layer_range, find_order
 from analysis.records.frames import Study
 from analysis.records.phases import GROUPS, KINDS, PUBLISHED_NUM_EPOCHS, PUBLISHED_PHASES, scale_phases
 from analysis.results.cell_columns import add_factors, factor_columns, in_study_order
-from analysis.results.result_table import Column, ResultTable
+from analysis.results.result_table import Column, TableContent, TableKind
 
 VANISHING_BELOW = 1e-6
 EXPLODING_ABOVE = 10.0
@@ -45,7 +45,7 @@ def measure_gradient_ranges(study: Study) -> pd.DataFrame:
     ]))  # fmt: skip
 
 
-def build_gradient_ranges(study: Study) -> ResultTable:
+def build_gradient_ranges(study: Study) -> TableContent:
     """The table `gradient_ranges`, with the published range beside each group."""
     frame = measure_gradient_ranges(study)
     published = [
@@ -64,10 +64,10 @@ def build_gradient_ranges(study: Study) -> ResultTable:
         "Mean |g| of each parameter tensor at each measured step, over tensors, steps and seeds.",
         *phase_notes(study),
     )
-    return ResultTable("", "Gradient magnitudes by group, kind and phase", add_factors(study, frame), columns, notes)
+    return TableContent(add_factors(study, frame), columns, notes)
 
 
-def build_gradient_health(study: Study) -> ResultTable:
+def build_gradient_health(study: Study) -> TableContent:
     """The table `gradient_health`: where and when gradients vanished or exploded, and the extremes of every cell."""
     names = ["gradient_mean_abs", "gradient_max_abs"]
     rows = _layer_rows(study, names, ["layer", "step"], only_completed=False)
@@ -102,7 +102,7 @@ def build_gradient_health(study: Study) -> ResultTable:
         f"{healthy} Vanishing: mean |g| of a tensor below {VANISHING_BELOW:g}; exploding: an element above "
         f"{EXPLODING_ABOVE:g}. All trials, also diverged ones. The rows lowest and highest say where each cell came nearest.",
     )
-    return ResultTable("", "Vanishing and exploding gradients", add_factors(study, frame), columns, notes)
+    return TableContent(add_factors(study, frame), columns, notes)
 
 
 def measure_update_ranks(study: Study) -> pd.DataFrame:
@@ -130,7 +130,7 @@ def measure_update_ranks(study: Study) -> pd.DataFrame:
     return _ordered(study, frame)
 
 
-def build_weight_update_ranks(study: Study) -> ResultTable:
+def build_weight_update_ranks(study: Study) -> TableContent:
     """The table `weight_update_ranks`, with the published rank beside."""
     frame = measure_update_ranks(study)
     order = find_order(study, "displacement_mean_abs")
@@ -148,7 +148,7 @@ def build_weight_update_ranks(study: Study) -> ResultTable:
         "over the length of the weights, mean over all measured steps. Both are means over the tensors of a group; ± is the "
         "standard deviation over seeds. The publication ranks five groups, without the stem.",
     )
-    return ResultTable("", "Groups ranked by their weight updates", add_factors(study, frame), columns, notes)
+    return TableContent(add_factors(study, frame), columns, notes)
 
 
 def phase_notes(study: Study) -> list[str]:
@@ -215,3 +215,31 @@ def _ordered(study: Study, frame: pd.DataFrame) -> pd.DataFrame:
     position = {f"_{k}": frame[k].map({v: n for n, v in enumerate(order)}) for k, order in keys.items() if k in frame}
     ordered = in_study_order(study, frame.assign(**position), list(position))
     return ordered.drop(columns=list(position))
+
+
+RANGES = TableKind(
+    name="gradient_ranges",
+    section="dynamics",
+    position=10,
+    title="Gradient magnitudes by group, kind and phase",
+    build=build_gradient_ranges,
+    wandb=True,
+)
+
+HEALTH = TableKind(
+    name="gradient_health",
+    section="dynamics",
+    position=20,
+    title="Vanishing and exploding gradients",
+    build=build_gradient_health,
+    wandb=True,
+)
+
+RANKS = TableKind(
+    name="weight_update_ranks",
+    section="dynamics",
+    position=30,
+    title="Groups ranked by their weight updates",
+    build=build_weight_update_ranks,
+    wandb=True,
+)

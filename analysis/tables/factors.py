@@ -20,7 +20,7 @@ from analysis.records.frames import Study
 from analysis.records.metrics import METRICS
 from analysis.records.study_folder import Cell
 from analysis.records.summary import summarize_trials
-from analysis.results.result_table import Column, ResultTable
+from analysis.results.result_table import Column, TableContent, TableKind
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def measure_effects(study: Study) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def build_factors(study: Study) -> ResultTable:
+def build_factors(study: Study) -> TableContent:
     """The table `factors`."""
     frame = measure_effects(study)
     frame.insert(0, "title", [METRICS[name].title for name in frame["metric"]])
@@ -82,7 +82,7 @@ def build_factors(study: Study) -> ResultTable:
             "Main effect: averaged over the levels of the other factors. Interaction: how much the first factor's effect "
             "changes with the second. Intervals are not corrected for their number, p-values are.",
         ]
-    return ResultTable("", "Main effects and interactions", frame, columns, tuple(notes))
+    return TableContent(frame, columns, tuple(notes))
 
 
 def _is_full(cells: Sequence[Cell], levels: Mapping[str, Sequence[Any]]) -> bool:
@@ -125,3 +125,12 @@ def _per_seed(trials: pd.DataFrame, metric: str, cell_ids: Sequence[str], effect
 
 def _words(factor: str) -> str:
     return factor.replace("_", " ")
+
+
+TABLE = TableKind(
+    name="factors",
+    section="comparison",
+    position=30,
+    title="Main effects and interactions",
+    build=build_factors,
+)

@@ -16,7 +16,7 @@ from analysis import statistics
 from analysis.records.frames import Study
 from analysis.records.metrics import METRICS
 from analysis.records.summary import summarize_trials
-from analysis.results.result_table import Column, ResultTable
+from analysis.results.result_table import Column, TableContent, TableKind
 
 MOST_CELLS_IN_PAIRS = 20
 
@@ -61,7 +61,7 @@ def compare_cells(study: Study) -> pd.DataFrame:
     return frame
 
 
-def build_pairwise(study: Study) -> ResultTable:
+def build_pairwise(study: Study) -> TableContent:
     """The table `pairwise`."""
     frame = compare_cells(study)
     frame.insert(0, "title", [METRICS[name].title for name in frame["metric"]])
@@ -92,7 +92,7 @@ def build_pairwise(study: Study) -> ResultTable:
     ]
     if len(study.cells) > MOST_CELLS_IN_PAIRS:
         notes.append(f"{len(study.cells)} cells: each is compared with the first one only.")
-    return ResultTable("", "Pairwise comparison of the cells", frame, columns, tuple(notes))
+    return TableContent(frame, columns, tuple(notes))
 
 
 def _differences(trials: pd.DataFrame, metric: str, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
@@ -109,3 +109,13 @@ def _empty_comparison() -> pd.DataFrame:
         "margin", "p_equivalence", "p_equivalence_holm", "more_seeds",
     )  # fmt: skip
     return pd.DataFrame({**{n: pd.Series(dtype=object) for n in text}, **{n: pd.Series(dtype=float) for n in numbers}})
+
+
+TABLE = TableKind(
+    name="pairwise",
+    section="comparison",
+    position=20,
+    title="Pairwise comparison of the cells",
+    build=build_pairwise,
+    wandb=True,
+)

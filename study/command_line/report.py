@@ -12,7 +12,7 @@ def report_results(folder: StudyFolder) -> Path:
     """Write the report from the study's records and print the comparison; returns the page."""
     from analysis.report.page import write_report  # matplotlib and the like take a second to import
     from analysis.results.formats import to_text
-    from analysis.tables.tables import build_tables
+    from analysis.tables import build_tables
 
     page = write_report(folder)
     comparison = build_tables(folder, ["comparison"])["comparison"]

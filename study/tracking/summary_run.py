@@ -17,18 +17,14 @@ from analysis.records.study_folder import StudyFolder
 from analysis.report.page import write_report
 from analysis.results.formats import to_csv
 from analysis.results.result_table import ResultTable
-from analysis.tables.tables import build_tables
+from analysis.tables import build_tables, table_kinds
 from study.tracking.connection import Connection
-
-TABLES = (
-    "comparison", "pairwise", "gradient_ranges", "gradient_health", "weight_update_ranks", "flops", "compute",
-)  # fmt: skip
 
 
 def write_summary_run(folder: StudyFolder, connection: Connection) -> bool:
     """Write or update the summary run; False where it is up to date. Errors: WandbUnavailable, StudyFolderError."""
     study = folder.read_study()
-    tables = build_tables(folder, TABLES)
+    tables = build_tables(folder, summary_tables())
     figures = _comparison_figures(folder)
     digest = hashlib.sha256("".join(to_csv(table) for table in tables.values()).encode())
     for path in figures:
@@ -47,6 +43,11 @@ def write_summary_run(folder: StudyFolder, connection: Connection) -> bool:
     run.set_summary("content", digest.hexdigest())
     run.finish(exit_code=0)
     return True
+
+
+def summary_tables() -> list[str]:
+    """The names of the tables that the run holds."""
+    return [name for name, kind in table_kinds().items() if kind.wandb]
 
 
 def build_readable_frame(table: ResultTable) -> pd.DataFrame:

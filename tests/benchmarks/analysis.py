@@ -59,12 +59,12 @@ def _measure(path: Path) -> int:
     from analysis.records.frames import load_study
     from analysis.results.formats import write_tables
     from analysis.results.result_table import ResultTable
-    from analysis.tables.tables import build_tables, table_names
+    from analysis.tables import build_tables, table_kinds
 
     study = load_study(path)
     print(f"{'import':24}{time.perf_counter() - start:8.2f} s")
     tables: dict[str, ResultTable] = {}
-    for name in table_names():
+    for name in table_kinds():
         began = time.perf_counter()
         tables |= build_tables(study, [name])
         print(

@@ -15,7 +15,7 @@ import torch
 
 from analysis.records.study_folder import StudyFolder
 from analysis.results.formats import to_text
-from analysis.tables.tables import build_tables
+from analysis.tables import build_tables
 from study.command_line.options import build_parser, build_study_spec
 from study.folder.ledger import consolidate, open_ledger, register_trials
 from study.folder.model_and_samples import write_samples

@@ -11,7 +11,7 @@ import pytest
 from analysis.records.frames import Study
 from analysis.report.page import read_checked, render_page, write_report
 from analysis.results.formats import to_csv
-from analysis.tables.tables import build_tables
+from analysis.tables import build_tables
 from tests.end_to_end.browser import Browser, find_chromium, open_browser
 from tests.unit.analysis.figure_studies import HOSTILE, write_hostile_study
 

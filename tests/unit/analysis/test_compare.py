@@ -9,7 +9,7 @@ import pytest
 from analysis.records.frames import load_study
 from analysis.records.study_folder import StudyFolder, StudyFolderError
 from analysis.sources.compare import StudiesDifferError, merge_studies
-from analysis.tables.tables import build_tables
+from analysis.tables import build_tables
 from tests.support.studies import Truth, build_cell, paper_cells, write_synthetic_study
 from trainable.records import build_table
 

@@ -19,7 +19,7 @@ import analysis
 import analysis.__main__
 from analysis.records.layer_file import read_layers
 from analysis.records.study_folder import StudyFolder, StudyFolderError
-from analysis.tables.tables import build_tables
+from analysis.tables import build_tables
 from tests.support.studies import paper_cells, write_synthetic_study
 from trainable.records import SCHEMA_VERSION, SCHEMAS, build_table
 

@@ -12,8 +12,9 @@ from scipy import stats
 from analysis.records.frames import Study, load_study
 from analysis.records.summary import summarize_trials
 from analysis.results.formats import format_rows
+from analysis.tables import build_tables
 from analysis.tables.factors import list_effects, measure_effects
-from analysis.tables.pairwise import MOST_CELLS_IN_PAIRS, build_pairwise, compare_cells, list_pairs
+from analysis.tables.pairwise import MOST_CELLS_IN_PAIRS, compare_cells, list_pairs
 from tests.support.studies import Truth, build_cell, paper_cells, write_synthetic_study
 
 
@@ -74,7 +75,7 @@ def test_one_seed_is_undecided_and_says_why(tmp_path: Path) -> None:
     frame = compare_cells(study)
     assert frame["verdict"].unique().tolist() == ["undecided"]
     assert frame["reason"].str.startswith("one seed").all()
-    headers, rows = format_rows(build_pairwise(study))
+    headers, rows = format_rows(build_tables(study, ["pairwise"])["pairwise"])
     assert rows[0][headers.index("verdict")] == "undecided"
     assert rows[0][headers.index("reason")].startswith("one seed")
 

@@ -15,7 +15,7 @@ from analysis.records.study_folder import StudyFolder, StudyFolderError
 from analysis.results.formats import write_tables
 from analysis.sources.pull import PullError, pull
 from analysis.sources.pull_wandb import RunHistory, write_runs
-from analysis.tables.tables import build_tables
+from analysis.tables import build_tables
 from study.tracking.rows import EPOCH_METRICS, STEP_METRICS, expand_epoch
 from tests.support.studies import paper_cells, write_synthetic_study
 

@@ -22,7 +22,7 @@ from analysis.records.study_folder import StudyFolder, StudyFolderError
 from analysis.report.content import MAX_ROWS, _describe_pair, build_page_table, build_verdict
 from analysis.report.page import count_training_images, read_checked, render_page, write_figures, write_report
 from analysis.results.formats import to_csv
-from analysis.tables.tables import build_tables, table_names
+from analysis.tables import build_tables, table_kinds
 from tests.unit.analysis.figure_studies import HOSTILE, rewrite, small_cells, write_hostile_study, write_small_study
 
 VOID = {"meta", "link", "img", "br", "input", "hr"}
@@ -97,7 +97,7 @@ def test_report_writes_page_tables_and_figures(tmp_path: Path) -> None:
     foreign.write_bytes(b"")
     path = write_report(folder)
     assert path == folder.report / "index.html"
-    for name in table_names():
+    for name in table_kinds():
         for suffix in ("csv", "md", "tex", "html"):
             assert (folder.tables / f"{name}.{suffix}").is_file()
     for name in ("training_curves", "learning_rate", "samples"):

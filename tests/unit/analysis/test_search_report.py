@@ -20,9 +20,11 @@ from analysis.records.study_folder import StudyFolder
 from analysis.report import watch
 from analysis.report.page import read_checked, render_page
 from analysis.sources.compare import merge_studies
-from analysis.tables.tables import SEARCH_TABLES, build_tables
+from analysis.tables import build_tables
 from tests.support.search_studies import write_search_study
 from tests.unit.analysis.figure_studies import rewrite, small_cells, write_small_study
+
+SEARCH_TABLES = ("search_winners", "search_importances", "search_trials")
 
 
 @pytest.fixture(scope="module")

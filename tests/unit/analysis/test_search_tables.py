@@ -34,10 +34,12 @@ from analysis.search.importances import (
     load_importances,
 )
 from analysis.search.winners import compare_contenders, list_contenders
-from analysis.tables.tables import SEARCH_TABLES, build_tables, table_names
+from analysis.tables import build_tables, table_kinds
 from tests.support.search_studies import NUM_EPOCHS, PUBLISHED, write_search_study
 
 SEEDS = (100, 101, 102)
+
+SEARCH_TABLES = ("search_winners", "search_importances", "search_trials")
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +109,8 @@ def test_a_search_changes_no_other_table(study: Study, tmp_path: Path, monkeypat
         bare.write_records(kind, table.filter(keep))
     bare.write_records("model", study.folder.read_records("model"))
     without, with_search = build_tables(load_study(bare)), build_tables(load_study(study.folder))
-    assert tuple(without) == table_names()
-    assert tuple(with_search) == table_names(search=True)
+    assert list(without) == list(table_kinds())
+    assert list(with_search) == list(table_kinds(search=True))
     assert set(with_search) - set(without) == set(SEARCH_TABLES)
     for name, table in without.items():
         pd.testing.assert_frame_equal(table.frame, with_search[name].frame, obj=name)

@@ -13,7 +13,7 @@ from analysis.records.frames import Study, load_study
 from analysis.records.phases import picture_epochs, scale_phases, shown_epochs
 from analysis.records.study_folder import Cell, StudyFolder
 from analysis.results.formats import to_html, to_latex, to_markdown, to_text, write_tables
-from analysis.tables.tables import build_tables, table_names
+from analysis.tables import build_tables, table_kinds
 from tests.support.studies import PUBLISHED, Truth, build_cell, paper_cells, write_synthetic_study
 
 
@@ -86,7 +86,7 @@ def test_shown_epochs_and_phases_scale() -> None:
 
 def test_every_table_is_written_in_every_format(folder: StudyFolder) -> None:
     tables = build_tables(folder)
-    assert tuple(tables) == table_names()
+    assert list(tables) == list(table_kinds())
     write_tables(tables, folder)
     written = {path.name for path in folder.tables.iterdir()}
     assert written == {f"{name}.{suffix}" for name in tables for suffix in ("csv", "md", "tex", "html")}
@@ -117,7 +117,7 @@ ODD_STUDIES: dict[str, dict[str, Any]] = {
 def test_all_tables_of_odd_studies(name: str, tmp_path: Path) -> None:
     write_synthetic_study(tmp_path, **{"epochs": 2, "seeds": [0, 1], **ODD_STUDIES[name]})
     tables = build_tables(load_study(tmp_path))
-    assert tuple(tables) == table_names()
+    assert list(tables) == list(table_kinds())
     for table in tables.values():
         assert {column.name for column in table.columns} <= set(table.frame)
         texts = [to_text(table), to_markdown(table), to_html(table), to_latex(table)]

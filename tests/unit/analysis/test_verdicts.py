@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from analysis.claims.claims_file import load_claims
-from analysis.claims.verdicts import CheckedClaim, build_claims, check_claims, count_verdicts
+from analysis.claims.verdicts import CheckedClaim, check_claims, count_verdicts
 from analysis.records.frames import Study, load_study
 from analysis.records.study_folder import StudyFolder
+from analysis.tables.claims import build_claims
 from tests.support.studies import Truth, build_cell, paper_cells, write_synthetic_study
 from trainable.records import build_table
 

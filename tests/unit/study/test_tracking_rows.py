@@ -17,7 +17,7 @@ from analysis.results.result_table import Column, ResultTable
 from analysis.sources.pull_wandb import RunHistory, build_records
 from study.tracking.pictures import draw_picture
 from study.tracking.rows import build_run_config, expand_epoch, final_values
-from study.tracking.summary_run import TABLES, build_readable_frame
+from study.tracking.summary_run import build_readable_frame, summary_tables
 from tests.support.studies import write_synthetic_study
 from trainable.config import TrialConfig
 from trainable.trial_state import TrialState
@@ -144,9 +144,9 @@ def test_summary_tables_show_percentages_and_lose_no_column(published: StudyFold
     assert frame.to_dict("list") == {
         "cell": ["a", "b"], "test, %": [50.0, None], "test, % sd": [25.0, None], "runs": [3, 4],
     }  # fmt: skip
-    from analysis.tables.tables import build_tables
+    from analysis.tables import build_tables
 
-    for built in build_tables(published, TABLES).values():
+    for built in build_tables(published, summary_tables()).values():
         readable = build_readable_frame(built)
         shown = sum(
             bool(name) for column in built.columns for name in (column.name, column.spread, column.low, column.high)

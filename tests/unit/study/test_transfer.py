@@ -18,7 +18,7 @@ from analysis.records.study_folder import StudyFolder
 from analysis.report.page import write_report
 from analysis.results.formats import write_tables
 from analysis.sources.pull import pull
-from analysis.tables.tables import build_tables
+from analysis.tables import build_tables
 from study.service import remote
 from study.service.connection import STALL_TIMEOUT_S
 from study.service.transfer import LINE_BYTES, TransferError, receive_folder, send_folder

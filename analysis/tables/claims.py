@@ -1,0 +1,85 @@
+"""The table `claims`: every published claim, what was measured of it, and the verdict."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from analysis.claims.published import load_study_claims
+from analysis.claims.verdicts import CheckedClaim, check_claims, count_verdicts
+from analysis.records.frames import Study
+from analysis.results.formats import format_value
+from analysis.results.result_table import Column, ColumnKind, TableContent, TableKind
+
+
+def build_claims(study: Study) -> TableContent:
+    """The table `claims`."""
+    checked = check_claims(study)
+    frame = pd.DataFrame(
+        {
+            "id": [c.claim.id for c in checked], "section": [c.claim.section for c in checked],
+            "statement": [c.claim.statement for c in checked], "verdict": [c.verdict for c in checked],
+            "published": [_expected_text(c) for c in checked],
+            "measured": [_measured_text(c) for c in checked], "seeds": [c.num_seeds for c in checked],
+            "reason": [c.reason for c in checked],
+            "published_value": [c.claim.expect.value for c in checked],
+            "region_low": [c.claim.expect.low for c in checked], "region_high": [c.claim.expect.high for c in checked],
+            "value": [c.value for c in checked], "low": [c.low for c in checked], "high": [c.high for c in checked],
+        }
+    )  # fmt: skip
+    frame["published_value"] = frame["published_value"].astype("float64")
+    columns = (
+        Column("id", "claim"), Column("statement", "statement"), Column("published", "published"),
+        Column("measured", "measured [95 %]"), Column("seeds", "seeds", "count"), Column("verdict", "verdict"),
+        Column("reason", "reason"), Column("section", "section"),
+    )  # fmt: skip
+    counts = ", ".join(f"{number} {verdict}" for verdict, number in count_verdicts(checked).items())
+    notes = (
+        f"{load_study_claims(study).title}: {counts}.",
+        "reproduced: the mean over seeds lies in the published region. not reproduced: it does not, but its 95 % interval "
+        "reaches into it. contradicted: the whole interval lies outside. undetermined: the study cannot tell, see the reason.",
+    )
+    return TableContent(frame, columns, notes)
+
+
+def _expected_text(checked: CheckedClaim) -> str:
+    expect, kind = checked.claim.expect, checked.kind
+    if expect.order:
+        return "in this order"
+    if expect.strict:
+        words = ("increase", "decrease") if checked.claim.query.kind == "layers_change" else ("above 0", "below 0")
+        return words[expect.low != 0]
+    if expect.value is not None:
+        tolerance = expect.high - expect.value
+        return f"{format_value(expect.value, kind)} ± {format_value(tolerance, kind)}{_unit(kind)}"
+    low, high = format_value(expect.low, kind), format_value(expect.high, kind)
+    if math.isinf(expect.low):
+        return f"at most {high}{_unit(kind)}"
+    return f"at least {low}{_unit(kind)}" if math.isinf(expect.high) else f"{low} to {high}{_unit(kind)}"
+
+
+def _measured_text(checked: CheckedClaim) -> str:
+    if checked.order:
+        return " > ".join(checked.order)
+    if math.isnan(checked.value):
+        return "-"
+    width = (checked.high - checked.low) / 2
+    text = format_value(checked.value, checked.kind, width) + _unit(checked.kind)
+    if math.isnan(width) or width <= 1e-9 * abs(checked.value):
+        return text
+    ends = (format_value(end, checked.kind, width) for end in (checked.low, checked.high))
+    return f"{text} [{', '.join(ends)}]"
+
+
+def _unit(kind: ColumnKind) -> str:
+    return {"accuracy": " %", "points": " points", "percent": " %", "seconds": " s"}.get(kind, "")
+
+
+TABLE = TableKind(
+    name="claims",
+    section="claims",
+    position=10,
+    title="Published claims",
+    build=build_claims,
+)
