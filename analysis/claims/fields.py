@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from analysis.records.metrics import METRICS
+from analysis.metrics import list_metrics
 from trainable.config import TrialConfig, check_field_name
 from trainable.records import COLUMNS
 
@@ -99,6 +99,11 @@ def check_needs(value: Any, name: str) -> dict[str, Any]:
     return settings | (check_selector(config, name) if config else {})
 
 
+def check_metric(value: Any, name: str) -> str:
+    """A metric of cells."""
+    return one_of(tuple(list_metrics()))(value, name)
+
+
 def check_count(value: Any, name: str) -> int:
     """A whole number from 1."""
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 100_000:
@@ -135,8 +140,8 @@ _ROWS: _Checks = {
 # Each kind of query: its fields with their checks, and which of them may be left out. Of steps the mean is taken where no
 # statistic is named. A query of layers is about one cell, about `cells`, or about every cell that fits what the claim needs.
 QUERY_KINDS: Mapping[str, tuple[_Checks, tuple[str, ...]]] = {
-    "metric": ({"metric": one_of(tuple(METRICS)), "cell": check_selector}, ()),
-    "difference": ({"metric": one_of(tuple(METRICS)), "cell": check_selector, "other": check_selector}, ()),
+    "metric": ({"metric": check_metric, "cell": check_selector}, ()),
+    "difference": ({"metric": check_metric, "cell": check_selector, "other": check_selector}, ()),
     "epoch": ({"column": one_of(_columns("epochs")), "epoch": check_count, "cell": check_selector}, ()),
     "steps": (
         {

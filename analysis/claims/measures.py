@@ -17,8 +17,8 @@ import pandas as pd
 
 from analysis.claims.claims_file import Claim, Query
 from analysis.claims.published import load_study_claims
+from analysis.metrics import list_metrics
 from analysis.records.frames import FINISHED, Study
-from analysis.records.metrics import METRICS
 from analysis.records.study_folder import Cell
 from analysis.records.summary import summarize_trials
 from analysis.results.result_table import ColumnKind
@@ -202,7 +202,7 @@ class Measurements:
 def result_kind(query: Query) -> ColumnKind:
     """How the number that a query comes to is written."""
     if query.kind in ("metric", "difference"):
-        metric = METRICS[query["metric"]]
+        metric = list_metrics()[query["metric"]]
         return "points" if metric.in_percent and query.kind == "difference" else metric.kind
     if query.kind == "model":
         if query["quantity"] in ("memory_mb", "flops_per_parameter"):

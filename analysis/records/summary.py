@@ -1,6 +1,6 @@
 """Records -> one row per trial, and cells with mean, spread and number of seeds.
 
-The metrics are those of metrics.py. Final values come from trials that completed; times only from trials that had their
+The metrics are those that analysis/metrics declares. Final values come from trials that completed; times only from trials that had their
 device to themselves, and only from one kind of hardware.
 """
 
@@ -11,23 +11,22 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 
+from analysis.metrics import TrialEpochs, list_metrics
 from analysis.records.frames import FINISHED, Study
-from analysis.records.metrics import CONVERGED_WITHIN, METRICS
 
 
 def summarize_trials(study: Study) -> pd.DataFrame:
     """One row per trial: ids, label, seed, status, reason, epochs_completed and every metric.
 
-    Metrics are NaN where the trial did not complete; train_time_s also where its time is no result (`time_hardware`).
+    Metrics are NaN where the trial did not complete; times also where they are no result (`time_hardware`).
     """
     trials = study.trials
     frame = trials[["trial_id", "cell_id", "label", "seed", "status", "reason", "epochs_completed"]].copy()
-    metrics = _trial_metrics(study.epochs).reindex(frame["trial_id"])
-    metrics[(frame["status"] != FINISHED).to_numpy()] = np.nan
-    timed = trials["trial_id"].isin(timed_trials(study)).to_numpy()
-    metrics["train_time_s"] = metrics["train_time_s"].where(timed)
-    for name in METRICS:
-        frame[name] = metrics[name].to_numpy()
+    epochs, completed = TrialEpochs(study.epochs), frame["status"] == FINISHED
+    timed = completed & frame["trial_id"].isin(timed_trials(study))
+    for name, metric in list_metrics().items():
+        values = metric.measure(epochs).reindex(frame["trial_id"]).to_numpy(dtype=float)
+        frame[name] = np.where(timed if metric.timed else completed, values, np.nan)
     return frame
 
 
@@ -44,7 +43,7 @@ def summarize_cells(study: Study) -> pd.DataFrame:
         "label": [cell.label for cell in study.cells.values()],
         "seeds": completed.to_numpy(),
     }
-    for name in METRICS:
+    for name in list_metrics():
         for suffix, function in (("mean", "mean"), ("sd", "std"), ("n", "count")):
             values = grouped[name].agg(function).reindex(ids, fill_value=0 if suffix == "n" else np.nan)
             columns[f"{name}_{suffix}"] = values.to_numpy()
@@ -124,25 +123,3 @@ def timing_note(study: Study) -> str:
         else ""
     )
     return f"Times: {used} trials alone on their device ({hardware}){left_out}. Published times are of another machine."
-
-
-def _trial_metrics(epochs: pd.DataFrame) -> pd.DataFrame:
-    """Every metric of every trial with an epoch record, indexed by trial; `epochs` is sorted by trial and epoch."""
-    grouped = epochs.groupby("trial_id", sort=False)
-    first, last = grouped.head(1).set_index("trial_id"), grouped.tail(1).set_index("trial_id")
-    metrics = pd.DataFrame(index=last.index)
-    metrics["final_test_accuracy"] = last["test_accuracy"]
-    metrics["final_train_accuracy"] = last["train_accuracy"]
-    metrics["gap"] = last["train_accuracy"] - last["test_accuracy"]
-    metrics["final_train_loss"] = last["train_loss"]
-    metrics["final_test_loss"] = last["test_loss"]
-    metrics["epoch1_test_accuracy"] = first["test_accuracy"].where(first["epoch"] == 1)
-    metrics["best_test_accuracy"] = grouped["test_accuracy"].max()
-    metrics["final_val_accuracy"] = last["val_accuracy"]
-    final = epochs["trial_id"].map(last["test_accuracy"]).astype("float64")
-    far = epochs[(epochs["test_accuracy"] - final).abs() > CONVERGED_WITHIN]
-    settled = (far.groupby("trial_id")["epoch"].max() + 1).reindex(metrics.index).fillna(1.0)
-    metrics["convergence_epoch"] = settled.where(last["test_accuracy"].notna())
-    metrics["steps_per_epoch"] = last["step"] / last["epoch"]
-    metrics["train_time_s"] = grouped["train_time_s"].sum(min_count=1)
-    return metrics

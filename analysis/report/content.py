@@ -19,8 +19,8 @@ import pandas as pd
 from analysis.design.confounds import Confounds
 from analysis.drawing.declaration import StudyFigure
 from analysis.drawing.files import Picture
+from analysis.metrics import list_metrics
 from analysis.records.frames import FINISHED, Study
-from analysis.records.metrics import METRICS
 from analysis.records.summary import count_outcomes, study_notes
 from analysis.results.formats import format_rows, format_value, to_csv, to_html
 from analysis.results.result_table import ResultTable
@@ -132,7 +132,7 @@ def build_verdict(study: Study, tables: Mapping[str, ResultTable], confounds: Co
     if missing:
         unfinished.append({"cell": f"{missing} trials", "seed": "", "status": "missing", "reason": "no record of them"})
     return Verdict(
-        headline=METRICS[metric].title.capitalize(),
+        headline=list_metrics()[metric].title.capitalize(),
         pairs=tuple(_describe_pair(row) for row in headline.head(_MAX_PAIRS).to_dict("records")),
         num_pairs=len(headline),
         counts=_count(pairs["verdict"], ("different", "equivalent", "undecided")),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+from analysis.metrics import list_metrics
 from analysis.records.frames import Study
-from analysis.records.metrics import METRICS
 from analysis.records.summary import summarize_cells, timing_note
 from analysis.results.cell_columns import add_factors, factor_columns
 from analysis.results.result_table import Column, TableContent, TableKind
@@ -16,8 +16,8 @@ def build_comparison(study: Study) -> TableContent:
     cells = summarize_cells(study)
     frame = cells[["cell_id", "seeds"]].copy()
     columns = [*factor_columns(study), Column("seeds", "seeds", "count")]
-    for metric in METRICS.values():
-        if metric.name == "final_val_accuracy" and not cells[f"{metric.name}_n"].any():
+    for metric in list_metrics().values():
+        if metric.optional and not cells[f"{metric.name}_n"].any():
             continue
         mean, spread = f"{metric.name}_mean", f"{metric.name}_sd"
         frame[mean], frame[spread] = cells[mean], cells[spread]

@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from analysis import statistics
+from analysis.metrics import list_metrics
 from analysis.records.frames import Study
-from analysis.records.metrics import METRICS
 from analysis.records.study_folder import Cell
 from analysis.records.summary import summarize_trials
 from analysis.results.result_table import Column, TableContent, TableKind
@@ -49,7 +49,7 @@ def measure_effects(study: Study) -> pd.DataFrame:
     """One row per effect and metric: the effect, its 95 % t interval over seeds and its Holm-corrected p-value."""
     effects = list_effects(study.info.cells, study.info.factors)
     trials = summarize_trials(study)
-    metrics = [metric for metric in METRICS.values() if metric.compared and trials[metric.name].notna().any()]
+    metrics = [metric for metric in list_metrics().values() if metric.compared and trials[metric.name].notna().any()]
     rows = [(effect, metric) for metric in metrics for effect in effects]
     values = [_per_seed(trials, metric.name, list(study.cells), effect) for effect, metric in rows]
     tests = statistics.run_paired_tests(np.array(values) if rows else np.empty((0, 0)), math.nan)
@@ -65,8 +65,9 @@ def measure_effects(study: Study) -> pd.DataFrame:
 def build_factors(study: Study) -> TableContent:
     """The table `factors`."""
     frame = measure_effects(study)
-    frame.insert(0, "title", [METRICS[name].title for name in frame["metric"]])
-    scale = np.where([METRICS[name].in_percent for name in frame["metric"]], 100.0, 1.0)
+    metrics = list_metrics()
+    frame.insert(0, "title", [metrics[name].title for name in frame["metric"]])
+    scale = np.where([metrics[name].in_percent for name in frame["metric"]], 100.0, 1.0)
     for name in ("value", "low", "high"):
         frame[f"shown_{name}"] = frame[name] * scale
     columns = (

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from analysis import statistics
+from analysis.metrics import list_metrics
 from analysis.records.frames import Study
-from analysis.records.metrics import METRICS
 from analysis.records.summary import summarize_trials
 from analysis.results.result_table import Column, TableContent, TableKind
 
@@ -32,7 +32,7 @@ def compare_cells(study: Study) -> pd.DataFrame:
     """One row per pair of cells and metric, as `run_paired_tests` finds them; differences are the first cell less the second."""
     trials = summarize_trials(study)
     pairs = list_pairs(list(study.cells))
-    metrics = [m for m in METRICS.values() if m.compared and trials[m.name].notna().any()]
+    metrics = [m for m in list_metrics().values() if m.compared and trials[m.name].notna().any()]
     if not pairs or not metrics:
         return _empty_comparison()
     differences = np.concatenate([_differences(trials, metric.name, pairs) for metric in metrics])
@@ -64,9 +64,10 @@ def compare_cells(study: Study) -> pd.DataFrame:
 def build_pairwise(study: Study) -> TableContent:
     """The table `pairwise`."""
     frame = compare_cells(study)
-    frame.insert(0, "title", [METRICS[name].title for name in frame["metric"]])
+    metrics = list_metrics()
+    frame.insert(0, "title", [metrics[name].title for name in frame["metric"]])
     # Accuracies and losses stand in one column: as plain numbers, accuracies in points, each with its own digits.
-    scale = np.where([METRICS[name].in_percent for name in frame["metric"]], 100.0, 1.0)
+    scale = np.where([metrics[name].in_percent for name in frame["metric"]], 100.0, 1.0)
     for name in ("difference", "sd", "t_low", "t_high", "bootstrap_low", "bootstrap_high"):
         frame[f"shown_{name}"] = frame[name] * scale
     frame["shown_bootstrap"] = frame["shown_difference"].where(frame["bootstrap_low"].notna())

@@ -187,13 +187,13 @@ def _published_entry(entry: Any, cells: Sequence[dict[str, Any]]) -> dict[str, A
         raise ValueError("[[published]] needs cell = { field = value }")
     for name in entry["cell"]:
         check_field_name(name)
-    from analysis.records.metrics import METRICS
+    from analysis.metrics import list_metrics
 
     for name, value in entry.items():
         if name == "cell":
             continue
-        if name not in METRICS:
-            raise ValueError(f"[[published]] {name!r} is not a cell metric; metrics are {', '.join(METRICS)}")
+        if name not in list_metrics():
+            raise ValueError(f"[[published]] {name!r} is not a cell metric; metrics are {', '.join(list_metrics())}")
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e300:
             raise ValueError(f"[[published]] {name} is not a number")
     if not any(all(cell.get(f) == v for f, v in entry["cell"].items()) for cell in cells):
