@@ -98,7 +98,8 @@ def _parse(arguments: list[str], program: str) -> tuple[Callable[[argparse.Names
 
 
 def _report(options: argparse.Namespace) -> int:
-    from analysis.claims.claims_file import ClaimsError, load_claims
+    from analysis.claims.claim import ClaimsError
+    from analysis.claims.claims_file import load_claims
 
     folder = _open_study(options)
     folder.read_study()  # a wrong path is said before seconds of imports

@@ -5,7 +5,7 @@ A file has a title, tables [needs.NAME] of what a study must be like, and any nu
     id         short name, unique in the file
     section    where in the publication
     statement  what is claimed, in own words
-    query      what to measure: kind = one of QUERY_KINDS and its fields
+    query      what to measure: kind = the name of a ClaimKind and its fields
     expect     when it counts as reproduced: { value, tolerance }, { range = [low, high] }, { at_least }, { at_most },
                { direction = "positive" | "negative" } or { order = true }
     needs      names of [needs] tables; of later ones entries replace those of earlier ones; none if left out
@@ -16,17 +16,15 @@ Every error is a ClaimsError that names file, line and claim. Knows no study.
 
 from __future__ import annotations
 
-import math
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from analysis.claims.claim import Claim, ClaimKind, ClaimsError, ClaimSet, Expectation, Query, claim_kinds
 from analysis.claims.fields import (
-    QUERY_KINDS,
     check_count,
     check_keys,
     check_needs,
@@ -37,54 +35,6 @@ from analysis.claims.fields import (
 )
 
 MOST_BYTES = 1_000_000
-
-
-class ClaimsError(ValueError):
-    """A claims file that cannot be used; the message names file, line, claim and what is wrong."""
-
-
-@dataclass(frozen=True)
-class Query:
-    """What to measure: `kind` and the fields that QUERY_KINDS gives it, checked."""
-
-    kind: str
-    fields: Mapping[str, Any]
-
-    def __getitem__(self, name: str) -> Any:
-        return self.fields.get(name)
-
-
-@dataclass(frozen=True)
-class Expectation:
-    """The region that counts as reproduced, `low` to `high`. `strict`: the whole interval must lie in it (directions)."""
-
-    low: float = -math.inf
-    high: float = math.inf
-    value: float | None = None
-    strict: bool = False
-    order: bool = False
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One published statement and how it is checked."""
-
-    id: str
-    section: str
-    statement: str
-    query: Query
-    expect: Expectation
-    needs: Mapping[str, Any]
-    min_seeds: int = 1
-
-
-@dataclass(frozen=True)
-class ClaimSet:
-    """The claims of one file."""
-
-    title: str
-    source: str
-    claims: tuple[Claim, ...]
 
 
 def load_claims(path: Path | None = None) -> ClaimSet:
@@ -121,9 +71,10 @@ def parse_claims(content: bytes, source: str) -> ClaimSet:
     except ValueError as error:
         raise ClaimsError(f"{source}: {error}") from error
     claims: dict[str, Claim] = {}
+    kinds = claim_kinds()
     for number, entry in enumerate(parsed["claim"]):
         try:
-            claim = _parse_claim(entry, needs)
+            claim = _parse_claim(entry, needs, kinds)
             if claim.id in claims:
                 raise ValueError("the id is used twice")
         except ValueError as error:
@@ -133,16 +84,17 @@ def parse_claims(content: bytes, source: str) -> ClaimSet:
     return ClaimSet(parsed["title"], source, tuple(claims.values()))
 
 
-def _parse_claim(entry: Any, needs: Mapping[str, Mapping[str, Any]]) -> Claim:
+def _parse_claim(entry: Any, needs: Mapping[str, Mapping[str, Any]], kinds: Mapping[str, ClaimKind]) -> Claim:
     if not isinstance(entry, dict):
         raise ValueError("not a table")
     keys = ("id", "section", "statement", "query", "expect")
     check_keys(entry, required=keys, allowed=(*keys, "needs", "min_seeds"))
     for key in ("id", "section", "statement"):
         check_type(entry[key], str, key)
-    query, expect = _parse_query(entry["query"]), _parse_expectation(entry["expect"])
-    if expect.order != (query.kind == "layers_order"):
-        raise ValueError("expect = { order = true } belongs to queries of kind layers_order, and only to them")
+    query, expect = _parse_query(entry["query"], kinds), _parse_expectation(entry["expect"])
+    if expect.order != kinds[query.kind].ordered:
+        ordered = " and ".join(kind.name for kind in kinds.values() if kind.ordered)
+        raise ValueError(f"expect = {{ order = true }} belongs to queries of kind {ordered}, and only to them")
     needed: dict[str, Any] = {}
     if names := entry.get("needs", []):
         for name in some_of(tuple(needs))(names, "needs"):
@@ -151,11 +103,11 @@ def _parse_claim(entry: Any, needs: Mapping[str, Mapping[str, Any]]) -> Claim:
     return Claim(entry["id"], entry["section"], entry["statement"], query, expect, needed, min_seeds)
 
 
-def _parse_query(content: Any) -> Query:
+def _parse_query(content: Any, kinds: Mapping[str, ClaimKind]) -> Query:
     if not isinstance(content, dict) or "kind" not in content:
-        raise ValueError(f"query needs kind = one of {', '.join(QUERY_KINDS)}")
-    kind = one_of(tuple(QUERY_KINDS))(content["kind"], "query.kind")
-    checks, optional = QUERY_KINDS[kind]
+        raise ValueError(f"query needs kind = one of {', '.join(kinds)}")
+    kind = one_of(tuple(kinds))(content["kind"], "query.kind")
+    checks, optional = kinds[kind].fields, kinds[kind].optional
     check_keys(content, required=("kind", *(c for c in checks if c not in optional)), allowed=("kind", *checks))
     if {"cell", "cells"} <= set(content):
         raise ValueError("query has both cell and cells")

@@ -1,4 +1,4 @@
-"""The values that a claims file may hold, each with its check: names, numbers, epochs, configurations, kinds of queries.
+"""The values that a claims file may hold, each with its check: names, numbers, epochs, configurations.
 
 A check takes a parsed TOML value and the name of its field and returns the value, or raises ValueError saying what is
 wrong. Knows no file and no study.
@@ -10,16 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from analysis.metrics import list_metrics
+from analysis.records.phases import GROUPS, KINDS
 from trainable.config import TrialConfig, check_field_name
 from trainable.records import COLUMNS
 
-MODEL_QUANTITIES = (
-    "macs", "flops_worksheet", "flops_fvcore", "flops_two_per_mac", "flops_two_per_mac_training", "num_parameters",
-    "memory_mb", "flops_per_parameter", "num_tensors", "flops_worksheet_share",
-)  # fmt: skip
 STATISTICS = ("median", "mean", "min", "max", "log_spread")
-GROUPS = ("stem", "layer1", "layer2", "layer3", "layer4", "fc")
-LAYER_KINDS = ("conv", "bn", "linear")
 # What a study must be like besides its configuration: how its data source begins, the fingerprint of its data, all images
 # of the data set in use, and words in the name of the hardware.
 NEEDS = {"data_source": str, "data_fingerprint": str, "complete_data": bool, "hardware": str}
@@ -121,42 +116,20 @@ def check_epochs(value: Any, name: str) -> tuple[int, int]:
     return first, last
 
 
-def _text(value: Any, name: str) -> str:
+def check_text(value: Any, name: str) -> str:
+    """A text that is not empty."""
     check_type(value, str, name)
     return str(value)
 
 
-def _columns(kind: str) -> tuple[str, ...]:
+def columns_of(kind: str) -> tuple[str, ...]:
     """The columns of records that hold measurements."""
     names = ("trial_id", "epoch", "step", "layer", "group", "kind", "num_elements")
     return tuple(column.name for column in COLUMNS[kind] if column.name not in names)
 
 
-_Checks = Mapping[str, Callable[[Any, str], Any]]
-_ROWS: _Checks = {
-    "column": one_of(_columns("layers")), "statistic": one_of(STATISTICS), "groups": some_of(GROUPS),
-    "kinds": some_of(LAYER_KINDS), "cell": check_selector,
+# The fields of queries about rows of layers.
+ROWS: Mapping[str, Callable[[Any, str], Any]] = {
+    "column": one_of(columns_of("layers")), "statistic": one_of(STATISTICS), "groups": some_of(GROUPS),
+    "kinds": some_of(KINDS), "cell": check_selector,
 }  # fmt: skip
-# Each kind of query: its fields with their checks, and which of them may be left out. Of steps the mean is taken where no
-# statistic is named. A query of layers is about one cell, about `cells`, or about every cell that fits what the claim needs.
-QUERY_KINDS: Mapping[str, tuple[_Checks, tuple[str, ...]]] = {
-    "metric": ({"metric": check_metric, "cell": check_selector}, ()),
-    "difference": ({"metric": check_metric, "cell": check_selector, "other": check_selector}, ()),
-    "epoch": ({"column": one_of(_columns("epochs")), "epoch": check_count, "cell": check_selector}, ()),
-    "steps": (
-        {
-            "column": one_of(_columns("steps")),
-            "statistic": one_of(("mean", "min", "max")),
-            "epochs": check_epochs,
-            "cell": check_selector,
-        },
-        ("statistic",),
-    ),
-    "layers": (
-        {**_ROWS, "epochs": check_epochs, "cells": check_selectors},
-        ("groups", "kinds", "epochs", "cell", "cells"),
-    ),
-    "layers_change": ({**_ROWS, "from": check_epochs, "to": check_epochs}, ("groups", "kinds")),
-    "layers_order": ({**_ROWS, "epochs": check_epochs}, ("kinds",)),
-    "model": ({"quantity": one_of(MODEL_QUANTITIES), "layer": _text, "width": check_count}, ("layer",)),
-}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from analysis.claims.claims_file import ClaimSet, load_claims
+from analysis.claims.claim import ClaimSet
+from analysis.claims.claims_file import load_claims
 from analysis.records.frames import Study
 
 

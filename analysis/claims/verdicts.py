@@ -27,14 +27,12 @@ from typing import Literal
 
 import numpy as np
 
-from analysis.claims.claims_file import Claim, ClaimsError, ClaimSet, Expectation, load_claims, parse_claims
-from analysis.claims.measures import Measurement, Measurements, result_kind, unmet_config
+from analysis.claims.claim import Claim, Expectation, claim_kinds
+from analysis.claims.measures import Measurement, Measurements, unmet_config
 from analysis.claims.published import load_study_claims
 from analysis.records.frames import Study
 from analysis.results.result_table import ColumnKind
 from analysis.statistics import mean_interval
-
-__all__ = ["CheckedClaim", "ClaimSet", "ClaimsError", "check_claims", "load_claims", "parse_claims"]
 
 Verdict = Literal["reproduced", "not reproduced", "contradicted", "undetermined"]
 VERDICTS: tuple[Verdict, ...] = ("reproduced", "not reproduced", "contradicted", "undetermined")
@@ -57,7 +55,7 @@ class CheckedClaim:
     @property
     def kind(self) -> ColumnKind:
         """How the value is written."""
-        return result_kind(self.claim.query)
+        return claim_kinds()[self.claim.query.kind].unit(self.claim.query)
 
 
 def check_claims(study: Study) -> list[CheckedClaim]:
@@ -110,9 +108,7 @@ def _obstacles(study: Study, claim: Claim, found: Measurement) -> list[str]:
 
 def _unmet_needs(study: Study, claim: Claim, found: Measurement) -> list[str]:
     needs, data = claim.needs, study.info.data
-    selectors = list(claim.query["cells"] or [claim.query["cell"] or {}] * len(found.cells))
-    if claim.query.kind == "difference":
-        selectors[1] = claim.query["other"]
+    selectors = claim.query.selectors or [{}] * len(found.cells)
     problems = [unmet_config(cell, needs, selector) for cell, selector in zip(found.cells, selectors, strict=True)]
     config = list(dict.fromkeys(problem for of_cell in problems for problem in of_cell))
     reasons = [f"reduced or other run: {', '.join(config)}"] if config else []
@@ -147,7 +143,9 @@ def _judge(
     expect = claim.expect
     start, end = _region(expect, found.is_log)
     if expect.strict:
-        return _judge_direction(low, high, start, end, margin if result_kind(claim.query) == "points" else 0.0)
+        return _judge_direction(
+            low, high, start, end, margin if claim_kinds()[claim.query.kind].unit(claim.query) == "points" else 0.0
+        )
     half = (end - start) / 2
     inside = start <= value <= end
     if math.isnan(low):

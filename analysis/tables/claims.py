@@ -6,6 +6,7 @@ import math
 
 import pandas as pd
 
+from analysis.claims.claim import claim_kinds
 from analysis.claims.published import load_study_claims
 from analysis.claims.verdicts import CheckedClaim, check_claims, count_verdicts
 from analysis.records.frames import Study
@@ -48,8 +49,7 @@ def _expected_text(checked: CheckedClaim) -> str:
     if expect.order:
         return "in this order"
     if expect.strict:
-        words = ("increase", "decrease") if checked.claim.query.kind == "layers_change" else ("above 0", "below 0")
-        return words[expect.low != 0]
+        return claim_kinds()[checked.claim.query.kind].directions[expect.low != 0]
     if expect.value is not None:
         tolerance = expect.high - expect.value
         return f"{format_value(expect.value, kind)} ± {format_value(tolerance, kind)}{_unit(kind)}"

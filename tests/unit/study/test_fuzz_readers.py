@@ -23,7 +23,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.claims.claims_file import ClaimsError, parse_claims
+from analysis.claims.claim import ClaimsError
+from analysis.claims.claims_file import parse_claims
 from analysis.records.study_folder import StudyFolderError, StudyInfo, parse_study, read_json
 from study.folder.study_record import extend_study, find_changes
 from study.spec.errors import SpecError

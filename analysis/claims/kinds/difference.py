@@ -1,0 +1,31 @@
+"""A metric of one cell less that of another, paired by seed."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from analysis.claims.claim import Claim, ClaimKind, Query
+from analysis.claims.fields import check_metric, check_selector
+from analysis.claims.measures import Measurement, Measurements
+from analysis.metrics import list_metrics
+from analysis.results.result_table import ColumnKind
+
+
+def measure(measurements: Measurements, claim: Claim) -> Measurement:
+    query = claim.query
+    cells = measurements.find_cells(claim.needs, query["cell"], query["other"])
+    by_seed = measurements.trials.pivot(index="seed", columns="cell_id", values=query["metric"])
+    values = by_seed.reindex(columns=[cell.cell_id for cell in cells]).to_numpy(dtype=np.float64)
+    differences = values[:, 0] - values[:, 1]
+    return Measurement(differences[np.isfinite(differences)], cells)
+
+
+def _unit(query: Query) -> ColumnKind:
+    metric = list_metrics()[query["metric"]]
+    return "points" if metric.in_percent else metric.kind
+
+
+KIND = ClaimKind(
+    name="difference", fields={"metric": check_metric, "cell": check_selector, "other": check_selector},
+    measure=measure, unit=_unit,
+)  # fmt: skip
