@@ -9,7 +9,7 @@ import argparse
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,8 @@ def build_parser(program: str = _PROGRAM) -> argparse.ArgumentParser:
     parser.add_argument(
         "study", metavar="STUDY", help="study folder, or its URL (s3://, gs://, ...): a copy of it is read"
     )
+    for what in _LISTS:
+        parser.add_argument(f"--{what}", action=_List, nargs=0, help=f"list the {what} that there are, and end")
     parser.add_argument(
         "--claims", type=Path, metavar="FILE", help="published claims to check (TOML; default: the worksheet's)"
     )
@@ -44,6 +46,48 @@ def build_parser(program: str = _PROGRAM) -> argparse.ArgumentParser:
         help="rewrite the report as a running study proceeds (default: every 60 s)",
     )  # fmt: skip
     return parser
+
+
+class _List(argparse.Action):
+    """Prints what is declared, as --help prints the options: without a study."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *ignored: object) -> None:
+        for line in _LISTS[self.dest]():
+            print(line)
+        parser.exit()
+
+
+def _list_tables() -> Iterator[str]:
+    from analysis.tables import table_kinds
+
+    for table in table_kinds(search=True).values():
+        yield _line(table.name, table.section, table.title)
+
+
+def _list_figures() -> Iterator[str]:
+    from analysis.figures import figure_kinds
+
+    for figure in figure_kinds(search=True).values():
+        yield _line(figure.name, figure.section, figure.title)
+        for column in figure.columns:
+            yield _line("", f"  {column.title}", column.meaning)
+
+
+def _list_metrics() -> Iterator[str]:
+    from analysis.metrics import list_metrics
+
+    for metric in list_metrics().values():
+        yield _line(metric.name, metric.kind, metric.meaning)
+
+
+def _line(name: str, kind: str, words: object) -> str:
+    """`words` are a function where they differ by study."""
+    return f"{name:22} {kind:12} {words if isinstance(words, str) else name.replace('_', ' ')}"
+
+
+_LISTS: dict[str, Callable[[], Iterator[str]]] = {
+    "tables": _list_tables, "figures": _list_figures, "metrics": _list_metrics
+}  # fmt: skip
 
 
 def build_pull_parser(program: str = _PROGRAM) -> argparse.ArgumentParser:
