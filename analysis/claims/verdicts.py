@@ -21,9 +21,9 @@ region than half its width.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from analysis.claims.claim import Claim, Expectation, claim_kinds
 from analysis.claims.measures import Measurement, Measurements, unmet_config
 from analysis.claims.published import load_study_claims
 from analysis.records.frames import Study
+from analysis.records.study_folder import Cell
 from analysis.results.result_table import ColumnKind
 from analysis.statistics import mean_interval
 
@@ -114,21 +115,28 @@ def _unmet_needs(study: Study, claim: Claim, found: Measurement) -> list[str]:
     reasons = [f"reduced or other run: {', '.join(config)}"] if config else []
     if data.get("dataset") != needs.get("dataset", data.get("dataset")):
         return reasons
+    return [*reasons, *_unmet_data(data, needs, found.cells), *_unmet_hardware(study, needs, found.cells)]
+
+
+def _unmet_data(data: Mapping[str, Any], needs: Mapping[str, Any], cells: Sequence[Cell]) -> list[str]:
+    reasons = []
     if not str(data.get("source", "")).startswith(needs.get("data_source", "")):
         reasons.append(f"other data copy: {data.get('source')}, the claim needs {needs['data_source']}")
     if needs.get("data_fingerprint") not in (None, data.get("fingerprint")):
         reasons.append("other data copy: its fingerprint is not the one the claim needs")
-    limits = ("train_limit", "test_limit")
-    if needs.get("complete_data") and any(
-        cell.config.get(limit) is not None for cell in found.cells for limit in limits
-    ):
+    limits = [cell.config.get(limit) for cell in cells for limit in ("train_limit", "test_limit")]
+    if needs.get("complete_data") and any(limit is not None for limit in limits):
         reasons.append("reduced run: a part of the images")
-    if wanted := needs.get("hardware"):
-        trials = study.trials[study.trials["cell_id"].isin([cell.cell_id for cell in found.cells])]
-        names = sorted(set(trials["hardware"].dropna()))
-        if not names or any(wanted not in name for name in names):
-            reasons.append(f"other hardware: {', '.join(names) or 'unknown'}, the claim is about {wanted}")
     return reasons
+
+
+def _unmet_hardware(study: Study, needs: Mapping[str, Any], cells: Sequence[Cell]) -> list[str]:
+    wanted = needs.get("hardware")
+    trials = study.trials[study.trials["cell_id"].isin([cell.cell_id for cell in cells])]
+    names = sorted(set(trials["hardware"].dropna()))
+    if wanted is None or (names and all(wanted in name for name in names)):
+        return []
+    return [f"other hardware: {', '.join(names) or 'unknown'}, the claim is about {wanted}"]
 
 
 def _judge(
@@ -146,20 +154,28 @@ def _judge(
         return _judge_direction(
             low, high, start, end, margin if claim_kinds()[claim.query.kind].unit(claim.query) == "points" else 0.0
         )
-    half = (end - start) / 2
-    inside = start <= value <= end
     if math.isnan(low):
-        distance = max(start - value, value - end)
-        certain = found.is_exact or found.is_extreme or distance > half
-        outside: Verdict = "contradicted" if certain else "not reproduced"
-        return (
-            "reproduced" if inside else outside
-        ), "" if found.is_exact or found.is_extreme else "one seed: no interval"
+        return _judge_value(value, start, end, is_certain=found.is_exact or found.is_extreme)
+    return _judge_interval(value, low, high, start, end)
+
+
+def _judge_value(value: float, start: float, end: float, *, is_certain: bool) -> tuple[Verdict, str]:
+    """Without an interval: an exact quantity or an extreme decides; one seed contradicts from half the region's width away."""
+    reason = "" if is_certain else "one seed: no interval"
+    if start <= value <= end:
+        return "reproduced", reason
+    far = max(start - value, value - end) > (end - start) / 2
+    return ("contradicted" if is_certain or far else "not reproduced"), reason
+
+
+def _judge_interval(value: float, low: float, high: float, start: float, end: float) -> tuple[Verdict, str]:
+    """By the interval `low` to `high` of the mean `value` and the claimed region `start` to `end`."""
     if high < start or low > end:
         return "contradicted", ""
+    half = (end - start) / 2
     if (high - low) / 2 > (half if math.isfinite(half) else 0.0) and not (start <= low and high <= end):
         return "undetermined", "the interval is wider than the claimed region: more seeds"
-    return ("reproduced" if inside else "not reproduced"), ""
+    return ("reproduced" if start <= value <= end else "not reproduced"), ""
 
 
 def _judge_order(intervals: np.ndarray, share: float) -> tuple[Verdict, str]:

@@ -1,8 +1,10 @@
 """Which factors of a grid move together, so that no result of it can tell their effects apart, and what would.
 
-Two quantities are told apart by cells that agree in the one and differ in the other, and the other way round, while
-nothing else differs that neither of them follows from. A batch size implies two more quantities that could be the real
-cause of a difference: the learning rate per image of a batch, and the number of updates. Works on the configurations
+A grid tells the quantities A and B apart if it has two cells with the same A and another B, and two cells with the same B and
+another A, and if the two cells of a pair differ in nothing else. Example: the cells (batch size 64, learning rate 0.1), (128, 0.1)
+and (64, 0.2) tell batch size and learning rate apart; the cells (64, 0.1) and (128, 0.2) alone do not. What A or B is computed
+from may differ: a pair with the same ratio of learning rate and batch size differs in both of them. A batch size implies two more
+quantities that could be the real cause of a difference: the learning rate per image of a batch, and the number of updates. Works on the configurations
 alone, before anything has run; knows no study folder.
 """
 
@@ -109,7 +111,10 @@ def _same(configs: Sequence[Config], quantity: Quantity) -> npt.NDArray[np.bool_
 def _clean_pairs(
     configs: Sequence[Config], quantities: Sequence[Quantity]
 ) -> Iterator[tuple[tuple[str, str], npt.NDArray[np.bool_]]]:
-    """For each pair (a, b), cells x cells: do they agree in a, differ in b, and differ in nothing of no concern?"""
+    """For each pair (a, b), cells x cells: do two cells have the same a and another b, and differ in nothing else?
+
+    Fields that a or b is computed from may differ.
+    """
     same = {quantity.name: _same(configs, quantity) for quantity in quantities}
     varying = [f for f in configs[0] if len({config[f] for config in configs}) > 1]
     same_field = {f: _same(configs, Quantity(f, f, (f,), lambda c, f=f: c[f])) for f in varying}  # type: ignore[misc]

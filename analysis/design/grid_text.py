@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis.design.confounds import Confounds
@@ -17,29 +17,30 @@ def write_grid(
     """The text of a grid file with the cells of the study and the proposed ones; same name: the study is extended."""
     configs = [*(cell.config for cell in cells), *confounds.extra_cells]
     shared = [field for field in configs[0] if len({config[field] for config in configs}) == 1]
-    base = [f for f in shared if configs[0][f] != FIELDS[f].default or f in ("dataset", "epochs", "width")]
-    lines = [
-        f"name = {_toml(name)}", f"title = {_toml(title)}", f"seeds = {_toml(list(seeds))}", "", "[base]",
-        *(f"{field} = {_toml(configs[0][field])}" for field in base if configs[0][field] is not None),
-    ]  # fmt: skip
-    for number, config in enumerate(configs):
-        lines += ["", "[[cells]]"] if number < len(cells) else ["", "# added to tell factors apart", "[[cells]]"]
-        if number < len(cells):
-            lines.append(f"label = {_toml(cells[number].label)}")
-        lines += [f"{f} = {_toml(v)}" for f, v in config.items() if f not in shared and v is not None]
-    for cell in cells:
-        if cell.published:
-            selector = ", ".join(
-                f"{f} = {_toml(v)}" for f, v in cell.config.items() if f not in shared and v is not None
-            )
-            values = [f"{metric} = {_toml(value)}" for metric, value in cell.published.items()]
-            lines += ["", "[[published]]", f"cell = {{ {selector} }}", *values]
-    return "\n".join([*lines, "", "[analysis]", f"equivalence_margin = {_toml(margin)}", ""])
+    told = [f for f in shared if configs[0][f] != FIELDS[f].default or f in ("dataset", "epochs", "width")]
+    own = [{field: value for field, value in config.items() if field not in shared} for config in configs]
+    known = list(zip(cells, own, strict=False))
+    tables = [
+        _table("", {"name": name, "title": title, "seeds": list(seeds)}),
+        _table("[base]\n", {field: configs[0][field] for field in told}),
+        *(_table("[[cells]]\n", {"label": cell.label, **config}) for cell, config in known),
+        *(_table("# added to tell factors apart\n[[cells]]\n", config) for config in own[len(cells) :]),
+        *(_table("[[published]]\n", {"cell": config, **cell.published}) for cell, config in known if cell.published),
+        _table("[analysis]\n", {"equivalence_margin": margin}),
+    ]
+    return "\n".join(tables)
+
+
+def _table(header: str, values: Mapping[str, Any]) -> str:
+    """A line per value; TOML has no null, so what is None is left out."""
+    return header + "".join(f"{key} = {_toml(value)}\n" for key, value in values.items() if value is not None)
 
 
 def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(f'{key} = {_toml(item)}' for key, item in value.items() if item is not None)} }}"
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(_toml(item) for item in value)}]"
     if isinstance(value, float):

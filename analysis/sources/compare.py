@@ -6,7 +6,9 @@ folders alone; the merged study is a study folder like any other, so that every 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -82,24 +84,11 @@ def _merge_info(infos: Sequence[StudyInfo]) -> StudyInfo:
     for info in infos:
         for cell in info.cells:
             cells.setdefault(cell.cell_id, cell)
-    labels = [cell.label for cell in cells.values()]
-    unique = len({info.name for info in infos}) == len(infos)
-    suffixes = [info.name if unique else f"study {number}" for number, info in enumerate(infos, 1)]
-    origin = {cell.cell_id: n for info, n in reversed([*zip(infos, suffixes, strict=True)]) for cell in info.cells}
-    renamed = tuple(
-        Cell(
-            c.cell_id,
-            f"{c.label} ({origin[c.cell_id]})" if labels.count(c.label) > 1 else c.label,
-            c.config,
-            c.published,
-        )
-        for c in cells.values()
-    )
     return StudyInfo(
         name="+".join(dict.fromkeys(info.name for info in infos))[:128],
         title=" and ".join(dict.fromkeys(info.title for info in infos)),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        cells=renamed,
+        cells=_tell_apart(list(cells.values()), infos),
         seeds=tuple(dict.fromkeys(seed for info in infos for seed in info.seeds)),
         factors=find_factors(cell.config for cell in cells.values()),
         reductions=tuple(dict.fromkeys(f"{info.name}: {words}" for info in infos for words in info.reductions)),
@@ -108,6 +97,18 @@ def _merge_info(infos: Sequence[StudyInfo]) -> StudyInfo:
         code=first.code,
         environment=first.environment,
         resources=first.resources,
+    )
+
+
+def _tell_apart(cells: Sequence[Cell], infos: Sequence[StudyInfo]) -> tuple[Cell, ...]:
+    """The cells, those of the same label with the study that they are from behind it."""
+    counts = Counter(cell.label for cell in cells)
+    unique = len({info.name for info in infos}) == len(infos)
+    suffixes = [info.name if unique else f"study {number}" for number, info in enumerate(infos, 1)]
+    origin = {cell.cell_id: n for info, n in reversed([*zip(infos, suffixes, strict=True)]) for cell in info.cells}
+    return tuple(
+        replace(cell, label=f"{cell.label} ({origin[cell.cell_id]})") if counts[cell.label] > 1 else cell
+        for cell in cells
     )
 
 
