@@ -63,6 +63,7 @@ class FigureKind(Generic[Data]):
     subjects: what there is a picture of; no subject where the figure does not apply to a study.
     wandb: the study's summary run at W&B gets it, unless it is of one cell.
     build_at_epoch: of the layer records of one trial and an epoch; such a figure is drawn for every trial's run at W&B.
+    of_last_steps: those records are of the last step of each epoch, instead of the steps that are measured at the cadence.
     columns: of the data, with units and meaning, where something else is to draw them.
     """
 
@@ -76,6 +77,7 @@ class FigureKind(Generic[Data]):
     position: int = 1000
     wandb: bool = True
     build_at_epoch: Callable[[pd.DataFrame, int], Data] | None = None
+    of_last_steps: bool = False
     columns: tuple[Column, ...] = ()
 
 

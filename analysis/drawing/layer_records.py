@@ -18,8 +18,8 @@ from analysis.drawing.selection import ShownCell, cell_of_trial, shown_cells
 from analysis.records.frames import Study
 
 VALUES = ("gradient_mean_abs", "update_ratio", "angular_update")
-_TRIAL_COLUMNS = (
-    "epoch", "step", "layer", "group", "kind", "gradient_mean_abs", "gradient_max_abs", "weight_mean_abs", "weight_std",
+TRIAL_COLUMNS = (
+    "trial_id", "epoch", "step", "layer", "group", "kind", "gradient_mean_abs", "gradient_max_abs", "weight_mean_abs", "weight_std",
     "displacement_mean_abs",
 )  # fmt: skip
 
@@ -83,7 +83,12 @@ def load_trial_layers(study: Study, cell: ShownCell) -> pd.DataFrame:
 
 def read_trial_layers(study: Study, trial_id: str) -> pd.DataFrame:
     """The layer records of one trial at the steps of its cadence."""
-    return study.read_layers(_TRIAL_COLUMNS, [trial_id])
+    return study.read_layers(TRIAL_COLUMNS, [trial_id])
+
+
+def load_last_steps(study: Study, cell: ShownCell) -> pd.DataFrame:
+    """The layer records of the trial that stands for a cell, at the last step of each epoch."""
+    return study.read_last_steps(TRIAL_COLUMNS, cell.representative)
 
 
 def _summarise_shown(study: Study) -> LayerSummary:

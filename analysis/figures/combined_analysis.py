@@ -1,11 +1,12 @@
 """Combined analysis of one trial at one epoch: mean gradient by layer beside mean weight change by layer.
 
-Gradient is the mean over the epoch's measured steps of mean |g|, change is mean |w - w0| at the epoch's last measured
-step. Works on the layer records of one trial, from a file or from memory.
+As published: gradient is the mean of mean |g| over all measured steps since the start, change is mean |w - w0| at the epoch's
+last measured step; both on logarithmic axes. Works on the layer records of one trial, from a file or from memory.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,6 @@ from analysis.drawing.style import (
     new_figure,
     styled,
     use_log_axis,
-    use_plain_axis,
 )  # fmt: skip
 from analysis.records.frames import Study
 
@@ -43,7 +43,8 @@ def build_combined_analysis(layers: Records, epoch: int | None = None) -> Combin
     chosen = int(frame["epoch"].max()) if epoch is None else epoch
     own = require(frame[frame["epoch"] == chosen], f"no layers were measured at epoch {chosen}")
     own = own.replace([np.inf, -np.inf], np.nan)
-    gradient = own.groupby("layer", observed=True, sort=False)["gradient_mean_abs"].mean()
+    so_far = frame[frame["epoch"] <= chosen].replace([np.inf, -np.inf], np.nan)
+    gradient = so_far.groupby("layer", observed=True, sort=False)["gradient_mean_abs"].mean()
     last = own[own["step"] == own["step"].max()].set_index("layer")
     rows = pd.DataFrame({
         "layer": [str(name) for name in last.index],
@@ -57,36 +58,34 @@ def build_combined_analysis(layers: Records, epoch: int | None = None) -> Combin
 
 @styled()
 def draw_combined_analysis(data: CombinedAnalysis, title: str) -> Figure:
-    """Two bars per layer, gradient at the left on a logarithmic axis, change at the right."""
+    """Two bars per layer, gradient at the left, change at the right, both on logarithmic axes."""
     figure = new_figure(10.5, 1.4 + 0.155 * len(data.rows), title)
     left, right = figure.subplots(1, 2)
     names = list(data.rows["layer"])
-    lowest = _floor(data.rows["gradient"])
     colors = [group_color(group) for group in data.rows["group"]]
     gradients, changes = data.rows["gradient"].tolist(), data.rows["change"].tolist()
     hovers = [
         f"{layer}: mean |g| {format_value(gradient)}, change {format_value(change)}"
         for layer, gradient, change in zip(names, gradients, changes, strict=True)
     ]
-    left.set_xscale("log")
-    draw_rows(left, gradients, colors, hovers, start=lowest)
-    draw_rows(right, changes, colors, hovers)
-    left.set_xlim(left=lowest)
-    use_log_axis(left, "x")
-    use_plain_axis(right, "x", bins=5)
-    right.set_xlim(left=0)
+    for axes, values in ((left, gradients), (right, changes)):
+        lowest = _floor(values)
+        axes.set_xscale("log")
+        draw_rows(axes, values, colors, hovers, start=lowest)
+        axes.set_xlim(left=lowest)
+        use_log_axis(axes, "x")
     name_rows(left, names)
     name_rows(right, names, labels=False)
-    left.set_title(f"Mean gradient |g|, epoch {data.epoch}")
+    left.set_title(f"Mean gradient |g|, epochs 1 to {data.epoch}")
     right.set_title(f"Mean weight change |w − w₀|, epoch {data.epoch}")
     figure.legend(handles=group_handles(list(data.rows["group"].unique())), loc="outside lower center", ncols=6)
     return figure
 
 
-def _floor(values: pd.Series[float]) -> float:
+def _floor(values: Sequence[float]) -> float:
     """The power of ten at or below the smallest positive value."""
-    positive = values[values > 0]
-    return float(10.0 ** np.floor(np.log10(positive.min()) - 1e-9)) if len(positive) else 1e-6
+    positive = [value for value in values if value > 0]
+    return float(10.0 ** np.floor(np.log10(min(positive)) - 1e-9)) if positive else 1e-6
 
 
 def _build(study: Study, subject: Subject) -> CombinedAnalysis:
@@ -96,7 +95,10 @@ def _build(study: Study, subject: Subject) -> CombinedAnalysis:
 
 def _caption(study: Study, subject: Subject) -> str:
     assert subject.cell is not None
-    return f"Seed {subject.cell.representative_seed}: mean gradient and mean weight change of every tensor at the last epoch."
+    return (
+        f"Seed {subject.cell.representative_seed}: mean gradient of every tensor over all measured steps so far, and its mean "
+        "weight change at the last epoch."
+    )
 
 
 FIGURE = FigureKind(

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from analysis.drawing.declaration import FigureKind, Subject, each_first_trial
-from analysis.drawing.layer_records import load_trial_layers
+from analysis.drawing.layer_records import load_last_steps, load_trial_layers
 from analysis.drawing.selection import Records, as_frame, require
 from analysis.drawing.style import (
     DARK_BAR,
@@ -111,4 +111,25 @@ FIGURE = FigureKind(
     name="gradient_flow", section="dynamics", position=50, title="Gradient flow by layer", caption=_caption,
     subjects=each_first_trial, build=_build, build_at_epoch=lambda layers, epoch: build_gradient_flow(layers, [epoch]),
     draw=lambda data, subject: draw_gradient_flow(data, f"Gradient flow, {subject.about}"),
+)  # fmt: skip
+
+
+def _build_published(study: Study, subject: Subject) -> GradientFlow:
+    assert subject.cell is not None
+    return build_gradient_flow(require(load_last_steps(study, subject.cell), "no epoch's last step was measured"))
+
+
+def _caption_published(study: Study, subject: Subject) -> str:
+    assert subject.cell is not None
+    return (
+        f"Seed {subject.cell.representative_seed}: mean |g| and largest |g| at the last step of each epoch alone, without "
+        "biases, as the published Figure 4 has them."
+    )
+
+
+PUBLISHED = FigureKind(
+    name="gradient_flow_last_step", section="dynamics", position=55, title="Gradient flow by layer, as published",
+    caption=_caption_published, subjects=each_first_trial, build=_build_published, of_last_steps=True,
+    build_at_epoch=lambda layers, epoch: build_gradient_flow(layers, [epoch]),
+    draw=lambda data, subject: draw_gradient_flow(data, f"Gradient flow at the last step, {subject.about}"),
 )  # fmt: skip

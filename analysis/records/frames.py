@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from analysis.records.derivable import Derivable
-from analysis.records.layer_file import find_cadence, read_layers
+from analysis.records.layer_file import find_cadence, find_last_steps, read_layers
 from analysis.records.study_folder import Cell, StudyFolder, StudyFolderError, StudyInfo
 
 FINISHED = "completed"
@@ -117,6 +117,13 @@ class Study(Derivable):
         if len(values.columns) and not self._cadence.all():
             values = values[self._cadence].reset_index(drop=True)
         return pd.concat([self._layer_keys[known], values], axis=1)[list(columns)]
+
+    def read_last_steps(self, columns: Sequence[str], trial_id: str) -> pd.DataFrame:
+        """Some columns of one trial's layers at the last step of each epoch; no rows where that was not measured."""
+        rows = read_layers(self.folder, list(dict.fromkeys((*columns, *_MOMENT))), [trial_id])
+        epochs = self.epochs[self.epochs["trial_id"] == trial_id]
+        chosen: pd.DataFrame = rows.loc[find_last_steps(rows, dict(zip(epochs["epoch"], epochs["step"], strict=True)))]
+        return chosen[list(columns)].reset_index(drop=True)
 
     @cached_property
     def _layer_keys(self) -> pd.DataFrame:

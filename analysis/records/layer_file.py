@@ -58,6 +58,11 @@ def find_cadence(rows: pd.DataFrame, every: Mapping[str, int]) -> npt.NDArray[np
     )
 
 
+def find_last_steps(rows: pd.DataFrame, steps_taken: Mapping[int, int]) -> npt.NDArray[np.bool_]:
+    """Which rows of one trial were measured at the last step of their epoch; `steps_taken` are those after each epoch."""
+    return np.asarray(rows["step"] + 1 == rows["epoch"].map(steps_taken))
+
+
 def _collect(
     path: Path, schema: pa.Schema, wanted: Sequence[str], trial_ids: Sequence[str] | None
 ) -> dict[str, object]:

@@ -13,7 +13,10 @@ from analysis.drawing.style import NothingToDraw, styled
 
 
 def draw_picture(kind: FigureKind[Any], layers: pd.DataFrame, epoch: int, about: str, path: Path) -> bool:
-    """Write the figure of a trial at an epoch as PNG, from its layer records; False where nothing was measured for it."""
+    """Write the figure of a trial at an epoch as PNG, from its layer records; False where nothing was measured for it.
+
+    `layers` are those at the last step of each epoch where the figure is of them, else those at the steps of the cadence.
+    """
     assert kind.build_at_epoch is not None
     try:
         figure = kind.draw(kind.build_at_epoch(layers, epoch), Subject(about=about))

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from analysis.figures import trial_figures
-from analysis.records.layer_file import find_cadence
+from analysis.records.layer_file import find_cadence, find_last_steps
 from analysis.records.phases import picture_epochs
 from analysis.records.study_folder import StudyFolder
 from study.tracking.connection import Connection
@@ -103,12 +103,15 @@ class TrialRun:
         if not due or self._hurry.is_set():
             return
         layers = self._records.read_records("layers", filters=pc.field("epoch") <= saved).to_pandas()
-        layers = layers[find_cadence(layers, {state.trial_id: state.config.instrument_every_steps})]
+        epochs = self._records.read_records("epochs", ["epoch", "step"]).to_pydict()
+        cadence = layers[find_cadence(layers, {state.trial_id: state.config.instrument_every_steps})]
+        last_steps = layers[find_last_steps(layers, dict(zip(epochs["epoch"], epochs["step"], strict=True)))]
         with tempfile.TemporaryDirectory() as temporary:
             path = Path(temporary) / "picture.png"
             for name, (kind, epoch) in due.items():
                 if self._hurry.is_set():
                     return
+                layers = last_steps if kind.of_last_steps else cadence
                 if draw_picture(kind, layers, epoch, self._about, path):
                     self._add({name: path})
                 del self._missing_pictures[name]

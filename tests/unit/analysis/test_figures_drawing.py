@@ -57,8 +57,13 @@ def test_catalogue_lists_every_figure_of_the_study(figures: dict[str, StudyFigur
         f"{name}-cell{cell}" for cell in (1, 2)
         for name in ("training_curves", "gradient_flow", "gradient_heatmap", "weight_updates", "combined_analysis")
     }  # fmt: skip
-    assert set(figures) == of_study | of_cells
-    assert all(figure.figure is not None and not figure.reason for figure in figures.values())
+    of_last_steps = {
+        "gradient_flow_last_step-cell1",
+        "gradient_flow_last_step-cell2",
+    }  # this study did not measure them
+    assert set(figures) == of_study | of_cells | of_last_steps
+    reasons = {name: figure.reason for name, figure in figures.items() if figure.figure is None}
+    assert reasons == dict.fromkeys(of_last_steps, "no epoch's last step was measured")
 
 
 @pytest.mark.parametrize(
@@ -79,7 +84,7 @@ def test_every_tensor_has_a_row_with_its_name(figures: dict[str, StudyFigure], n
 
 def test_no_figure_has_overlapping_or_cut_texts(figures: dict[str, StudyFigure]) -> None:
     for entry in figures.values():
-        if entry.name.endswith("-cell2"):
+        if entry.name.endswith("-cell2") or entry.name.startswith("gradient_flow_last_step"):
             continue
         assert entry.figure is not None
         texts = find_drawn_texts(entry.figure)
@@ -127,6 +132,8 @@ def test_ten_cells_stay_readable_and_only_some_have_pictures_of_their_own(tmp_pa
 def test_one_seed_and_one_epoch_draw_every_figure(tmp_path: Path) -> None:
     study = write_small_study(tmp_path, epochs=1, seeds=(0,), cells=small_cells(1)[:1])
     for entry in draw_study_figures(study):
+        if entry.name.startswith("gradient_flow_last_step"):
+            continue  # not measured here
         assert entry.figure is not None, (entry.name, entry.reason)
         if entry.name in ("training_curves", "learning_rate", "update_ratio", "axes_views"):
             assert not find_overlaps(find_drawn_texts(entry.figure)), entry.name

@@ -19,6 +19,7 @@ from analysis.figures import (
     angular_update,
     axes_views,
     combined_analysis,
+    figure_kinds,
     gradient_flow,
     gradient_heatmap,
     update_ratio,
@@ -27,6 +28,7 @@ from analysis.figures import (
 from analysis.records.frames import Study, load_study
 from tests.support import synthetic_model
 from tests.support.studies import build_cell, write_synthetic_study
+from tests.support.trained_study import train_study
 from tests.unit.analysis.figure_studies import rows_of, trials_of, write_small_study
 
 NAMES = [parameter.name for parameter in synthetic_model.parameters()]
@@ -151,13 +153,30 @@ def test_weight_updates_are_thinned_evenly_with_both_ends() -> None:
     assert set(np.diff(kept)) == {400, 500}
 
 
+def test_the_published_gradient_flow_is_of_the_last_step_of_each_epoch(tmp_path: Path) -> None:
+    study = load_study(train_study(tmp_path))
+    steps = study.epochs.groupby("epoch")["step"].first()
+    rows = [
+        row for row in rows_of(study.folder, "layers")
+        if row["step"] == steps[row["epoch"]] - 1 and not row["layer"].endswith(".bias")
+    ]  # fmt: skip
+    kind = figure_kinds()["gradient_flow_last_step"]
+    data = kind.build(study, next(iter(kind.subjects(study))))
+    assert len(rows) == 2 * len(data.layers)
+    assert not set(study.read_layers(["step"])["step"]) & {row["step"] for row in rows}, "the cadence has other steps"
+    found = data.values.set_index(["epoch", "layer"])
+    for row in rows:
+        values = found.loc[(row["epoch"], row["layer"])]
+        assert values.to_list() == pytest.approx([row["gradient_mean_abs"], row["gradient_max_abs"]])
+
+
 def test_combined_analysis_pairs_gradient_and_change(
     trial_layers: pd.DataFrame, trial_rows: list[dict[str, Any]]
 ) -> None:
     data = combined_analysis.build_combined_analysis(trial_layers, 3)
     assert list(data.rows["layer"]) == NAMES
     row = data.rows.set_index("layer").loc["layer2.0.conv1.weight"]
-    own = [r for r in trial_rows if r["layer"] == "layer2.0.conv1.weight" and r["epoch"] == 3]
+    own = [r for r in trial_rows if r["layer"] == "layer2.0.conv1.weight" and r["epoch"] <= 3]
     assert row["gradient"] == pytest.approx(statistics.mean(r["gradient_mean_abs"] for r in own), rel=1e-6)
     assert row["change"] == pytest.approx(own[-1]["displacement_mean_abs"])
     assert combined_analysis.build_combined_analysis(trial_layers).epoch == 4
