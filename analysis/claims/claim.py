@@ -59,6 +59,8 @@ class Claim:
     expect: Expectation
     needs: Mapping[str, Any]
     min_seeds: int = 1
+    source: str = ""  # `text only`: nothing that the published program puts out says so
+    reading: str = ""  # how the statement is read, and the other reading
 
 
 @dataclass(frozen=True, kw_only=True)

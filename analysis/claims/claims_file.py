@@ -10,6 +10,8 @@ A file has a title, tables [needs.NAME] of what a study must be like, and any nu
                { direction = "positive" | "negative" } or { order = true }
     needs      names of [needs] tables; of later ones entries replace those of earlier ones; none if left out
     min_seeds  fewest completed seeds; 1 if left out
+    source     "text only" where no output of the published program says so; left out otherwise
+    reading    of a claim from the text only: how it is read, so that the program supports it, and what else it may mean
 
 Every error is a ClaimsError that names file, line and claim. Knows no study.
 """
@@ -88,9 +90,15 @@ def _parse_claim(entry: Any, needs: Mapping[str, Mapping[str, Any]], kinds: Mapp
     if not isinstance(entry, dict):
         raise ValueError("not a table")
     keys = ("id", "section", "statement", "query", "expect")
-    check_keys(entry, required=keys, allowed=(*keys, "needs", "min_seeds"))
-    for key in ("id", "section", "statement"):
-        check_type(entry[key], str, key)
+    check_keys(entry, required=keys, allowed=(*keys, "needs", "min_seeds", "source", "reading"))
+    for key in (
+        "id",
+        "section",
+        "statement",
+        *(("source", "reading") if "source" in entry or "reading" in entry else ()),
+    ):
+        check_type(entry.get(key), str, key)
+    source = one_of(("text only",))(entry["source"], "source") if "source" in entry else ""
     query, expect = _parse_query(entry["query"], kinds), _parse_expectation(entry["expect"])
     if expect.order != kinds[query.kind].ordered:
         ordered = " and ".join(kind.name for kind in kinds.values() if kind.ordered)
@@ -100,7 +108,17 @@ def _parse_claim(entry: Any, needs: Mapping[str, Mapping[str, Any]], kinds: Mapp
         for name in some_of(tuple(needs))(names, "needs"):
             needed |= needs[name]
     min_seeds = check_count(entry.get("min_seeds", 1), "min_seeds")
-    return Claim(entry["id"], entry["section"], entry["statement"], query, expect, needed, min_seeds)
+    return Claim(
+        entry["id"],
+        entry["section"],
+        entry["statement"],
+        query,
+        expect,
+        needed,
+        min_seeds,
+        source,
+        entry.get("reading", ""),
+    )
 
 
 def _parse_query(content: Any, kinds: Mapping[str, ClaimKind]) -> Query:

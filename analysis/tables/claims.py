@@ -23,7 +23,7 @@ def build_claims(study: Study) -> TableContent:
             "statement": [c.claim.statement for c in checked], "verdict": [c.verdict for c in checked],
             "published": [_expected_text(c) for c in checked],
             "measured": [_measured_text(c) for c in checked], "seeds": [c.num_seeds for c in checked],
-            "reason": [c.reason for c in checked],
+            "reason": [_reason(c) for c in checked],
             "published_value": [c.claim.expect.value for c in checked],
             "region_low": [c.claim.expect.low for c in checked], "region_high": [c.claim.expect.high for c in checked],
             "value": [c.value for c in checked], "low": [c.low for c in checked], "high": [c.high for c in checked],
@@ -42,6 +42,11 @@ def build_claims(study: Study) -> TableContent:
         "reaches into it. contradicted: the whole interval lies outside. undetermined: the study cannot tell, see the reason.",
     )
     return TableContent(frame, columns, notes)
+
+
+def _reason(checked: CheckedClaim) -> str:
+    reading = f"{checked.claim.source}: {checked.claim.reading}" if checked.claim.source else ""
+    return "; ".join(part for part in (checked.reason, reading) if part)
 
 
 def _expected_text(checked: CheckedClaim) -> str:

@@ -1,4 +1,4 @@
-"""A column of steps over some epochs of a cell: the mean where no statistic is named."""
+"""A column of steps over some epochs of a cell: the mean where no statistic is named; `last` is that of the last step with a value."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ def measure(measurements: Measurements, claim: Claim) -> Measurement:
     steps, (first, last) = measurements.study.steps, query["epochs"]
     chosen = steps["trial_id"].isin(measurements.trial_ids([cell.cell_id])) & steps["epoch"].between(first, last)
     values = steps[chosen].groupby("trial_id")[query["column"]].agg(statistic).dropna()
-    return Measurement(values.to_numpy(), (cell,), is_extreme=statistic != "mean")
+    return Measurement(values.to_numpy(), (cell,), is_extreme=statistic in ("min", "max"))
 
 
 KIND = ClaimKind(
     name="steps", optional=("statistic",), measure=measure, unit=lambda query: column_unit(query["column"]),
     fields={
-        "column": one_of(columns_of("steps")), "statistic": one_of(("mean", "min", "max")), "epochs": check_epochs,
+        "column": one_of(columns_of("steps")), "statistic": one_of(("mean", "min", "max", "last")), "epochs": check_epochs,
         "cell": check_selector,
     },
 )  # fmt: skip

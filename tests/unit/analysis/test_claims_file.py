@@ -126,6 +126,9 @@ def _by_id(name: str) -> Claim:
         ('statement = "The final accuracy is 90 %."', "", ["'statement' is missing"]),
         ('statement = "The final accuracy is 90 %."', "statement = 1", ["statement is not a text"]),
         ("min_seeds = 3", "exec = 'rm'", ["unknown key 'exec'"]),
+        ("min_seeds = 3", "source = 'rumour'\nreading = 'so'", ["source = 'rumour' is not one of text only"]),
+        ("min_seeds = 3", "source = 'text only'", ["reading is not a text"]),
+        ("min_seeds = 3", "reading = 'so'", ["source is not a text"]),
     ],
 )
 def test_a_wrong_claim_is_refused_with_its_line(old: str, new: str, words: list[str]) -> None:
@@ -153,6 +156,13 @@ def test_the_line_is_that_of_the_claim_that_is_wrong() -> None:
 )
 def test_several_cells_of_a_query_are_checked_one_by_one(cells: str, words: str) -> None:
     _refused(GOOD.replace('statistic = "max"', f'statistic = "max", cells = {cells}'), "claim 'bound'", words)
+
+
+def test_claims_that_only_the_text_makes_say_how_they_are_read() -> None:
+    text_only = {claim.id: claim.reading for claim in load_claims().claims if claim.source == "text only"}
+    assert set(text_only) == {"gradient-norm-at-convergence", "update-rank", "weights-below-one"}
+    assert _by_id("weights-below-one").query["column"] == "weight_mean_abs", "max |w| of batch norm begins at 1.0"
+    assert all(text_only.values())
 
 
 def test_a_repeated_id_is_refused() -> None:

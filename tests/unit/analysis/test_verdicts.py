@@ -343,6 +343,20 @@ def test_a_single_violation_refutes_a_bound(study: Study, tmp_path: Path) -> Non
     assert (checked.verdict, checked.value) == ("contradicted", 11.0)
 
 
+def test_a_claim_of_the_text_is_judged_on_the_reading_that_the_program_supports(study: Study) -> None:
+    """The last logged gradient of each trial, and in the table the other reading beside the verdict."""
+    (checked,) = [c for c in check_claims(study) if c.claim.id == "gradient-norm-at-convergence"]
+    cell = study.info.cells[0].cell_id
+    last = [
+        max((row["step"], row["gradient_mean_abs"]) for row in study.folder.read_records("steps").to_pylist()
+            if row["trial_id"] == trial and row["gradient_mean_abs"] is not None)[1]
+        for trial in study.trials.loc[study.trials["cell_id"] == cell, "trial_id"]
+    ]  # fmt: skip
+    assert checked.value == pytest.approx(np.mean(last))
+    reason = build_claims(study).frame.set_index("id").loc["gradient-norm-at-convergence", "reason"]
+    assert "text only: the last logged value" in str(reason)
+
+
 def test_the_table_counts_its_verdicts(study: Study) -> None:
     table, counts = build_claims(study), count_verdicts(check_claims(study))
     assert sum(counts.values()) == len(table.frame)
