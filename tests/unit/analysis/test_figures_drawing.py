@@ -125,7 +125,7 @@ def test_ten_cells_stay_readable_and_only_some_have_pictures_of_their_own(tmp_pa
     assert left_out_note(study).startswith("Of 10 cells the first 6 have pictures of their own.")
     study.folder.records("layers").unlink()
     again = load_study(study.folder)
-    named = [entry.name for entry in draw_study_figures(again) if entry.name.startswith("gradient_flow")]
+    named = [entry.name for entry in draw_study_figures(again) if entry.name.startswith("gradient_flow-cell")]
     assert len(named) == MAX_DETAILED_CELLS == 6
 
 
