@@ -22,6 +22,7 @@ from analysis.records.study_folder import StudyFolder, StudyFolderError
 from analysis.report.content import MAX_ROWS, _describe_pair, build_page_table, build_verdict
 from analysis.report.page import count_training_images, read_checked, render_page, write_figures, write_report
 from analysis.results.formats import to_csv
+from analysis.results.result_table import ResultTable
 from analysis.tables import build_tables, table_kinds
 from tests.unit.analysis.figure_studies import HOSTILE, rewrite, small_cells, write_hostile_study, write_small_study
 
@@ -260,7 +261,8 @@ def test_page_works_with_some_of_the_tables(study: Study, names: tuple[str, ...]
 
 
 def test_unknown_tables_have_a_place_too(study: Study) -> None:
-    tables = {"novel": build_tables(study, ["comparison"])["comparison"]}
+    known = build_tables(study, ["comparison"])["comparison"]
+    tables = {"novel": ResultTable("novel", known.title, known.frame, known.columns)}
     assert "Further tables" in Page(render_page(study, tables, [])).texts_of("h2")
 
 
