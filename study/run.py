@@ -13,7 +13,6 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
 
 from analysis.records.study_folder import StudyFolderError, check_links
 from study.cluster.head import ClusterError
@@ -25,9 +24,10 @@ from study.command_line.report import report_results
 from study.driver.interruption import ended_by_signals
 from study.driver.invocation import Invocation
 from study.driver.quiet_output import quiet_output
+from study.driver.study_data import check_study_source, load_study_data
 from study.folder.ledger import Ledger, consolidate, open_ledger
 from study.folder.study_record import IncomparableError, build_study, extend_study
-from study.plan.calibration import Speed, SpeedKey, calibrate
+from study.plan.calibration import calibrate
 from study.plan.description import describe_header, describe_plan, gpu_notes
 from study.plan.estimate import NoSpaceError, reference_rate
 from study.plan.resources import (
@@ -41,7 +41,6 @@ from study.plan.resources import (
 )
 from study.spec.errors import SpecError
 from study.spec.run_settings import RunSettings
-from study.spec.search_space import list_corners
 from study.spec.study_spec import StudySpec
 from study.storage.location import find_store
 from study.storage.object_store import StorageError
@@ -49,10 +48,7 @@ from study.storage.study_lock import StudyLockedError
 from study.storage.study_store import StudyStore
 from study.tracking.mirror import Mirror
 from study.tracking.mode import check_offline, choose_mode
-from trainable.data.data_set import DataError, check_source, load_data, split_data
-
-if TYPE_CHECKING:
-    from trainable.data.image_data import ImageData
+from trainable.data.data_set import DataError
 
 _USER_ERRORS = (
     SpecError, DataError, ResourceError, StudyFolderError, IncomparableError, StudyLockedError, NoSpaceError,
@@ -97,18 +93,21 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
         check_offline(choose_mode(settings.wandb), settings.results)
         if spec.search is not None:
             _check_search(spec, settings, machine, resources)
-        source = _check_source(spec, settings)
+        source = check_study_source(spec, settings.data)
         print(describe_header(spec, resources, machine, f"{settings.results.rstrip('/')}/{spec.name}"))
         if settings.plan:
             print(f"data      {source}")
-            speeds = _calibrate(spec, resources, settings) if settings.calibrate else None
+            speeds = None
+            if settings.calibrate:
+                data = load_study_data(spec, settings.data)
+                speeds = calibrate(spec.trial_configs(), data, resources, reference_rate)
             for line in describe_plan(spec, resources, machine, speeds):
                 print(line)
             return OK
         store.check_writable(settings.results)
         for line in gpu_notes(machine, resources):
             print(line)
-        data = _load_data(spec, settings)
+        data = load_study_data(spec, settings.data)
         check_links(store.folder)
         with (
             store.open() as lock,
@@ -150,30 +149,6 @@ def _check_search(spec: StudySpec, settings: RunSettings, machine: Machine, reso
     from study.driver.search_phase import check_search  # Optuna takes a second to import
 
     check_search(spec, settings, machine, resources)
-
-
-def _check_source(spec: StudySpec, settings: RunSettings) -> str:
-    """Where the data come from, in words. Errors: SpecError, DataError."""
-    datasets = {cell.config["dataset"] for cell in spec.cells}
-    if len(datasets) > 1:
-        raise SpecError("a study has one data set; make one study for each of them")
-    return check_source(datasets.pop(), settings.data)
-
-
-def _calibrate(spec: StudySpec, resources: TrialResources, settings: RunSettings) -> dict[SpeedKey, Speed]:
-    return calibrate(spec.trial_configs(), _load_data(spec, settings), resources, reference_rate)
-
-
-def _load_data(spec: StudySpec, settings: RunSettings) -> ImageData:
-    """The data set, large enough for every trial. Errors: SpecError, DataError."""
-    data = load_data(spec.cells[0].config["dataset"], settings.data)
-    try:
-        corners = list_corners(spec.search.space, spec.search_base) if spec.search else []
-        for config in (*spec.trial_configs()[: len(spec.cells)], *corners):
-            split_data(data, config)  # refuses limits that this data cannot meet, before any trial starts
-    except ValueError as error:
-        raise SpecError(str(error)) from error
-    return data
 
 
 def _run_trials(invocation: Invocation, spec: StudySpec) -> int:

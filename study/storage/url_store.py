@@ -139,7 +139,10 @@ class UrlStore(StudyStore):
             write_atomically(self.folder.path / at / STATE_FILE, state)
 
     def put(self) -> None:
-        """Put what the driver wrote to the URL, trials excepted, while the study is its own. Errors: StorageError."""
+        """Copy every file that the driver has changed to the URL, but none of a trial. Errors: StorageError.
+
+        Nothing more is copied once another driver has taken the study over.
+        """
         top = (path for path in self.folder.path.iterdir() if path.name not in _NOT_COPIED)
         for path in (file for entry in top for file in ([entry] if entry.is_file() else sorted(entry.rglob("*")))):
             # Optuna's lock of its journal is a link.

@@ -1,0 +1,34 @@
+"""The data set of a study: one for all its trials, and large enough for each of them. Imports neither torch nor Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from study.spec.errors import SpecError
+from study.spec.search_space import list_corners
+from study.spec.study_spec import StudySpec
+from trainable.data.data_set import check_source, load_data, split_data
+
+if TYPE_CHECKING:
+    from trainable.data.image_data import ImageData
+
+
+def check_study_source(spec: StudySpec, folder: Path | None) -> str:
+    """Where the data would come from, in words; nothing is read. Errors: SpecError, DataError."""
+    datasets = {cell.config["dataset"] for cell in spec.cells}
+    if len(datasets) > 1:
+        raise SpecError("a study has one data set; make one study for each of them")
+    return check_source(datasets.pop(), folder)
+
+
+def load_study_data(spec: StudySpec, folder: Path | None) -> ImageData:
+    """The data set, from `folder`, else the cache, else a download. Errors: SpecError where a trial needs more of it, DataError."""
+    data = load_data(spec.cells[0].config["dataset"], folder)
+    try:
+        corners = list_corners(spec.search.space, spec.search_base) if spec.search else []
+        for config in (*spec.trial_configs()[: len(spec.cells)], *corners):
+            split_data(data, config)
+    except ValueError as error:
+        raise SpecError(str(error)) from error
+    return data
