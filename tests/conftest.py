@@ -1,6 +1,7 @@
-"""For every test: Ray's workers get their share of the processor, which Ray takes from them with a niceness of 15.
+"""For every test: what Ray and OpenMP do so that the user's other programs, or their own threads, come first.
 
-Beside a second test they would hardly get on, and whatever waits for their epochs would wait for minutes.
+Ray gives its workers a niceness of 15: beside a second test they hardly get on. Threads of OpenMP wait for each other by
+spinning: that takes minutes where other programs want the cores too.
 """
 
 from __future__ import annotations
@@ -8,3 +9,4 @@ from __future__ import annotations
 import os
 
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray looks for this name
+os.environ["OMP_WAIT_POLICY"] = "passive"

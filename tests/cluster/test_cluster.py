@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest import mock
 
 import pandas as pd
 import pytest
 import ray
 
 import analysis
+from study.cluster.head import ClusterError
+from study.cluster.session import joined_cluster
 from tests.support.faults import wait_until
 from tests.support.ray_cluster import RayCluster
 
@@ -119,30 +124,48 @@ def test_nothing_of_a_cluster_is_stopped(workplace: Path, cluster: RayCluster, s
     ("arguments", "environment", "reason"),
     [
         (("--gpus-per-trial", "1"), {}, "no node of the cluster has so many GPUs; its nodes are 2 x 1 CPU 0 GPU"),
-        ((), {"RAY_AUTH_TOKEN": "0" * 64}, "the cluster refuses the token"),
         ((), {"RAY_AUTH_TOKEN": "", "RAY_AUTH_MODE": ""}, "the cluster asks for a token"),
-        (
-            (),
-            {"RAY_AUTH_MODE": "disabled"},
-            "RAY_AUTH_MODE is disabled here, but the cluster asks for a token; unset it",
-        ),
-        ((), {"RAY_AUTH_MODE": "k8s"}, "the cluster refuses who comes with RAY_AUTH_MODE=k8s"),
     ],
 )
 def test_what_the_cluster_cannot_do_is_said_in_one_line(
     workplace: Path, cluster: RayCluster, arguments: tuple[str, ...], environment: dict[str, str], reason: str
 ) -> None:
-    given = {name: value for name, value in {**cluster.environment, **environment}.items() if value}
-    output = run(workplace, given, "--address", cluster.address, "--name", "refused", *arguments, expect=2)
+    output = run(
+        workplace, given(cluster, environment), "--address", cluster.address, "--name", "refused", *arguments, expect=2
+    )
     assert reason in output
     assert output.count("\n") == 1
     assert not (workplace / "results/refused").exists()
 
 
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        ({"RAY_AUTH_TOKEN": "0" * 64}, "the cluster refuses the token"),
+        ({"RAY_AUTH_MODE": "disabled"}, "RAY_AUTH_MODE is disabled here, but the cluster asks for a token; unset it"),
+        ({"RAY_AUTH_MODE": "k8s"}, "the cluster refuses who comes with RAY_AUTH_MODE=k8s"),
+    ],
+)
+def test_who_may_not_join_is_told_why(cluster: RayCluster, environment: dict[str, str], reason: str) -> None:
+    """The real head refuses; the driver that would say so is started once, above."""
+    with (
+        mock.patch.dict(os.environ, given(cluster, environment), clear=True),
+        pytest.raises(ClusterError, match=re.escape(reason)) as refused,
+        joined_cluster(cluster.address, verbose=False),
+    ):
+        pass
+    assert "\n" not in str(refused.value)
+
+
+def given(cluster: RayCluster, environment: dict[str, str]) -> dict[str, str]:
+    """What a driver of the cluster has in its environment, changed; a variable that is empty is not set."""
+    return {name: value for name, value in {**cluster.environment, **environment}.items() if value}
+
+
 @pytest.mark.parametrize("mode", ["", "TOKEN"])
 def test_a_token_alone_is_enough_to_join(workplace: Path, cluster: RayCluster, mode: str) -> None:
-    given = {name: value for name, value in {**cluster.environment, "RAY_AUTH_MODE": mode}.items() if value}
-    assert "CPU cores on" in run(workplace, given, "--address", cluster.address, "--plan")
+    environment = given(cluster, {"RAY_AUTH_MODE": mode})
+    assert "CPU cores on" in run(workplace, environment, "--address", cluster.address, "--plan")
 
 
 def test_a_token_is_used_only_where_the_cluster_asks_for_one(workplace: Path) -> None:

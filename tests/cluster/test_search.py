@@ -18,7 +18,7 @@ pytestmark = pytest.mark.integration
 def test_at_a_url_on_a_cluster_a_killed_search_goes_on_and_forgets_no_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workplace = Workplace(tmp_path / "search", GRID, environment={"OMP_WAIT_POLICY": "passive"})
+    workplace = Workplace(tmp_path / "search", GRID)
     with ObjectStore(tmp_path / "store.log") as store:
         for variable, value in {**store.environment, "XDG_CACHE_HOME": str(tmp_path / "cache")}.items():
             monkeypatch.setenv(variable, value)

@@ -67,8 +67,7 @@ def outcomes(folder: StudyFolder) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    # Two threads that wait for each other by spinning take minutes where other programs want the cores too.
-    return Workplace(tmp_path_factory.mktemp("search"), GRID, environment={"OMP_WAIT_POLICY": "passive"})
+    return Workplace(tmp_path_factory.mktemp("search"), GRID)
 
 
 @pytest.fixture(scope="module")
