@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 
 from analysis.drawing.style import MUTED, format_value, shown, use_log_axis, use_percent_axis, use_plain_axis
 from analysis.search.history import Search
+from analysis.search.objectives import Objective
 
 # Outcome: colour, marker, size. Not by colour alone.
 _STYLES: dict[str, dict[str, Any]] = {
@@ -66,14 +67,14 @@ def use_scale(axes: Axes, which: str, scale: AxisScale) -> None:
     getattr(axes, f"set_{which}label")(scale.title)
 
 
-def use_objective_axis(axes: Axes, name: str, title: str) -> None:
+def use_objective_axis(axes: Axes, objective: Objective) -> None:
     """A y axis of an objective: accuracies in percent."""
-    if name.endswith("accuracy"):
+    if objective.kind == "accuracy":
         use_percent_axis(axes)
-        axes.set_ylabel(f"{title} (%)")
+        axes.set_ylabel(f"{objective.title} (%)")
     else:
         use_plain_axis(axes, "y")
-        axes.set_ylabel(title)
+        axes.set_ylabel(objective.title)
 
 
 def status_style(status: str) -> dict[str, Any]:

@@ -8,7 +8,6 @@ Optuna trial. Knows no Ray: searcher.py lets Tune drive it.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -21,13 +20,12 @@ from analysis.records.study_folder import StudyFolder, StudyFolderError
 from analysis.search.objectives import list_objectives
 from analysis.search.spec import SearchSpec
 from study.folder.ledger import load_state
-from study.search.budget import SearchClock, count_gpu_hours
+from study.search.budget import SearchBudget
 from study.search.journal_storage import open_search
 from study.search.measurements import measure_objectives, read_epochs
+from study.search.pruning import Pruning
 from study.search.suggestions import build_distributions, build_sampler
 from study.search.winners import choose_winners
-from study.spec.pruners import list_pruners
-from study.spec.search_space import max_epochs, max_warmup_epochs
 from study.spec.search_spec import training_seed
 from study.spec.study_spec import StudySpec
 from trainable.config import TrialConfig, trial_id
@@ -56,9 +54,7 @@ class SearchJournal:
         self.spec: SearchSpec = spec.search
         self.objectives = [list_objectives()[name] for name in spec.search.objectives]
         self._study, self._storage = open_search(folder, spec, data_fingerprint)
-        self._clock = SearchClock(self._study)
-        build_judge, space = list_pruners()[spec.search.pruner].build, spec.search.space
-        self._judge = build_judge and build_judge(max_epochs(space, self._base), max_warmup_epochs(space, self._base))
+        self._budget, self._pruning = SearchBudget(spec.search, self._study), Pruning(spec, self._study, self._storage)
         for cell, values in zip(spec.cells, spec.search.enqueued, strict=False):
             self._study.enqueue_trial(values, user_attrs={"cell": cell.label}, skip_if_exists=True)
         for trial in self.trials:
@@ -116,9 +112,9 @@ class SearchJournal:
 
     def observe(self, number: int, epoch: int, values: Mapping[str, Any]) -> str | None:
         """Note what a trial reached after an epoch; a reason where it is to be pruned."""
-        self._clock.note()
-        self._note(number, epoch, values)
-        return self._prune(number, epoch)
+        self._budget.note_time()
+        self._pruning.note(number, epoch, values)
+        return self._judge(number, epoch)
 
     def settle(self, number: int) -> None:
         """Tell Optuna how a trial ended, as its folder says; one that has not ended waits to go on."""
@@ -130,7 +126,7 @@ class SearchJournal:
             self._storage.set_trial_state_values(frozen._trial_id, OptunaState.WAITING)
             return
         for row in read_epochs(self._folder, state):
-            self._note(number, row["epoch"], row)
+            self._pruning.note(number, row["epoch"], row)
         completed = state.status == "completed"
         values = measure_objectives(self._folder, state, self.objectives) if completed else None
         if state.reason:
@@ -146,25 +142,18 @@ class SearchJournal:
 
     def close(self) -> None:
         """Leave nothing RUNNING: tell what has ended, let the rest wait."""
-        self._clock.note(at_once=True)
+        self._budget.note_time(at_once=True)
         for trial in self.trials:
             if trial.state == OptunaState.RUNNING:
                 self.settle(trial.number)
 
     def spent(self) -> str | None:
         """The budget that is spent, in words; None while there is some left. What earlier drivers spent counts."""
-        spec = self.spec
-        if spec.trials is not None and len(self.trials) >= spec.trials:
-            return f"{spec.trials} trials"
-        if spec.wall_time_h is not None and self._clock.read_s() >= 3600 * spec.wall_time_h:
-            return f"{spec.wall_time_h:g} h"
-        if spec.gpu_hours is not None and count_gpu_hours(self.states().values()) >= spec.gpu_hours:
-            return f"{spec.gpu_hours:g} GPU hours"
-        return None
+        return self._budget.spent(len(self.trials), lambda: self.states().values())
 
     def wall_time_s(self) -> float:
         """Time that drivers have searched, this one included."""
-        return self._clock.read_s()
+        return self._budget.wall_time_s
 
     def winners(self) -> list[tuple[int, TrialConfig]]:
         """The top_k trials of different configurations: of the Pareto front by the first objective, or the best by the only one."""
@@ -225,28 +214,15 @@ class SearchJournal:
         """
         newest = max(self._frozen(number).intermediate_values, default=0)
         for row in read_epochs(self._folder, state):
-            self._note(number, row["epoch"], row)
-            if row["epoch"] >= newest and (reason := self._prune(number, row["epoch"])):
+            self._pruning.note(number, row["epoch"], row)
+            if row["epoch"] >= newest and (reason := self._judge(number, row["epoch"])):
                 return reason
         return None
 
-    def _note(self, number: int, epoch: int, values: Mapping[str, Any]) -> None:
-        """Keep the objective of an epoch, if it has one and Optuna takes it: not with two objectives."""
-        frozen, value = self._frozen(number), self.objectives[0].after_epoch(values)
-        if value is not None and len(self.objectives) == 1 and epoch not in frozen.intermediate_values:
-            self._storage.set_trial_intermediate_value(frozen._trial_id, epoch, value)
-
-    def _prune(self, number: int, epoch: int) -> str | None:
-        """Why the trial is to end after this epoch; None where it goes on. As it was then: later epochs are not looked at."""
-        frozen = self._frozen(number)
-        if self._judge is None or epoch >= self._config(frozen).epochs or epoch not in frozen.intermediate_values:
-            return None
-        then = copy.copy(frozen)
-        then.intermediate_values = {e: value for e, value in frozen.intermediate_values.items() if e <= epoch}
-        if not self._judge.prune(self._study, then):
-            return None
-        value = frozen.intermediate_values[epoch]
-        return f"pruned after epoch {epoch} by {self.spec.pruner}: {self.spec.objectives[0]} {value:.4f} is behind"
+    def _judge(self, number: int, epoch: int) -> str | None:
+        """Why the trial is to end after this epoch; None where it goes on, or ends anyway."""
+        ends = epoch >= self._config(self._frozen(number)).epochs
+        return None if ends else self._pruning.judge(number, epoch)
 
     def _config(self, frozen: FrozenTrial) -> TrialConfig:
         return TrialConfig.from_dict({**self._base, **frozen.params, "seed": training_seed(self.spec, frozen.number)})

@@ -84,34 +84,40 @@ class Killed(Exception):
 
 
 def run_journal(
-    journal: SearchJournal, folder: StudyFolder, *, kill: Callable[[Suggestion, int], bool] = lambda s, e: False
+    journal: SearchJournal,
+    folder: StudyFolder,
+    *,
+    kill: Callable[[Suggestion, int], bool] = lambda s, e: False,
+    **values: Any,
 ) -> list[Suggestion]:
     """What one worker does with a journal: train what is suggested, epoch by epoch, and stop where it is pruned.
 
-    `kill(suggestion, epoch)` says after which epoch, on disk but not yet told, the driver dies. Returns what was suggested.
+    `kill(suggestion, epoch)` says after which epoch, on disk but not yet told, the driver dies. `values` are further columns of
+    every epoch. Returns what was suggested.
     """
     suggested = []
     while (suggestion := journal.suggest()) is not None:
         suggested.append(suggestion)
         register_trials(folder, [suggestion.state])
-        _train(journal, folder, suggestion, kill)
+        _train(journal, folder, suggestion, kill, values)
         journal.settle(suggestion.number)
     return suggested
 
 
 def _train(
-    journal: SearchJournal, folder: StudyFolder, suggestion: Suggestion, kill: Callable[[Suggestion, int], bool]
-) -> None:
+    journal: SearchJournal, folder: StudyFolder, suggestion: Suggestion, kill: Callable[[Suggestion, int], bool],
+    values: dict[str, Any],
+) -> None:  # fmt: skip
     state = suggestion.state
     for epoch in range(state.epochs_completed + 1, state.config.epochs + 1):
         if kill(suggestion, epoch):
-            train_epochs(folder, state, epoch, "pending", "interrupted")
+            train_epochs(folder, state, epoch, "pending", "interrupted", **values)
             raise Killed
-        reason = journal.observe(suggestion.number, epoch, {"val_accuracy": accuracy(state.config, epoch)})
+        reason = journal.observe(suggestion.number, epoch, {"val_accuracy": accuracy(state.config, epoch), **values})
         if reason is not None and epoch < state.config.epochs:
-            train_epochs(folder, state, epoch, "pruned", reason)
+            train_epochs(folder, state, epoch, "pruned", reason, **values)
             return
-    train_epochs(folder, state, state.config.epochs, "completed")
+    train_epochs(folder, state, state.config.epochs, "completed", **values)
 
 
 def open_folder(path: Path) -> StudyFolder:

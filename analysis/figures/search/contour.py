@@ -23,6 +23,7 @@ from analysis.drawing.selection import require
 from analysis.drawing.style import INK, NothingToDraw, format_value, new_figure, set_hover, shown, styled
 from analysis.figures.search.parallel import COLORS
 from analysis.search.history import Search, load_search
+from analysis.search.objectives import Objective
 from analysis.search.winners import find_cell
 
 FIELDS = ("batch_size", "learning_rate")
@@ -32,7 +33,7 @@ FIELDS = ("batch_size", "learning_rate")
 class SearchContour:
     """`trials`: number, batch_size, learning_rate, value (NaN unless completed), status. `published`: label and the two."""
 
-    objective: tuple[str, str]
+    objective: Objective
     trials: pd.DataFrame
     published: pd.DataFrame
     batch_ticks: tuple[tuple[float, str], ...]
@@ -65,7 +66,7 @@ def build_search_contour(search: Search) -> SearchContour:
     ]
     scale = build_scale(search, "batch_size", search.trials.dropna(subset=[search.parameter_columns["batch_size"]]))
     return SearchContour(
-        (search.description.objectives[0], search.title()), trials.reset_index(drop=True),
+        search.objectives[0], trials.reset_index(drop=True),
         pd.DataFrame(published, columns=["label", *FIELDS]), scale.ticks, search.is_better() > 0,
     )  # fmt: skip
 
@@ -73,17 +74,17 @@ def build_search_contour(search: Search) -> SearchContour:
 @styled()
 def draw_search_contour(data: SearchContour) -> Figure:
     """The surface, a dot per trial, a star per cell of the study."""
-    figure = new_figure(8.0, 5.2, f"{data.objective[1].capitalize()} by batch size and learning rate")
+    figure = new_figure(8.0, 5.2, f"{data.objective.title.capitalize()} by batch size and learning rate")
     axes = figure.subplots()
     surface = data.surface
-    percent = data.objective[0].endswith("accuracy")
+    percent = data.objective.kind == "accuracy"
     colors = COLORS if data.higher_is_better else f"{COLORS}_r"
     x, y = np.log2(surface["batch_size"].to_numpy()), np.log10(surface["learning_rate"].to_numpy())
     triangles = _triangulate(x, y)
     if triangles is not None:
         filled = axes.tricontourf(triangles, surface["value"].to_numpy(), levels=12, cmap=colors)
         bar = figure.colorbar(filled, ax=axes, pad=0.02)
-        bar.set_label(f"{data.objective[1]}{' (%)' if percent else ''}")
+        bar.set_label(f"{data.objective.title}{' (%)' if percent else ''}")
         scale = 100 if percent else 1
         bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{scale * value:.4g}"))
     for row in data.trials.to_dict("records"):

@@ -13,13 +13,14 @@ from analysis.drawing.search_marks import BEST, status_style, use_objective_axis
 from analysis.drawing.selection import require
 from analysis.drawing.style import MUTED, format_value, new_figure, set_hover, styled, use_epoch_axis
 from analysis.search.history import Search, load_search
+from analysis.search.objectives import Objective
 
 
 @dataclass(frozen=True)
 class SearchCurves:
     """`curves` has columns number, epoch, value, status; `best` is the number of the best completed trial."""
 
-    objective: tuple[str, str]
+    objective: Objective
     curves: pd.DataFrame
     best: int | None
 
@@ -31,7 +32,7 @@ def build_search_curves(search: Search) -> SearchCurves:
     done = search.completed.sort_values("objective_1", ascending=search.is_better() < 0)
     best = int(done["number"].iloc[0]) if len(done) else None
     labelled = curves.assign(status=curves["number"].map(status))
-    return SearchCurves((search.description.objectives[0], search.title()), labelled, best)
+    return SearchCurves(search.objectives[0], labelled, best)
 
 
 @styled()
@@ -53,7 +54,7 @@ def draw_search_curves(data: SearchCurves) -> Figure:
             axes.plot(end["epoch"], end["value"], **status_style(status))
     use_epoch_axis(axes)
     axes.set_xlabel("epoch")
-    use_objective_axis(axes, *data.objective)
+    use_objective_axis(axes, data.objective)
     figure.legend(handles=_handles(data), loc="outside lower center", ncols=5)
     return figure
 

@@ -19,13 +19,14 @@ from analysis.drawing.search_marks import BEST, ENQUEUED, status_handles, status
 from analysis.drawing.selection import require
 from analysis.drawing.style import format_value, new_figure, set_hover, styled
 from analysis.search.history import Search, best_so_far, load_search
+from analysis.search.objectives import Objective
 
 
 @dataclass(frozen=True)
 class SearchHistory:
     """Per objective: `points` (number, value, status, enqueued, epochs; value NaN without any) and `best` (number, value)."""
 
-    objectives: tuple[tuple[str, str], ...]  # name and title
+    objectives: tuple[Objective, ...]
     points: tuple[pd.DataFrame, ...]
     best: tuple[pd.DataFrame, ...]
 
@@ -42,10 +43,9 @@ def build_search_history(search: Search) -> SearchHistory:
             "number": trials["number"], "value": reported, "status": trials["status"],
             "enqueued": trials["source"] == "enqueued", "epochs": trials["epochs"],
         }))  # fmt: skip
-    names = search.description.objectives
     return SearchHistory(
-        tuple((name, search.title(place)) for place, name in enumerate(names)), tuple(points),
-        tuple(best_so_far(search, place) for place in range(len(names))),
+        search.objectives, tuple(points),
+        tuple(best_so_far(search, place) for place in range(len(search.objectives))),
     )  # fmt: skip
 
 
@@ -54,12 +54,12 @@ def draw_search_history(data: SearchHistory) -> Figure:
     """A panel per objective."""
     figure = new_figure(9.5, 1.2 + 3.2 * len(data.objectives), "Optimisation history")
     rows = figure.subplots(len(data.objectives), 1, squeeze=False, sharex=True)[:, 0]
-    for axes, (name, title), points, best in zip(rows, data.objectives, data.points, data.best, strict=True):
+    for axes, objective, points, best in zip(rows, data.objectives, data.points, data.best, strict=True):
         _draw_points(axes, points)
         (line,) = axes.step(best["number"], best["value"], where="post", color=BEST, linewidth=1.8, zorder=1.5)
         if len(best):
             set_hover(line, f"best so far: {format_value(float(best['value'].iloc[-1]))}")
-        use_objective_axis(axes, name, title)
+        use_objective_axis(axes, objective)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True))
     rows[-1].set_xlabel("trial")
     statuses = list(data.points[0]["status"].unique())

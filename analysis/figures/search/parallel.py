@@ -19,6 +19,7 @@ from analysis.drawing.search_marks import TRIED_FIRST, AxisScale, build_scale
 from analysis.drawing.selection import require
 from analysis.drawing.style import INK, PANEL, format_value, new_figure, set_hover, shown, styled
 from analysis.search.history import Search, load_search
+from analysis.search.objectives import Objective
 
 COLORS = "viridis"
 
@@ -27,7 +28,7 @@ COLORS = "viridis"
 class SearchParallel:
     """`trials` has columns number, value, enqueued, the worst first; `scales` the fields, in the order of the study."""
 
-    objective: tuple[str, str]
+    objective: Objective
     trials: pd.DataFrame
     scales: tuple[AxisScale, ...]
     higher_is_better: bool
@@ -42,8 +43,7 @@ def build_search_parallel(search: Search) -> SearchParallel:
         "number": done["number"], "value": done["objective_1"].astype(float), "enqueued": done["source"] == "enqueued"
     })  # fmt: skip
     scales = tuple(build_scale(search, name, done) for name in search.description.space)
-    objective = (search.description.objectives[0], search.title())
-    return SearchParallel(objective, trials.reset_index(drop=True), scales, better)
+    return SearchParallel(search.objectives[0], trials.reset_index(drop=True), scales, better)
 
 
 @styled()
@@ -64,10 +64,10 @@ def draw_search_parallel(data: SearchParallel) -> Figure:
         set_hover(drawn, f"trial {row['number']}: {origin}{format_value(float(row['value']))}")
     for place, scale in enumerate(data.scales):
         _draw_scale(axes, place, _ticks(scale))
-    name = data.objective[0]
-    _draw_scale(axes, len(data.scales), _value_ticks(values, percent=name.endswith("accuracy")))
-    unit = " (%)" if name.endswith("accuracy") else ""
-    titles = [*(scale.title for scale in data.scales), data.objective[1] + unit]
+    percent = data.objective.kind == "accuracy"
+    _draw_scale(axes, len(data.scales), _value_ticks(values, percent=percent))
+    unit = " (%)" if percent else ""
+    titles = [*(scale.title for scale in data.scales), data.objective.title + unit]
     axes.set_xticks(range(len(titles)), [shown(title, 30) for title in titles])
     axes.set_xlim(-0.35, len(data.scales) + 0.35)
     axes.set_ylim(-0.06, 1.06)

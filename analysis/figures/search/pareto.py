@@ -24,13 +24,14 @@ from analysis.drawing.style import (
     use_plain_axis,
 )
 from analysis.search.history import Search, find_front, load_search
+from analysis.search.objectives import Objective
 
 
 @dataclass(frozen=True)
 class SearchPareto:
     """`trials` has columns number, first, second, on_front, enqueued."""
 
-    objectives: tuple[tuple[str, str], ...]
+    objectives: tuple[Objective, ...]
     trials: pd.DataFrame
 
 
@@ -43,10 +44,7 @@ def build_search_pareto(search: Search) -> SearchPareto:
         "number": done["number"], "first": done["objective_1"].astype(float), "second": done["objective_2"].astype(float),
         "on_front": find_front(search), "enqueued": done["source"] == "enqueued",
     })  # fmt: skip
-    names = search.description.objectives
-    return SearchPareto(
-        tuple((name, search.title(place)) for place, name in enumerate(names)), trials.reset_index(drop=True)
-    )
+    return SearchPareto(search.objectives, trials.reset_index(drop=True))
 
 
 @styled()
@@ -74,10 +72,10 @@ def draw_search_pareto(data: SearchPareto) -> Figure:
     return figure
 
 
-def _label(axes: Axes, which: str, objective: tuple[str, str], values: pd.Series) -> None:
-    name, title = objective
+def _label(axes: Axes, which: str, objective: Objective, values: pd.Series) -> None:
+    title = objective.title
     is_wide = bool((values > 0).all()) and values.max() > 20 * values.min()
-    if name.endswith("accuracy"):
+    if objective.kind == "accuracy":
         getattr(axes, f"{which}axis").set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}"))
         title += " (%)"
     elif is_wide:

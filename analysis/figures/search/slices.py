@@ -21,13 +21,14 @@ from analysis.drawing.search_marks import (
 from analysis.drawing.selection import require
 from analysis.drawing.style import format_value, new_figure, set_hover, styled
 from analysis.search.history import Search, load_search
+from analysis.search.objectives import Objective
 
 
 @dataclass(frozen=True)
 class SearchSlices:
     """`points` has columns number, value, status, enqueued; `scales` the place of every point per field."""
 
-    objective: tuple[str, str]
+    objective: Objective
     points: pd.DataFrame
     scales: tuple[AxisScale, ...]
 
@@ -42,7 +43,7 @@ def build_search_slices(search: Search) -> SearchSlices:
     trials = require(trials[known], "no trial has reported a value yet")
     points = trials[["number", "value", "status"]].assign(enqueued=trials["source"] == "enqueued")
     scales = tuple(build_scale(search, name, trials) for name in search.description.space)
-    return SearchSlices((search.description.objectives[0], search.title()), points.reset_index(drop=True), scales)
+    return SearchSlices(search.objectives[0], points.reset_index(drop=True), scales)
 
 
 @styled()
@@ -50,7 +51,7 @@ def draw_search_slices(data: SearchSlices) -> Figure:
     """A panel per field."""
     columns = min(3, len(data.scales))
     rows = -(-len(data.scales) // columns)
-    figure = new_figure(3.6 * columns + 0.8, 1.2 + 2.9 * rows, f"Slices: {data.objective[1]} against each field")
+    figure = new_figure(3.6 * columns + 0.8, 1.2 + 2.9 * rows, f"Slices: {data.objective.title} against each field")
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for axes in grid.flat[len(data.scales) :]:
         axes.remove()
@@ -65,7 +66,7 @@ def draw_search_slices(data: SearchSlices) -> Figure:
                 axes.plot(place, row["value"], linestyle="none", **ENQUEUED)
         use_scale(axes, "x", scale)
     for axes in grid[:, 0]:
-        use_objective_axis(axes, *data.objective)
+        use_objective_axis(axes, data.objective)
     handles = status_handles(list(data.points["status"].unique()), enqueued=bool(data.points["enqueued"].any()))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure

@@ -78,7 +78,7 @@ def test_history_is_the_running_best(search: Search) -> None:
 
 def test_history_of_two_objectives_goes_its_own_way(two: Search) -> None:
     data = history.build_search_history(two)
-    assert [name for name, _ in data.objectives] == ["val_accuracy", "train_flops"]
+    assert [objective.name for objective in data.objectives] == ["val_accuracy", "train_flops"]
     assert data.best[0]["value"].is_monotonic_increasing
     assert data.best[1]["value"].is_monotonic_decreasing
     assert data.best[1]["value"].iloc[-1] == min(t.values[1] for t in two.journal.trials if t.values)
