@@ -18,7 +18,7 @@ from analysis.search.history import load_search
 from study.driver.search_phase import describe_end
 from study.folder.ledger import consolidate
 from study.folder.study_record import build_study
-from study.plan.estimate import describe_search
+from study.plan.description import describe_search
 from study.plan.resources import Machine, TrialResources
 from study.search.journal import SearchJournal
 from study.spec.errors import SpecError
