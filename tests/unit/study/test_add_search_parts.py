@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 
 import optuna
@@ -25,29 +22,18 @@ from study.spec.errors import SpecError
 from study.spec.study_spec import StudySpec
 from tests.support.images import make_image_data
 from tests.support.journals import DATA, Killed, accuracy, open_folder, run_journal, small_spec
+from tests.support.page_examples import added, read_examples
 
-PAGE = Path(__file__).parents[3] / "docs/adding-your-own.md"
-EXAMPLES = dict(
-    re.findall(r"```python\n# (\S+/(?:objectives|samplers|pruners)/\w+\.py)\n(.*?)```", PAGE.read_text(), re.S)
-)
+PEAK_MEMORY, PENALISED = "analysis/search/objectives/peak_memory.py", "analysis/search/objectives/penalised_accuracy.py"
+SAMPLER, PRUNER = "study/spec/samplers/qmc.py", "study/spec/pruners/quarter.py"
 EPOCHS = {"train_accuracy": 0.95, "peak_memory_bytes": 7 << 20}
 
 
 @pytest.fixture(autouse=True)
-def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every example of the page in a folder of its own, which is then one of its package's."""
-    for path, content in EXAMPLES.items():
-        file = tmp_path / "mine" / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(content)
-        package = import_module(".".join(Path(path).parent.parts))
-        monkeypatch.setattr(package, "__path__", list(dict.fromkeys([*package.__path__, str(file.parent)])))
-    yield
-    for path in EXAMPLES:
-        *package_parts, module = Path(path).with_suffix("").parts
-        name = ".".join([*package_parts, module])
-        if sys.modules.pop(name, None):
-            delattr(sys.modules[".".join(package_parts)], module)
+def parts(tmp_path: Path) -> Iterator[None]:
+    """The examples of the page, each in a folder of its own."""
+    with added(tmp_path / "mine", PEAK_MEMORY, PENALISED, SAMPLER, PRUNER):
+        yield
 
 
 def run(path: Path, spec: StudySpec, kills: tuple[tuple[int, int], ...] = ()) -> list[optuna.trial.FrozenTrial]:
@@ -67,8 +53,9 @@ def outcomes(trials: list[optuna.trial.FrozenTrial]) -> list[object]:
     return [(t.number, t.params, t.state.name, t.values, t.intermediate_values) for t in trials]
 
 
-def test_the_page_has_an_example_of_each() -> None:
-    assert [Path(path).parent.name for path in EXAMPLES] == ["objectives", "objectives", "samplers", "pruners"]
+def test_no_example_of_the_page_is_left_out() -> None:
+    own = {name for name in read_examples() if name.startswith(("analysis/search/", "study/"))}
+    assert own == {PEAK_MEMORY, PENALISED, SAMPLER, PRUNER}
 
 
 def test_an_objective_of_an_epoch_prunes_and_is_reported(tmp_path: Path) -> None:
