@@ -13,6 +13,7 @@ import pandas as pd
 
 from analysis.metrics import TrialEpochs, list_metrics
 from analysis.records.frames import FINISHED, Study
+from trainable.fingerprint import training_fingerprint
 
 
 def summarize_trials(study: Study) -> pd.DataFrame:
@@ -94,7 +95,8 @@ def study_notes(study: Study) -> tuple[str, ...]:
         ("torch_version", "torch version"),
         ("engine", "engine"),
     ):
-        different = study.trials.loc[study.trials["status"] == FINISHED, name].nunique()
+        values = study.trials.loc[study.trials["status"] == FINISHED, name]
+        different = values.dropna().map(training_fingerprint).nunique()
         if different > 1:
             notes.append(f"The trials do not share their {what}: {different} different ones are mixed here.")
     return tuple(notes)

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from analysis.records.factors import find_factors
 from analysis.records.study_folder import Cell, StudyFolder, StudyFolderError, StudyInfo, check_schema
 from trainable.errors import first_line
+from trainable.fingerprint import training_fingerprint
 from trainable.records import SCHEMAS, conform, joined, widened
 
 
@@ -32,7 +33,8 @@ def check_comparable(folders: Sequence[StudyFolder]) -> None:
     first, *others = [(folder, folder.read_study()) for folder in folders]
     for folder, info in others:
         for what, ours, theirs in (("data", first[1].data, info.data), ("code", first[1].code, info.code)):
-            if ours.get("fingerprint") != theirs.get("fingerprint") or not ours.get("fingerprint"):
+            fingerprints = {training_fingerprint(str(part.get("fingerprint"))) for part in (ours, theirs)}
+            if len(fingerprints) > 1 or not ours.get("fingerprint"):
                 raise StudiesDifferError(
                     f"not comparable: {first[0].path} and {folder.path} do not have the same {what}: "
                     f"{_described(ours)} against {_described(theirs)}"
@@ -42,7 +44,8 @@ def check_comparable(folders: Sequence[StudyFolder]) -> None:
         for folder in folders:
             trials = folder.read_records("trials", ["status", column])
             completed = trials.filter(pc.equal(trials["status"], "completed"))
-            found |= dict.fromkeys(completed[column].unique().to_pylist(), folder.path)
+            values = completed[column].unique().to_pylist()
+            found |= dict.fromkeys(map(training_fingerprint, values), folder.path)
         if len(found) > 1:
             listed = ", ".join(f"{value} in {path}" for value, path in found.items())
             raise StudiesDifferError(f"not comparable: completed trials do not share their {column}: {listed}")

@@ -21,7 +21,7 @@ from analysis.records.study_folder import StudyInfo
 from study.plan.resources import Machine, TrialResources
 from study.spec.study_spec import StudySpec
 from trainable.config import FIELDS
-from trainable.fingerprint import code_fingerprint, cpu_name
+from trainable.fingerprint import code_fingerprint, cpu_name, training_fingerprint
 from trainable.trial_state import utc_now
 
 if TYPE_CHECKING:
@@ -100,10 +100,14 @@ def extend_study(existing: StudyInfo, asked: StudyInfo, *, accept_changes: bool)
 
 
 def find_changes(existing: StudyInfo, asked: StudyInfo) -> list[dict[str, Any]]:
-    """What makes trials of the two incomparable: data, code of `trainable`, torch, precision, engine."""
+    """What makes trials of the two incomparable: data, code that trains differently, torch, precision, engine."""
     pairs = (
         ("data fingerprint", existing.data.get("fingerprint"), asked.data.get("fingerprint")),
-        ("code of trainable", existing.code.get("fingerprint"), asked.code.get("fingerprint")),
+        (
+            "code of trainable",
+            training_fingerprint(existing.code.get("fingerprint")),
+            training_fingerprint(asked.code.get("fingerprint")),
+        ),
         ("torch", _packages(existing).get("torch"), _packages(asked).get("torch")),
         ("precision", _values(existing, "precision"), _values(asked, "precision") | _values(existing, "precision")),
         ("engine", _values(existing, "engine"), _values(asked, "engine") | _values(existing, "engine")),

@@ -20,14 +20,13 @@ import time
 from pathlib import Path
 
 STUDIES = Path(__file__).parents[1] / "data" / "studies"
-_TIME_LIMIT_S = 400.0
+_TIME_LIMIT_S = 1500.0
 _BASE = """
 [base]
 dataset = "synthetic"
 width = 1
 batch_size = 50
 learning_rate = 0.05
-train_limit = 2000
 test_limit = 200
 validation_size = 100
 log_every_steps = 20
@@ -38,8 +37,10 @@ name = "grid"
 title = "Two precisions, with warm-up"
 seeds = [0]
 {_BASE}
-epochs = 4
+epochs = 3
+train_limit = 600
 warmup_epochs = 1
+noise_scale_every_epochs = 2
 [grid]
 precision = ["fp32", "bf16"]
 """,
@@ -48,6 +49,9 @@ name = "search"
 title = "A search over the learning rate"
 {_BASE}
 epochs = 2
+train_limit = 600
+instrument_every_steps = 0
+noise_scale_every_epochs = 0
 [search]
 sampler = "random"
 pruner = "none"
@@ -63,9 +67,11 @@ learning_rate = {{ low = 0.01, high = 0.2, log = true }}
 
 
 def write_stored_studies(code: Path, to: Path) -> None:
-    """Write the studies `grid` and `search` of the version in the checkout `code` into the new folder `to`."""
+    """Write those of the studies `grid` and `search` that are not in the folder `to`, with the version in the checkout `code`."""
     with tempfile.TemporaryDirectory() as scratch:
         for name, text in _GRIDS.items():
+            if (to / name).exists():
+                continue
             (Path(scratch) / f"{name}.toml").write_text(text)
             _run(code, Path(scratch), name, interrupted=name == "grid")
             _keep(Path(scratch) / "results" / name, to / name)
