@@ -28,9 +28,9 @@ from trainable.engines import ENGINES, EagerEngine
 from trainable.errors import first_line
 from trainable.evaluation import evaluate, fp32_of
 from trainable.instruments.noise_scale import MICROBATCH_SIZE, NUM_MICROBATCHES, measure_noise_scale
-from trainable.instruments.probe import LayerMeasurements, LayerProbe, is_due, measured_steps
 from trainable.memory import StepMemory, reset_peak_memory
 from trainable.model import build_model
+from trainable.probe import LayerMeasurements, LayerProbe, is_due, measured_steps
 from trainable.records import TrialRecords, build_table
 
 _EVALUATION_BATCH = {"cpu": 250, "cuda": 2_000}

@@ -50,7 +50,7 @@ def model_tables(folder: StudyFolder, widths: Iterable[int]) -> Iterator[None]:
 
 def write_model_tables(folder: StudyFolder, widths: Iterable[int]) -> None:
     """Add the layer tables of models that the study does not know yet to model.parquet."""
-    from trainable.instruments.flops import model_table
+    from trainable.flops import model_table
     from trainable.records import joined
 
     tables = {width: model_table(width) for width in _missing_widths(folder, widths)}

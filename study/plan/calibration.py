@@ -122,7 +122,7 @@ def _measure(config: TrialConfig, data: ImageData, num_threads: int) -> Speed:
     import torch
 
     from trainable.instruments.noise_scale import MICROBATCH_SIZE, NUM_MICROBATCHES
-    from trainable.instruments.probe import is_due
+    from trainable.probe import is_due
     from trainable.training import train
 
     torch.set_num_threads(num_threads)

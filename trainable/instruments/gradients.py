@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainable.instruments.packing import PackedTensors
+from trainable.packing import PackedTensors
 
 Array = NDArray[np.float64]
 NUM_SUMS = 5

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trainable.instruments.gradients import Array, masked
-from trainable.instruments.packing import PackedTensors
+from trainable.packing import PackedTensors
 
 NUM_SUMS = 3
 

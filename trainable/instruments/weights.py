@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainable.instruments.gradients import Array, unbiased_std
-from trainable.instruments.packing import PackedTensors
+from trainable.packing import PackedTensors
 
 NUM_SUMS = 7
 

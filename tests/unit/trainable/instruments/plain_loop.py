@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainable.instruments.probe import LayerProbe
 from trainable.model import ResNet18, build_model
+from trainable.probe import LayerProbe
 
 WIDTH = 8
 Array = NDArray[np.float64]

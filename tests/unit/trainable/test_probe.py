@@ -8,8 +8,8 @@ import torch
 
 from tests.unit.trainable.instruments.plain_loop import build_probe, build_training, run_steps
 from trainable.instruments.noise_scale import measure_noise_scale
-from trainable.instruments.probe import LayerProbe, is_due
 from trainable.model import layer_group, parameter_kinds
+from trainable.probe import LayerProbe, is_due
 from trainable.records import SCHEMAS
 
 

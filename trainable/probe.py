@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from trainable.instruments import gradients, updates, weights
 from trainable.instruments.gradients import Array, masked
-from trainable.instruments.packing import PackedTensors
 from trainable.model import layer_group, parameter_kinds
+from trainable.packing import PackedTensors
 from trainable.records import SCHEMAS
 
 _UPDATES_AT = gradients.NUM_SUMS

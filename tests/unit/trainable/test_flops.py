@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainable.instruments.flops import ModelFlops, count_flops, model_table
+from trainable.flops import ModelFlops, count_flops, model_table
 from trainable.model import build_model
 from trainable.records import SCHEMAS
 
