@@ -31,8 +31,8 @@ from trainable.engines import EagerEngine
 from trainable.errors import first_line
 from trainable.evaluation import Scores, evaluate, full_fp32
 from trainable.fingerprint import code_fingerprint, cpu_name
-from trainable.instruments.probe import LayerProbe
 from trainable.model import ResNet18, build_model
+from trainable.probe import LayerProbe
 from trainable.training import build_optimizer, take_steps
 
 _CONFIG = TrialConfig(dataset="synthetic", width=16, batch_size=64, learning_rate=0.1)

@@ -55,8 +55,9 @@ class PackedTensors:
         self.views = []
 
     def load(self, tensors: list[Tensor]) -> None:
-        """Copy `tensors` in."""
+        """Copy `tensors` in; whatever was done to the rows before, the padding holds zeros again."""
         torch._foreach_copy_(self.views, tensors)
+        self._fill_padding(0.0)
 
     def subtract(self, tensors: list[Tensor]) -> None:
         """Subtract each of `tensors` from what is held."""

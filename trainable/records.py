@@ -1,4 +1,4 @@
-"""Every column of every record, with its unit, as pyarrow schemas; nothing else decides what a record holds.
+"""Every column of every record, with its unit, as pyarrow schemas: those named here, and those that instruments declare.
 
 Accuracy is a fraction from 0 to 1, times are seconds, sizes are bytes, angles are radians. Epochs count from 1; steps
 count from 0 over the whole trial. A value that was not measured is null, never zero.
@@ -12,12 +12,14 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 
 from trainable.config import FIELDS, TrialConfig
+from trainable.discovery import discover
 from trainable.errors import IncompatibleVersionError, first_line
+from trainable.instrument import Column, EpochInstrument, Instrument, TensorInstrument, TrialInstrument
 
 SCHEMA_VERSION = 2
 
@@ -25,13 +27,10 @@ _TEXT = pa.string()
 _NAME = pa.dictionary(pa.int32(), pa.string())  # few distinct values, many rows
 
 
-class Column(NamedTuple):
-    """One column: its name, pyarrow type, unit ('' for none) and meaning."""
-
-    name: str
-    type: pa.DataType
-    unit: str
-    meaning: str
+_INSTRUMENTS = discover("trainable.instruments", Instrument)
+TENSOR_INSTRUMENTS = tuple(one for one in _INSTRUMENTS.values() if isinstance(one, TensorInstrument))
+EPOCH_INSTRUMENTS = tuple(one for one in _INSTRUMENTS.values() if isinstance(one, EpochInstrument))
+TRIAL_INSTRUMENTS = tuple(one for one in _INSTRUMENTS.values() if isinstance(one, TrialInstrument))
 
 
 EPOCH_COLUMNS = (
@@ -67,15 +66,7 @@ EPOCH_COLUMNS = (
         "bytes",
         "most allocated on the GPU in the epoch's steps; on the CPU peak resident memory since the trial began or went on",
     ),
-    Column(
-        "noise_scale", pa.float64(), "images", "gradient noise scale tr(S)/|G|^2 (McCandlish 2018); null if undefined"
-    ),
-    Column(
-        "gradient_l2_squared_unbiased", pa.float64(), "", "|G|^2 corrected for batch size; an estimate, may be negative"
-    ),
-    Column(
-        "gradient_covariance_trace", pa.float64(), "", "tr(S): variance of one image's gradient, summed over parameters"
-    ),
+    *(column for one in EPOCH_INSTRUMENTS for column in one.columns),
 )
 
 STEP_COLUMNS = (
@@ -85,12 +76,16 @@ STEP_COLUMNS = (
     Column("batch_loss", pa.float64(), "nats", "cross-entropy of the step's batch"),
     Column("running_accuracy", pa.float64(), "fraction", "correct over seen images of the epoch so far"),
     Column("learning_rate", pa.float64(), "", "used by the step"),
-    Column("gradient_mean_abs", pa.float64(), "", "mean over tensors of mean |g|; published as avg_gradient_norm"),
-    Column("gradient_max_abs", pa.float64(), "", "max over tensors of max |g|; published as max_gradient_norm"),
-    Column("gradient_l2", pa.float64(), "", "L2 norm of the whole gradient"),
+    *(column for one in TENSOR_INSTRUMENTS for column in one.step_columns),
 )
 
-_MEASURED = pa.float32()
+# The first columns of layers, in the order that their files have; those that are declared later follow by instrument.
+_FIRST_OF_LAYERS = (
+    "gradient_mean_abs", "gradient_max_abs", "gradient_min_abs", "gradient_std_abs", "gradient_l2", "weight_mean_abs",
+    "weight_max_abs", "weight_std", "weight_l2", "update_l2", "update_ratio", "displacement_mean_abs",
+    "displacement_max_abs", "displacement_l2", "angular_update",
+)  # fmt: skip
+_OF_TENSORS = [column for one in TENSOR_INSTRUMENTS for column in one.columns]
 LAYER_COLUMNS = (
     Column("trial_id", _NAME, "", "as in epochs"),
     Column("epoch", pa.int32(), "epochs", "the epoch the step belongs to, from 1"),
@@ -99,21 +94,10 @@ LAYER_COLUMNS = (
     Column("group", _NAME, "", "stem, layer1, layer2, layer3, layer4 or fc"),
     Column("kind", _NAME, "", "conv, bn or linear"),
     Column("num_elements", pa.int64(), "", "elements of the tensor"),
-    Column("gradient_mean_abs", _MEASURED, "", "mean |g|"),
-    Column("gradient_max_abs", _MEASURED, "", "max |g|"),
-    Column("gradient_min_abs", _MEASURED, "", "min |g|"),
-    Column("gradient_std_abs", _MEASURED, "", "standard deviation of |g|, unbiased"),
-    Column("gradient_l2", _MEASURED, "", "L2 norm of the gradient"),
-    Column("weight_mean_abs", _MEASURED, "", "mean |w| after the step"),
-    Column("weight_max_abs", _MEASURED, "", "max |w| after the step"),
-    Column("weight_std", _MEASURED, "", "standard deviation of w after the step, unbiased"),
-    Column("weight_l2", _MEASURED, "", "L2 norm of w after the step"),
-    Column("update_l2", _MEASURED, "", "L2 norm of the change made by this one step"),
-    Column("update_ratio", _MEASURED, "", "update_l2 over the L2 norm of w before the step; null where that is 0"),
-    Column("displacement_mean_abs", _MEASURED, "", "mean |w - w0|, w0 the initial weights; published as weight change"),
-    Column("displacement_max_abs", _MEASURED, "", "max |w - w0|"),
-    Column("displacement_l2", _MEASURED, "", "L2 norm of w - w0"),
-    Column("angular_update", _MEASURED, "rad", "angle between w before and after the step; conv followed by BN only"),
+    *sorted(
+        _OF_TENSORS,
+        key=lambda c: _FIRST_OF_LAYERS.index(c.name) if c.name in _FIRST_OF_LAYERS else len(_FIRST_OF_LAYERS),
+    ),
 )
 
 MODEL_COLUMNS = (
@@ -137,6 +121,7 @@ CONFIG_COLUMNS = tuple(
     Column(f"config.{name}", _CONFIG_TYPES.get(str(spec.type), _TEXT), "", spec.metadata["doc"])
     for name, spec in FIELDS.items()
 )
+TRIAL_INSTRUMENT_COLUMNS = tuple(column for one in TRIAL_INSTRUMENTS for column in one.columns)
 TRIAL_COLUMNS = (
     Column("trial_id", _TEXT, "", "hash of the trial's complete configuration and data"),
     Column("cell_id", _TEXT, "", "hash of the configuration without the seed"),
@@ -166,6 +151,7 @@ TRIAL_COLUMNS = (
     Column("started_at", _TEXT, "", "UTC, ISO 8601"),
     Column("ended_at", _TEXT, "", "UTC, ISO 8601"),
     Column("wall_time_s", pa.float64(), "s", "time in the trial over all its attempts"),
+    *TRIAL_INSTRUMENT_COLUMNS,
 )
 TRIAL_STATUSES = ("pending", "running", "completed", "diverged", "pruned", "failed")
 TRIAL_ROLES = ("grid", "search", "confirmation")
@@ -180,7 +166,12 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
 
 
 def schema(kind: str) -> pa.Schema:
-    """The pyarrow schema of one kind of record: trials, epochs, steps, layers or model."""
+    """The pyarrow schema of one kind of record: trials, epochs, steps, layers or model. Errors: ValueError for a name given twice."""
+    names = [column.name for column in COLUMNS[kind]]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(
+            f"{kind} records have two columns {twice[0]!r}: an instrument declares one that is there already"
+        )
     return pa.schema(
         [pa.field(c.name, c.type, metadata={"unit": c.unit, "meaning": c.meaning}) for c in COLUMNS[kind]],
         metadata={"schema_version": str(SCHEMA_VERSION), "kind": kind},

@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,22 +20,20 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from trainable.augmentation import EvaluationBatches, TrainingBatches, draw_order, normalise
+from trainable.augmentation import EvaluationBatches, TrainingBatches
 from trainable.checkpoint import Checkpoint
 from trainable.config import TrialConfig, trial_id
 from trainable.data.data_set import ImageData, Split, split_data
 from trainable.engines import ENGINES, EagerEngine
 from trainable.errors import first_line
 from trainable.evaluation import evaluate, fp32_of
-from trainable.instruments.noise_scale import MICROBATCH_SIZE, NUM_MICROBATCHES, measure_noise_scale
+from trainable.instrument import EpochEnd, is_due, measured_steps
 from trainable.memory import StepMemory, reset_peak_memory
 from trainable.model import build_model
-from trainable.probe import LayerMeasurements, LayerProbe, is_due, measured_steps
-from trainable.records import TrialRecords, build_table
+from trainable.probe import LayerMeasurements, LayerProbe
+from trainable.records import EPOCH_INSTRUMENTS, TrialRecords, build_table
 
 _EVALUATION_BATCH = {"cpu": 250, "cuda": 2_000}
-_NOISE_SCALE_IMAGES = MICROBATCH_SIZE * NUM_MICROBATCHES
-_GLOBAL_GRADIENT = ("gradient_mean_abs", "gradient_max_abs", "gradient_l2")
 
 
 class TrainingDiverged(Exception):
@@ -55,6 +53,7 @@ class EpochResult:
     metrics: Mapping[str, Any]
     steps: pa.Table
     records: TrialRecords
+    instrument_s: Mapping[str, float]  # host time of each instrument that measured the epoch at its end
     take_checkpoint: Callable[[], Checkpoint]  # a copy of the state now; call before the next epoch is asked for
 
 
@@ -116,7 +115,7 @@ def train(
             if totals is None:
                 return
             trained = time.perf_counter()
-            noise = _epoch_noise_scale(model, splits.train, config, epoch, target)
+            noted, instrument_s = _measure_epoch(EpochEnd(model, splits.train, config, epoch, target))
             memory_bytes = memory.peak_bytes()
             measured = time.perf_counter()
             test_scores = evaluate(model, test, config, stop)
@@ -143,7 +142,7 @@ def train(
             "instrument_time_s": totals.instrument_time_s + measured - trained,
             "images_per_s": images / (trained - started),
             "peak_memory_bytes": memory_bytes,
-            **noise,
+            **noted,
         }
         steps = _step_records(config, name, epoch, totals, batches.num_batches)
         records = records.extended(TrialRecords(build_table("epochs", [metrics]), steps, totals.measurements.layers))
@@ -153,7 +152,7 @@ def train(
                 config, data.fingerprint, epoch, _copied(model.state_dict()), _copied(optimizer.state_dict()), records
             )
 
-        yield EpochResult(name, epoch, metrics, steps, records, take_checkpoint)
+        yield EpochResult(name, epoch, metrics, steps, records, instrument_s, take_checkpoint)
         if not np.isfinite(totals.losses).all():
             raise TrainingDiverged(epoch, (epoch - 1) * batches.num_batches + int(np.isfinite(totals.losses).argmin()))
 
@@ -177,7 +176,7 @@ def _prepare(
         probe.drain("", 1, [0])
 
     engine.prepare(images, labels, measure)
-    _epoch_noise_scale(model, train, config, 1, batches.device)
+    _measure_epoch(EpochEnd(model, train, config, 1, batches.device))
     evaluate(model, test, config)
     if batches.device.type == "cuda":
         torch.cuda.synchronize(batches.device)
@@ -249,7 +248,7 @@ def _step_records(config: TrialConfig, name: str, epoch: int, totals: _EpochTota
     """Rows for the steps that are logged or instrumented; what was not measured at a step is null."""
     running = totals.correct.cumsum() / (np.arange(1, num_batches + 1) * config.batch_size)
     measured = {
-        step: {name: float(getattr(totals.measurements, name)[i]) for name in _GLOBAL_GRADIENT}
+        step: {column: float(values[i]) for column, values in totals.measurements.steps.items()}
         for i, step in enumerate(totals.measured_steps)
     }
     first = (epoch - 1) * num_batches
@@ -269,18 +268,16 @@ def _step_records(config: TrialConfig, name: str, epoch: int, totals: _EpochTota
     return build_table("steps", rows)
 
 
-def _epoch_noise_scale(
-    model: nn.Module, split: Split, config: TrialConfig, epoch: int, device: torch.device
-) -> dict[str, float | None]:
-    """The noise scale columns of this epoch, measured on images of its first steps, not augmented; {} if not due."""
-    if not is_due(epoch - 1, config.noise_scale_every_epochs):
-        return {}
-    num_images = min(_NOISE_SCALE_IMAGES, len(split.labels) // MICROBATCH_SIZE * MICROBATCH_SIZE)
-    if num_images < 2 * MICROBATCH_SIZE:
-        return {}
-    chosen = draw_order(len(split.labels), config, epoch)[:num_images].numpy()
-    images = normalise(torch.from_numpy(split.images[chosen]).to(device))
-    return asdict(measure_noise_scale(model, images, torch.from_numpy(split.labels[chosen]).to(device)))
+def _measure_epoch(end: EpochEnd) -> tuple[dict[str, float | None], dict[str, float]]:
+    """The columns that the instruments due at this epoch measure, and the host time that each of them took."""
+    noted: dict[str, float | None] = {}
+    taken_s: dict[str, float] = {}
+    for one in EPOCH_INSTRUMENTS:
+        if is_due(end.epoch - 1, one.cadence(end.config)):
+            started = time.perf_counter()
+            noted |= one.measure(end)
+            taken_s[one.name] = time.perf_counter() - started
+    return noted, taken_s
 
 
 def _restore(

@@ -30,9 +30,17 @@ from trainable.data.data_set import ImageData
 from trainable.engine_check import Chosen, choose_engine
 from trainable.files import write_atomically
 from trainable.fingerprint import code_fingerprint, cpu_name
-from trainable.records import TrialRecords
+from trainable.records import TRIAL_INSTRUMENTS, TrialRecords
 from trainable.training import EpochResult, TrainingDiverged, train
-from trainable.trial_state import CHECKPOINT_INTERVAL_S, TrialState, TrialStateError, read_state, utc_now, write_state
+from trainable.trial_state import (
+    CHECKPOINT_INTERVAL_S,
+    IncompatibleStateError,
+    TrialState,
+    TrialStateError,
+    read_state,
+    utc_now,
+    write_state,
+)
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,7 @@ def run_trial(
 
     with _CheckpointWriter(folder, checkpoint, checkpoint_interval_s, saved_state, on_saved, stop) as writer:
         status, reason = "completed", None
+        measured: dict[str, float | None] = {}
         try:
             for result in train(
                 config, data, checkpoint, device=placement.device, engine=engine.name, stop=stop,
@@ -99,11 +108,21 @@ def run_trial(
         writer.finish()
         if status == "completed" and writer.newest_epoch < config.epochs:
             status, reason = "pending", "interrupted"
-    state = replace(saved_state(writer.newest_epoch), status=status, reason=reason, ended_at=utc_now())
+        elif status == "completed" and writer.newest is not None:
+            measured = measure_trial(writer.newest)
+    state = replace(
+        saved_state(writer.newest_epoch), status=status, reason=reason, ended_at=utc_now(), measured=measured
+    )
     _check_not_superseded(folder, state)
     write_state(folder, state)
     on_saved()
     return state
+
+
+def measure_trial(last: Checkpoint) -> dict[str, float | None]:
+    """The columns of trials that instruments measure of a completed trial; what is not finite is null."""
+    found = {name: value for one in TRIAL_INSTRUMENTS for name, value in one.measure(last).items()}
+    return {name: value if value is not None and math.isfinite(value) else None for name, value in found.items()}
 
 
 def export_records(folder: Path, records: TrialRecords) -> None:
@@ -167,6 +186,8 @@ def _check_not_superseded(folder: Path, state: TrialState) -> None:
     """Raise TrialSupersededError where a later attempt than that of `state` has started in the folder."""
     try:
         current = read_state(folder)
+    except IncompatibleStateError:
+        raise  # of a newer version, which has taken the trial over
     except TrialStateError:
         return  # damaged; it is written anew
     if current is not None and current.attempts > state.attempts:
@@ -186,7 +207,7 @@ class _CheckpointWriter:
         self._folder, self._interval_s, self._saved_state, self._stop = folder, interval_s, saved_state, stop
         self._on_saved = on_saved
         self._closed = threading.Event()
-        self._newest = resumed
+        self.newest = resumed
         self._written_epoch = 0  # so that a resumed trial that has nothing left to do exports its records again
         self._written_at = time.monotonic()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -195,11 +216,11 @@ class _CheckpointWriter:
     @property
     def newest_epoch(self) -> int:
         """The last epoch that was offered, or the one the trial went on from."""
-        return self._newest.epoch if self._newest else 0
+        return self.newest.epoch if self.newest else 0
 
     def offer(self, checkpoint: Checkpoint) -> None:
         """Take over `checkpoint`; write it now if one is due and none is being written."""
-        self._newest = checkpoint
+        self.newest = checkpoint
         if self._writing is not None and self._writing.done():
             self._writing.result()
             self._writing = None
@@ -214,7 +235,7 @@ class _CheckpointWriter:
         self._thread.submit(self._write_newest).result()
 
     def _write_newest(self) -> None:
-        checkpoint = self._newest
+        checkpoint = self.newest
         if checkpoint is None or self._written_epoch >= checkpoint.epoch:
             return
         state = self._saved_state(checkpoint.epoch)

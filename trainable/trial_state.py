@@ -7,7 +7,7 @@ with a reason where one is needed.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from trainable.config import TrialConfig, cell_id, trial_id
 from trainable.errors import IncompatibleVersionError, first_line
 from trainable.files import write_json
-from trainable.records import TRIAL_ROLES, TRIAL_STATUSES, config_columns
+from trainable.records import TRIAL_INSTRUMENT_COLUMNS, TRIAL_ROLES, TRIAL_STATUSES, config_columns
 from trainable.stored import Stored, from_stored
 
 STATE_FILE = "trial.json"
@@ -58,6 +58,7 @@ class TrialState(Stored):
     started_at: str | None = None
     ended_at: str | None = None
     wall_time_s: float = 0.0
+    measured: dict[str, float | None] = field(default_factory=dict, hash=False)  # by instruments, once it has completed
 
     @property
     def trial_id(self) -> str:
@@ -79,10 +80,11 @@ class TrialState(Stored):
             **config_columns(self.config),
             **values,
             "failures": len(self.failures),
+            **{column.name: self.measured.get(column.name) for column in TRIAL_INSTRUMENT_COLUMNS},
         }
 
 
-_NO_COLUMN = ("config", "notes", "unknown")
+_NO_COLUMN = ("config", "notes", "measured", "unknown")
 
 
 def utc_now() -> str:

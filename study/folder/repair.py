@@ -117,6 +117,8 @@ def _repair_state(folder: Path) -> str | None:
 
 
 def _state_of(checkpoint: Checkpoint, note: str) -> TrialState:
+    from trainable.trial import measure_trial
+
     state = TrialState(
         config=checkpoint.config,
         data_fingerprint=checkpoint.data_fingerprint,
@@ -126,7 +128,9 @@ def _state_of(checkpoint: Checkpoint, note: str) -> TrialState:
     )
     if checkpoint.diverged:
         return replace(state, status="diverged", reason=f"loss not finite in epoch {checkpoint.epoch}")
-    return replace(state, status="completed" if checkpoint.epoch == checkpoint.config.epochs else "pending")
+    if checkpoint.epoch < checkpoint.config.epochs:
+        return state
+    return replace(state, status="completed", measured=measure_trial(checkpoint))
 
 
 def _newest_checkpoint(folder: Path) -> tuple[str | None, Checkpoint | None]:

@@ -6,19 +6,20 @@ gets, so neighbours slow each other as they will later. Knows no Ray; imports to
 
 from __future__ import annotations
 
-import math
 import multiprocessing
-import statistics
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
 from study.plan.resources import ResourceError, TrialResources
 from trainable.config import TrialConfig
 from trainable.data.image_data import ImageData
+from trainable.instrument import measured_steps
+from trainable.records import EPOCH_INSTRUMENTS
 
 if TYPE_CHECKING:
     from trainable.trial_state import TrialState
@@ -37,16 +38,24 @@ class Speed:
 
     step_s: float  # a training step, augmentation included
     measurement_s: float  # the instruments at one measured step
-    noise_scale_s: float  # one measurement of the gradient noise scale on its usual number of images
+    epoch_instruments_s: Mapping[
+        str, float
+    ]  # one measurement of each instrument at an epoch's end, on its usual images
     evaluated_image_s: float
     peak_memory_bytes: int  # of the trial's process, the data set not counted
 
     def epoch_s(self, config: TrialConfig, num_train: int, num_evaluated: int) -> float:
         """One epoch of `config` on so many images."""
         steps = num_train // config.batch_size
-        measured = math.ceil(steps / config.instrument_every_steps) if config.instrument_every_steps else 0
-        noise = self.noise_scale_s / config.noise_scale_every_epochs if config.noise_scale_every_epochs else 0.0
-        return steps * self.step_s + measured * self.measurement_s + noise + num_evaluated * self.evaluated_image_s
+        measured = len(measured_steps(steps, config.instrument_every_steps))
+        at_end = (
+            self.epoch_instruments_s.get(one.name, 0.0) / every
+            for one in EPOCH_INSTRUMENTS
+            if (every := one.cadence(config))
+        )
+        return (
+            steps * self.step_s + measured * self.measurement_s + sum(at_end) + num_evaluated * self.evaluated_image_s
+        )
 
 
 SpeedKey = tuple[int, int, str]
@@ -100,9 +109,13 @@ def _task(
     wanted_steps = max(LEAST_STEPS, round(TIMED_S * rate(config.width) * resources.cpus_per_trial / config.batch_size))
     num_train = min(wanted_steps, len(data.train_labels) // config.batch_size) * config.batch_size
     num_test = min(NUM_EVALUATED, len(data.test_labels))
+    # An instrument that the configuration turns on measures both epochs, whatever its cadence.
+    due: dict[str, Any] = {
+        one.every: min(one.cadence(config), 1) for one in EPOCH_INSTRUMENTS if isinstance(one.every, str)
+    }
     shortened = replace(
-        config, train_limit=num_train, test_limit=num_test, validation_size=0, epochs=3, warmup_epochs=0,
-        noise_scale_every_epochs=2,
+        config, train_limit=num_train, test_limit=num_test, validation_size=0, epochs=2, warmup_epochs=0,
+        **due,
         learning_rate=1e-6,  # costs the same as any other and never diverges
     )  # fmt: skip
     part = replace(
@@ -118,36 +131,46 @@ def _join(barrier: threading.Barrier) -> None:
 
 
 def _measure(config: TrialConfig, data: ImageData, num_threads: int) -> Speed:
-    """Three epochs: the first warms up, the second is without the noise scale, the third with it."""
+    """Two epochs: the first warms up; the second is timed, but an instrument that is not due in it, as in the first."""
     import torch
 
-    from trainable.instruments.noise_scale import MICROBATCH_SIZE, NUM_MICROBATCHES
-    from trainable.probe import is_due
     from trainable.training import train
 
     torch.set_num_threads(num_threads)
     assert _barrier is not None
     epochs = train(config, data)
-    rows = []
+    results = []
     for _ in range(config.epochs):
         _barrier.wait(_BARRIER_LIMIT_S)
-        rows.append(next(epochs).metrics)
-    _, plain, noisy = rows
-    steps = len(data.train_labels) // config.batch_size
-    measured = sum(is_due(step, config.instrument_every_steps) for step in range(steps))
-    noise_images = min(len(data.train_labels) // MICROBATCH_SIZE, NUM_MICROBATCHES)
-    noise_s = max(0.0, noisy["instrument_time_s"] - plain["instrument_time_s"])
+        results.append(next(epochs))
+    first, timed = results
+    at_end_s = {**first.instrument_s, **timed.instrument_s}
+    num_images = len(data.train_labels)
+    steps = num_images // config.batch_size
+    measured = len(measured_steps(steps, config.instrument_every_steps))
+    in_steps_s = timed.metrics["instrument_time_s"] - sum(timed.instrument_s.values())
     return Speed(
-        step_s=(plain["train_time_s"] - plain["instrument_time_s"]) / steps,
-        measurement_s=plain["instrument_time_s"] / measured if measured else 0.0,
-        noise_scale_s=noise_s * NUM_MICROBATCHES / noise_images if noise_images > 1 else 0.0,
-        evaluated_image_s=(plain["eval_time_s"] + noisy["eval_time_s"]) / (2 * len(data.test_labels)),
-        peak_memory_bytes=int(noisy["peak_memory_bytes"]),
+        step_s=(timed.metrics["train_time_s"] - in_steps_s) / steps,
+        measurement_s=in_steps_s / measured if measured else 0.0,
+        epoch_instruments_s={
+            one.name: at_end_s[one.name] * max(one.num_images / num_images, 1.0)
+            for one in EPOCH_INSTRUMENTS
+            if one.name in at_end_s
+        },
+        evaluated_image_s=timed.metrics["eval_time_s"] / len(data.test_labels),
+        peak_memory_bytes=int(timed.metrics["peak_memory_bytes"]),
     )
 
 
 def _combine(speeds: Iterable[Speed]) -> Speed:
     """Of the slots that trained at the same time: mean times, highest memory."""
-    found = [asdict(speed) for speed in speeds]
-    means = {f.name: statistics.fmean(values[f.name] for values in found) for f in fields(Speed)}
-    return Speed(**{**means, "peak_memory_bytes": max(values["peak_memory_bytes"] for values in found)})
+    found = list(speeds)
+    return Speed(
+        step_s=fmean(speed.step_s for speed in found),
+        measurement_s=fmean(speed.measurement_s for speed in found),
+        epoch_instruments_s={
+            name: fmean(speed.epoch_instruments_s[name] for speed in found) for name in found[0].epoch_instruments_s
+        },
+        evaluated_image_s=fmean(speed.evaluated_image_s for speed in found),
+        peak_memory_bytes=max(speed.peak_memory_bytes for speed in found),
+    )

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from trainable.records import EPOCH_INSTRUMENTS
 from trainable.trial_state import TrialState
 
 STEP_AXIS, EPOCH_AXIS, PUBLISHED_STEP_AXIS = "step", "epoch", "train/step"
@@ -28,6 +29,7 @@ EPOCH_METRICS = {
     "train/epoch_loss": "train_loss", "train/epoch_acc": "train_accuracy", "test/loss": "test_loss",
     "test/acc": "test_accuracy", "val/loss": "val_loss", "val/acc": "val_accuracy",
     "learning_rate": "learning_rate",  # after the scheduler's step, as in the published Figure 7
+    **{f"instruments/{column.name}": column.name for one in EPOCH_INSTRUMENTS for column in one.columns},
 }  # fmt: skip
 
 

@@ -37,12 +37,16 @@ name = "grid"
 title = "Two precisions, with warm-up"
 seeds = [0]
 {_BASE}
-epochs = 3
 train_limit = 600
 warmup_epochs = 1
 noise_scale_every_epochs = 2
-[grid]
-precision = ["fp32", "bf16"]
+[[cells]]
+label = "short"
+epochs = 2
+[[cells]]
+label = "long"
+epochs = 5
+precision = "bf16"
 """,
     "search": f"""
 name = "search"
@@ -78,12 +82,13 @@ def write_stored_studies(code: Path, to: Path) -> None:
 
 
 def _run(code: Path, scratch: Path, name: str, *, interrupted: bool) -> None:
-    """Run the study; where `interrupted`, until its second trial has finished an epoch and not all."""
-    command = [sys.executable, "-m", "study.run", "--grid", f"{name}.toml", "--results", "results", "--max-concurrent", "1",
+    """Run the study, each trial on one CPU; where `interrupted`, until one trial is done and the other has begun."""
+    command = [sys.executable, "-m", "study.run", "--grid", f"{name}.toml", "--results", "results", "--max-concurrent",
+               str(os.cpu_count()),
                "--checkpoint-interval", "0", "--wandb", "off"]  # fmt: skip
     process = subprocess.Popen(command, cwd=scratch, env={**os.environ, "PYTHONPATH": str(code)})
     deadline = time.monotonic() + _TIME_LIMIT_S
-    while interrupted and not _second_has_begun(scratch / "results" / name) and time.monotonic() < deadline:
+    while interrupted and not _one_is_done(scratch / "results" / name) and time.monotonic() < deadline:
         time.sleep(0.02)
     if interrupted:
         process.send_signal(signal.SIGINT)
@@ -92,10 +97,10 @@ def _run(code: Path, scratch: Path, name: str, *, interrupted: bool) -> None:
         raise RuntimeError(f"study.run ended with status {status}")
 
 
-def _second_has_begun(study: Path) -> bool:
+def _one_is_done(study: Path) -> bool:
     states = [json.loads(path.read_bytes()) for path in study.glob("trials/*/trial.json")]
-    done = [state["epochs_completed"] for state in states if state["status"] in ("running", "completed")]
-    return len(done) == 2 and min(done) >= 1
+    completed = [state["status"] == "completed" for state in states]
+    return sum(completed) == 1 and all(state["epochs_completed"] for state in states)
 
 
 def _keep(study: Path, to: Path) -> None:

@@ -11,12 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.func import functional_call
+import pyarrow as pa
+
+from trainable.instrument import Column, EpochEnd, EpochInstrument
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 MICROBATCH_SIZE = 32
 NUM_MICROBATCHES = 8
@@ -35,14 +39,18 @@ def measure_noise_scale(
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
-    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     microbatch_size: int = MICROBATCH_SIZE,
 ) -> NoiseScale:
     """The noise scale of `model` on `images` (normalised, as in training), cut into microbatches in the order given.
 
-    `loss` is a mean over a batch. Parameters, their gradients, buffers, training flags and random streams are left as
+    `loss` is a mean over a batch; without one it is the cross-entropy. Parameters, their gradients, buffers, training flags and random streams are left as
     they were. Errors: ValueError where the images do not fill two or more microbatches exactly.
     """
+    import torch
+    from torch.func import functional_call
+
+    loss = loss or torch.nn.functional.cross_entropy
     num_microbatches, rest = divmod(len(images), microbatch_size)
     if num_microbatches < 2 or rest:
         raise ValueError(f"{len(images)} images do not fill two or more microbatches of {microbatch_size}")
@@ -62,6 +70,21 @@ def measure_noise_scale(
     return _estimate(small, large, microbatch_size, microbatch_size * num_microbatches)
 
 
+def measure_epoch(end: EpochEnd) -> dict[str, float | None]:
+    """The columns of this epoch, measured on the images of its first steps; none where there are not two microbatches."""
+    import torch
+
+    from trainable.augmentation import draw_order, normalise
+
+    split = end.training_images
+    num_images = min(NUM_MICROBATCHES, len(split.labels) // MICROBATCH_SIZE) * MICROBATCH_SIZE
+    if num_images < 2 * MICROBATCH_SIZE:
+        return {}
+    chosen = draw_order(len(split.labels), end.config, end.epoch)[:num_images].numpy()
+    images = normalise(torch.from_numpy(split.images[chosen]).to(end.device))
+    return asdict(measure_noise_scale(end.model, images, torch.from_numpy(split.labels[chosen]).to(end.device)))
+
+
 def _estimate(small: float, large: float, small_batch: int, large_batch: int) -> NoiseScale:
     """Squared gradient norms at two batch sizes -> the estimates, equations A.1 and A.2 of the paper."""
     signal = (large_batch * large - small_batch * small) / (large_batch - small_batch)
@@ -71,12 +94,16 @@ def _estimate(small: float, large: float, small_batch: int, large_batch: int) ->
 
 
 def _square_sum(tensors: list[Tensor]) -> Tensor:
+    import torch
+
     return torch.stack(torch._foreach_norm(tensors)).double().square().sum()
 
 
 @contextmanager
 def _set_aside(model: nn.Module, device: torch.device) -> Iterator[dict[str, Tensor]]:
     """Within it the model is in training mode; yields copies of its buffers, for batch norm to write to."""
+    import torch
+
     flags = [(module, module.training) for module in model.modules()]
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         try:
@@ -85,3 +112,16 @@ def _set_aside(model: nn.Module, device: torch.device) -> Iterator[dict[str, Ten
         finally:
             for module, training in flags:
                 module.training = training
+
+
+NOISE_SCALE = EpochInstrument(
+    name="noise_scale",
+    columns=(
+        Column("noise_scale", pa.float64(), "images", "gradient noise scale tr(S)/|G|^2 (McCandlish 2018); null if undefined"),
+        Column("gradient_l2_squared_unbiased", pa.float64(), "", "|G|^2 corrected for batch size; an estimate, may be negative"),
+        Column("gradient_covariance_trace", pa.float64(), "", "tr(S): variance of one image's gradient, summed over parameters"),
+    ),
+    every="noise_scale_every_epochs",
+    measure=measure_epoch,
+    num_images=MICROBATCH_SIZE * NUM_MICROBATCHES,
+)  # fmt: skip

@@ -6,43 +6,60 @@ counts (Wan et al. 2020, arXiv 2006.08419). This module must not know about sche
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
-from torch import Tensor
 
-from trainable.instruments.gradients import Array, masked
-from trainable.packing import PackedTensors
+from trainable.instrument import Array, StepTensors, TensorInstrument, TensorList, masked, measured_column
 
-NUM_SUMS = 3
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-def measure_updates(before: PackedTensors, weights: list[Tensor]) -> Tensor:
-    """[3, tensors] on the device: square sums of the weights before and of the update u, and the product u . w after.
+def measure_updates(step: StepTensors) -> Tensor:
+    """[4, tensors]: square sums of the weights before, of those after and of the update u, and the product u . w after."""
+    import torch
 
-    `before` holds the weights of before the step and is overwritten.
-    """
-    before_squares = before.square_sums()
-    before.subtract(weights)  # now -u
-    update_squares = before.square_sums()
-    before.multiply(weights)
-    return torch.stack([before_squares, update_squares, -before.sums()])
+    work, before = step.work, step.weights_before
+    assert before is not None
+    work.load(step.weights)
+    after_squares = work.square_sums()
+    work.rows.sub_(before.rows)
+    update_squares = work.square_sums()
+    work.multiply(step.weights)
+    return torch.stack([before.square_sums(), after_squares, update_squares, work.sums()])
 
 
-def update_columns(sums: Array, weight_l2: Array) -> dict[str, Array]:
-    """Measurements [steps, 3, tensors] and norms after the step -> columns [steps, tensors]; masked where a weight is 0.
+def update_columns(sums: Array, tensors: TensorList) -> dict[str, Array]:
+    """[steps, 4, tensors] -> columns; masked where a weight is 0, the angle also of anything but a convolution.
 
     The angle comes from the parts of u along and across w. Its cosine is 1 to seven digits below 5e-4, where angles late
     in training are; this form is exact there, and hides only angles below a thousandth of a change in length.
     """
-    before_squares, update_squares, product = np.moveaxis(sums, 1, 0)
-    no_length = (before_squares == 0) | (weight_l2 == 0)
-    update_l2, before_l2 = np.sqrt(update_squares), np.sqrt(before_squares)
+    before_squares, after_squares, update_squares, product = np.moveaxis(sums, 1, 0)
+    update_l2, before_l2, weight_l2 = np.sqrt(update_squares), np.sqrt(before_squares), np.sqrt(after_squares)
     with np.errstate(divide="ignore", invalid="ignore"):  # where there is no length: masked
         ratio = update_l2 / before_l2
         along = product / weight_l2
     across = np.sqrt(np.maximum(update_squares - np.square(along), 0.0))
+    no_angle = (before_squares == 0) | (weight_l2 == 0) | (tensors.kinds != "conv")
     return {
         "update_l2": update_l2,
         "update_ratio": masked(ratio, before_squares == 0),
-        "angular_update": masked(np.arctan2(across, weight_l2 - along), no_length),
+        "angular_update": masked(np.arctan2(across, weight_l2 - along), no_angle),
     }
+
+
+UPDATES = TensorInstrument(
+    name="updates",
+    columns=(
+        measured_column("update_l2", "L2 norm of the change made by this one step"),
+        measured_column("update_ratio", "update_l2 over the L2 norm of w before the step; null where that is 0"),
+        measured_column(
+            "angular_update", "angle between w before and after the step; conv followed by BN only", unit="rad"
+        ),
+    ),
+    num_values=4,
+    after_step=measure_updates,
+    finish=update_columns,
+)

@@ -21,7 +21,7 @@ from trainable.device_check import Operations, check_device, main
 from trainable.device_report import Check, DeviceReport, require_device
 from trainable.engines import EagerEngine
 from trainable.evaluation import evaluate
-from trainable.instruments.probe import LayerProbe
+from trainable.probe import LayerProbe
 
 NAMES = (
     "comes up",

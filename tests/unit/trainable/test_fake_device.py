@@ -27,8 +27,8 @@ from trainable.data.data_set import split_data
 from trainable.engines import EagerEngine
 from trainable.evaluation import evaluate
 from trainable.instruments.noise_scale import measure_noise_scale
-from trainable.instruments.probe import LayerProbe
 from trainable.model import build_model
+from trainable.probe import LayerProbe
 from trainable.training import build_optimizer, take_steps
 
 
@@ -158,7 +158,7 @@ def test_the_noise_scale_mixes_no_devices() -> None:
 
 
 # Operations of a step in fp32 that are no views: a number that grows is seen here before a device is slower for it.
-OPERATIONS = {"plain": 224, "measured": 314}
+OPERATIONS = {"plain": 224, "measured": 326}
 
 
 def count_operations(kind: str) -> int:

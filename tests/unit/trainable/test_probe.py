@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from tests.unit.trainable.instruments.plain_loop import build_probe, build_training, run_steps
+from trainable.instrument import is_due
 from trainable.instruments.noise_scale import measure_noise_scale
 from trainable.model import layer_group, parameter_kinds
-from trainable.probe import LayerProbe, is_due
+from trainable.probe import LayerProbe
 from trainable.records import SCHEMAS
 
 
@@ -72,11 +73,11 @@ def test_a_drained_probe_starts_afresh() -> None:
     seen = run_steps(training, probe, 1)
     second = probe.drain("trial", 2, [2])
     assert len(second.layers) == 62
-    assert len(second.gradient_l2) == 1
+    assert len(second.steps["gradient_l2"]) == 1
     largest = max(abs(gradient).max() for gradient in seen[0].gradients.values())
-    assert second.gradient_max_abs[0] == pytest.approx(largest)
+    assert second.steps["gradient_max_abs"][0] == pytest.approx(largest)
     assert len(first.layers) == 2 * 62  # the first table is a copy: later measurements do not reach it
-    assert first.gradient_max_abs[0] != second.gradient_max_abs[0]
+    assert first.steps["gradient_max_abs"][0] != second.steps["gradient_max_abs"][0]
 
 
 def test_misuse_is_said() -> None:
@@ -97,7 +98,7 @@ def test_nothing_to_measure_takes_no_memory_and_gives_no_rows() -> None:
     assert probe.buffer_bytes == 0
     measured = probe.drain("trial", 1, [])
     assert measured.layers.equals(SCHEMAS["layers"].empty_table())
-    assert len(measured.gradient_l2) == 0
+    assert len(measured.steps["gradient_l2"]) == 0
 
 
 def test_what_is_held_is_a_copy_of_the_weights_and_a_little() -> None:
