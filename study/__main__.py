@@ -23,6 +23,7 @@ COMMANDS = {
     "pull": ("study.pull", "fetch the records and tables of a study on a cluster"),
     "report": ("analysis.__main__", "make tables, figures and report page of a study folder anew from its records"),
     "compare": ("analysis.__main__", "compare the cells of several studies that share data and code"),
+    "check": ("trainable.device_check", "hold what the device of this machine computes against the CPU"),
 }  # fmt: skip
 
 
@@ -40,8 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {said}: {hint}", file=sys.stderr)
         return 2
     run: Callable[..., int] = import_module(COMMANDS[command][0]).main
-    if command == "report":
-        return run(rest, program=f"{_program()} report")
+    if command in ("report", "check"):
+        return run(rest, program=f"{_program()} {command}")
     if command == "compare":
         return run([command, *rest], program=_program())
     return run(rest)

@@ -287,11 +287,9 @@ def _driver() -> str:
         return f"unknown ({error})"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Check a device and print the table."""
-    parser = argparse.ArgumentParser(
-        prog="python -m trainable.device_check", description="Does this device train as the CPU does?"
-    )
+def main(arguments: list[str] | None = None, *, program: str = "python -m trainable.device_check") -> int:
+    """Check a device and print the table; `program` is what the usage calls this command."""
+    parser = argparse.ArgumentParser(prog=program, description="Does this device train as the CPU does?")
     parser.add_argument("--device", default="cuda", help="torch device (default: cuda)")
     parser.add_argument("--json", action="store_true", help="print the report as one line of JSON")
     options = parser.parse_args(arguments)
