@@ -15,13 +15,14 @@ from typing import Any
 from analysis.records.factors import find_factors
 from analysis.records.study_folder import EQUIVALENCE_MARGIN, Cell, StudyFolder, StudyFolderError, StudyInfo
 from trainable.config import FIELDS, TrialConfig, cell_id, trial_id
-from trainable.records import build_table, config_columns
+from trainable.records import EPOCH_INSTRUMENTS, build_table, config_columns
 
 _TIMEOUT_S = 60
 _STATUS = {"finished": "completed", "running": "running", "failed": "failed", "crashed": "failed", "killed": "failed"}
 _EPOCH_NAMES = {
     "train/epoch_loss": "train_loss", "train/epoch_acc": "train_accuracy", "test/loss": "test_loss",
     "test/acc": "test_accuracy", "learning_rate": "learning_rate",
+    **{f"instruments/{column.name}": column.name for one in EPOCH_INSTRUMENTS for column in one.columns},
 }  # fmt: skip
 _STEP_NAMES = {
     "train/batch_loss": "batch_loss", "train/batch_acc": "running_accuracy", "train/learning_rate": "learning_rate",

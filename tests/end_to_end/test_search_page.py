@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from analysis.records.frames import Study, load_study
-from analysis.records.study_folder import Cell, StudyFolder
+from analysis.records.study_folder import Cell, StudyFolder, StudyFolderError
 from analysis.report.page import write_report
 from analysis.search import importances as importances_module
 from analysis.search.history import load_search
@@ -41,8 +41,11 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     assert REASON in journal
     folder.search_journal.write_text(journal.replace(json.dumps(REASON), json.dumps(HOSTILE)))
     info = folder.read_study()
-    search = {**(info.search or {}), "sampler": HOSTILE, "pruner": HOSTILE, "trials": HOSTILE}
+    search = {**(info.search or {}), "sampler": HOSTILE, "pruner": HOSTILE}
     cells = tuple(Cell(c.cell_id, f"{HOSTILE} {n}", c.config, c.published) for n, c in enumerate(info.cells))
+    folder.write_study(dataclasses.replace(info, search={**search, "trials": HOSTILE}, cells=cells))
+    with pytest.raises(StudyFolderError, match=r"trials .* should be a valid integer"):
+        write_report(StudyFolder(folder.path))
     folder.write_study(dataclasses.replace(info, search=search, cells=cells))
     write_report(StudyFolder(folder.path))
     return load_study(folder)

@@ -379,10 +379,8 @@ def test_a_study_that_was_interrupted_has_whole_runs_and_no_key_in_any_file(
             assert line, seen
             seen += line
         driver = psutil.Process(process.pid)
-        wait_until(lambda: any("wandb-core" in child.name() for child in driver.children(recursive=True)))
         children = driver.children(recursive=True)
         assert sum("study.tracking.writer" in command_line(child) for child in children) == 1
-        assert sum("wandb-core" in child.name() for child in children) == 1
         process.send_signal(signal.SIGINT)
         seen += process.communicate(timeout=120)[0]
         assert process.returncode == 130, seen
@@ -399,12 +397,23 @@ def test_a_study_that_was_interrupted_has_whole_runs_and_no_key_in_any_file(
     assert len(begun.series("test/acc", "epoch")) == state.epochs_completed
     assert begun.config["status"] == "pending"
 
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        driver = psutil.Process(process.pid)
+        wait_until(
+            lambda: any("wandb-core" in child.name() for child in driver.children(recursive=True)), timeout_s=120
+        )
+        children = driver.children(recursive=True)
+        assert sum("study.tracking.writer" in command_line(child) for child in children) == 1
+        assert sum("wandb-core" in child.name() for child in children) == 1
+        seen += process.communicate(timeout=400)[0]
+    finally:
+        process.terminate()
+        process.wait(60)
+    assert process.returncode == 0, seen
     runs = read_offline_runs(folder.path)
     check_offline_trials(runs, folder)
     check_summary_run(runs, folder)
-    seen += done.stdout + done.stderr
     assert "warning" not in seen
     assert KEY not in seen
     files = [path for path in folder.path.rglob("*") if path.is_file()]
