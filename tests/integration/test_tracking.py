@@ -44,6 +44,9 @@ VALIDATED = ("val/loss", "val/acc")  # have an axis in every run, and values whe
 EPOCH_SERIES = {
     "train/epoch_loss": ("train_loss", 1), "train/epoch_acc": ("train_accuracy", 100), "test/loss": ("test_loss", 1),
     "test/acc": ("test_accuracy", 100), "learning_rate": ("learning_rate", 1),
+    "instruments/noise_scale": ("noise_scale", 1),
+    "instruments/gradient_l2_squared_unbiased": ("gradient_l2_squared_unbiased", 1),
+    "instruments/gradient_covariance_trace": ("gradient_covariance_trace", 1),
 }  # fmt: skip
 
 
