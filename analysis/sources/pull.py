@@ -21,6 +21,7 @@ from pyarrow import fs
 
 from analysis.records.study_folder import StudyFolder, StudyFolderError, check_schema
 from trainable.data.cache import default_cache
+from trainable.errors import first_line
 from trainable.records import SCHEMAS
 
 _TABLE_NAME = re.compile(r"[a-z][a-z0-9_]*\.(csv|md|tex|html)")
@@ -95,7 +96,7 @@ def _fetch(source: str, staged: StudyFolder) -> None:
                 _refuse_links(Path(root), name)
             _copy(filesystem, f"{root}/{name}", staged.path / name)
     except (OSError, pa.ArrowException) as error:
-        raise PullError(f"{source}: cannot be read ({_first_line(error)})") from error
+        raise PullError(f"{source}: cannot be read ({first_line(error)})") from error
 
 
 def is_url(source: str) -> bool:
@@ -123,7 +124,7 @@ def _open_with_fsspec(source: str, problem: Exception) -> tuple[Any, str]:
 
         filesystem, root = fsspec.core.url_to_fs(source)
     except (ImportError, ValueError, OSError) as error:
-        raise PullError(f"{source}: {_first_line(problem)}; {_first_line(error)}") from error
+        raise PullError(f"{source}: {first_line(problem)}; {first_line(error)}") from error
     return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), root
 
 
@@ -200,7 +201,3 @@ def _replace(target: StudyFolder, staged: StudyFolder) -> None:
             (staged.path / name).replace(target.path / name)
     except OSError as error:
         raise PullError(f"{target.path}: cannot be written ({error.strerror})") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:200]
