@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
 from study.command_line.exit_status import BAD_INPUT, INTERRUPTED, OK, SOME_FAILED
 from study.driver.progress import Summary, find_summary
-from study.service.connection import ENDED, Cluster, ClusterError
+from study.service.connection import Cluster, ClusterError
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobDetails
 
 _STUDY, _RESULTS = "study", "results"  # keys of a job's metadata
 _BY_EXIT: dict[int | None, str] = {
@@ -41,7 +44,7 @@ def list_studies(cluster: Cluster) -> list[StudyJob]:
     """Every study that was submitted to the cluster since its start, in the order of their newest jobs."""
     newest: dict[str, StudyJob] = {}
     for job in cluster.list_jobs():
-        study = (job.get("metadata") or {}).get(_STUDY)
+        study = (job.metadata or {}).get(_STUDY)
         if study:
             newest.pop(study, None)
             newest[study] = parse_job(job)
@@ -58,20 +61,20 @@ def find_study(cluster: Cluster, study: str) -> StudyJob:
     raise ClusterError(f"no study {study!r} was submitted to {cluster.address}; submitted: {known}")
 
 
-def parse_job(job: dict[str, Any]) -> StudyJob:
+def parse_job(job: JobDetails) -> StudyJob:
     """A job of the cluster as the study that it runs."""
-    note, status, code = job.get("metadata") or {}, job["status"], job.get("driver_exit_code")
-    if status not in ENDED:
+    note, status = job.metadata or {}, job.status.value
+    if not job.status.is_terminal():
         state = "running" if status == "RUNNING" else "waiting"
     elif status == "STOPPED":
         state = "interrupted"
     else:
-        state = _BY_EXIT.get(code, "failed")
-    started = datetime.fromtimestamp((job.get("start_time") or 0) / 1000).isoformat(" ", "seconds")
+        state = _BY_EXIT.get(job.driver_exit_code, "failed")
+    started = datetime.fromtimestamp((job.start_time or 0) / 1000).isoformat(" ", "seconds")
     return StudyJob(
-        study=note.get(_STUDY, ""), job=job["submission_id"], results=note.get(_RESULTS, ""), state=state,
-        active=status not in ENDED, started_at=started, exit_code=code, node=job.get("driver_node_id"),
-        message=(job.get("message") or "").strip(),
+        study=note.get(_STUDY, ""), job=str(job.submission_id), results=note.get(_RESULTS, ""), state=state,
+        active=not job.status.is_terminal(), started_at=started, exit_code=job.driver_exit_code, node=job.driver_node_id,
+        message=(job.message or "").strip(),
     )  # fmt: skip
 
 
@@ -84,7 +87,7 @@ def exit_status(found: StudyJob) -> int:
 
 def read_output(cluster: Cluster, found: StudyJob, num_lines: int) -> str:
     """The last lines that the study has printed; empty before it begins. Errors: ClusterError."""
-    return cluster.read_log_end(found.job, found.node, num_lines) if found.node else ""
+    return cluster.read_log_end(f"job-driver-{found.job}.log", found.node, num_lines) if found.node else ""
 
 
 def read_progress(cluster: Cluster, found: StudyJob) -> Summary | None:

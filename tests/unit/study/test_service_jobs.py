@@ -15,12 +15,13 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
+from ray.job_submission import JobDetails
 
 from study import logs, pull, run, status, stop, submit
 from study.command_line.options import build_parser
 from study.driver.progress import Summary, find_summary
 from study.service import connection, remote
-from study.service.connection import Cluster, ClusterError, connect, read_token
+from study.service.connection import ClusterError, connect, read_token
 from study.service.study_jobs import exit_status, find_study, list_studies, parse_job, read_progress
 
 OURS = metadata.version("ray")
@@ -28,7 +29,7 @@ OURS = metadata.version("ray")
 
 def job(study: str | None, number: int, state: str = "RUNNING", code: int | None = None) -> dict[str, Any]:
     return {
-        "submission_id": f"job-{number}", "status": state, "driver_exit_code": code, "start_time": 1000 * number,
+        "type": "SUBMISSION", "entrypoint": "python", "submission_id": f"job-{number}", "status": state, "driver_exit_code": code, "start_time": 1000 * number,
         "metadata": {"study": study, "results": "/mnt/studies"} if study else {}, "driver_node_id": "node", "message": None,
     }  # fmt: skip
 
@@ -80,7 +81,7 @@ def dashboard(jobs: list[dict[str, Any]], log: str = "", version: str = OURS) ->
 def test_the_state_of_a_study_follows_from_its_job(
     state: str, code: int | None, expected: str, status_code: int
 ) -> None:
-    found = parse_job(job("paper", 1, state, code))
+    found = parse_job(JobDetails(**job("paper", 1, state, code)))
     assert (found.state, exit_status(found)) == (expected, status_code)
     assert found.active == (state in ("PENDING", "RUNNING"))
 
@@ -153,9 +154,12 @@ COMMANDS: tuple[tuple[Any, list[str]], ...] = (
         ({}, "not the dashboard of a Ray cluster"),
         ({"/api/version": (200, "<html>")}, "not the dashboard of a Ray cluster"),
         ({"/api/version": (200, [1])}, "not the dashboard of a Ray cluster"),
+        ({"/api/version": (200, {"ray": OURS})}, "not the dashboard of a Ray cluster"),
         ({"/api/version": (401, "no")}, "asks for a token"),
-        ({"/api/version": (403, "no")}, "token"),
+        ({"/api/version": (403, "no")}, "asks for a token"),
         ({"/api/version": (200, {"ray_version": OURS}), "/api/jobs/": (500, "broken")}, "broken"),
+        ({"/api/version": (200, {"ray_version": OURS}), "/api/jobs/": (200, "<html>")}, "Expecting value"),
+        ({"/api/version": (200, {"ray_version": OURS}), "/api/jobs/": (200, [{"status": "NEW"}])}, "JobDetails"),
     ],
 )
 def test_a_cluster_that_cannot_be_used_is_one_line_and_status_2(
@@ -176,6 +180,19 @@ def test_no_cluster_is_one_line_and_status_2(command: Any, address: str, capsys:
     main, arguments = command
     assert main([*arguments, "--cluster", address]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_wrong_token_is_told_from_none(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("wrong")
+    with server({"/api/version": (403, "no")}) as url, pytest.raises(ClusterError, match="refuses this token"):
+        connect(url, tmp_path / "token")
+
+
+def test_the_address_is_that_of_the_command_line_whatever_ray_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with server(dashboard([job("a", 1)])) as url:
+        monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:9")
+        monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:9")
+        assert [found.study for found in list_studies(connect(url, None))] == ["a"]
 
 
 def test_a_cluster_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,6 +286,9 @@ def test_the_token_is_looked_for_where_ray_does(tmp_path: Path, monkeypatch: pyt
         read_token(tmp_path / "empty")
 
 
-def test_a_cluster_that_goes_away_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ClusterError, match="no answer any more"):
-        Cluster("http://127.0.0.1:9", None, OURS).list_jobs()
+def test_a_cluster_that_goes_away_is_one_line() -> None:
+    with server(dashboard([])) as url:
+        cluster = connect(url, None)
+        assert cluster.list_jobs() == []
+    with pytest.raises(ClusterError, match=r"no cluster answers there \(.*Connection refused\); is its head up"):
+        cluster.list_jobs()
