@@ -13,11 +13,12 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
-from analysis.records.study_folder import StudyFolderError, check_links
+from analysis.records.study_folder import StudyFolderError, StudyInfo, check_links
 from study.cluster.head import ClusterError
 from study.cluster.session import joined_cluster
-from study.command_line.exit_status import BAD_INPUT, INTERRUPTED, OK, SOME_FAILED
+from study.command_line.exit_status import BAD_INPUT, INTERRUPTED, OK, SOME_FAILED, STATES
 from study.command_line.options import build_parser, build_study_spec, read_settings
 from study.command_line.program import program_name
 from study.command_line.report import report_results
@@ -26,6 +27,7 @@ from study.driver.invocation import Invocation
 from study.driver.quiet_output import quiet_output
 from study.driver.study_data import check_study_source, load_study_data
 from study.folder.ledger import Ledger, consolidate, open_ledger
+from study.folder.progress_file import ProgressFile, StudyState
 from study.folder.study_record import IncomparableError, build_study, extend_study
 from study.plan.calibration import calibrate
 from study.plan.description import describe_header, describe_plan, gpu_notes
@@ -56,13 +58,14 @@ _USER_ERRORS = (
 )  # fmt: skip
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+def main(arguments: list[str] | None = None, progress_copy: Path | None = None) -> int:
+    """Run the command line; returns the exit status. `progress_copy` is a file to keep a copy of progress.json in."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = build_parser().parse_args(arguments)
+    progress_file = ProgressFile(progress_copy)
     try:
-        with ended_by_signals():
-            return _run(options, arguments)
+        with ended_by_signals(), progress_file.ending():
+            return _run(options, arguments, progress_file)
     except _USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
@@ -84,16 +87,18 @@ def main(arguments: list[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _run(options: argparse.Namespace, arguments: list[str]) -> int:
-    build_study_spec(options)  # what cannot be asked is refused before a cluster is joined
+def _run(options: argparse.Namespace, arguments: list[str], progress_file: ProgressFile) -> int:
+    asked = build_study_spec(options)  # what can be refused without a machine is, before a cluster is joined
     settings = read_settings(options)
-    with _machine(settings) as machine, nullcontext() if settings.plan else quiet_output():
+    check_offline(choose_mode(settings.wandb), settings.results)
+    source = check_study_source(asked, settings.data)
+    store = find_store(settings.results, asked.name)
+    if not settings.plan:
+        store.check_writable(settings.results)
+    with _machine(settings, progress_file) as machine, nullcontext() if settings.plan else quiet_output():
         spec, resources = _specify(options, settings, machine)
-        store = find_store(settings.results, spec.name)
-        check_offline(choose_mode(settings.wandb), settings.results)
         if spec.search is not None:
             _check_search(spec, settings, machine, resources)
-        source = check_study_source(spec, settings.data)
         print(describe_header(spec, resources, machine, f"{settings.results.rstrip('/')}/{spec.name}"))
         if settings.plan:
             print(f"data      {source}")
@@ -104,7 +109,6 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
             for line in describe_plan(spec, resources, machine, speeds):
                 print(line)
             return OK
-        store.check_writable(settings.results)
         for line in gpu_notes(machine, resources):
             print(line)
         data = load_study_data(spec, settings.data)
@@ -116,12 +120,13 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
             invocation = Invocation(
                 settings=settings, arguments=arguments, command=f"{program_name('run')} {shlex.join(arguments)}",
                 store=store, lock=lock, data=data, machine=machine, resources=resources, mirror=mirror,
+                progress_file=progress_file,
             )  # fmt: skip
             return _run_trials(invocation, spec)
 
 
 @contextmanager
-def _machine(settings: RunSettings) -> Iterator[Machine]:
+def _machine(settings: RunSettings, progress_file: ProgressFile) -> Iterator[Machine]:
     """What the trials run on: this machine, or the cluster at --address for as long as they run."""
     if settings.address is None:
         yield inspect_machine(settings.gpus_per_trial)
@@ -132,7 +137,10 @@ def _machine(settings: RunSettings) -> Iterator[Machine]:
             return
         from study.cluster.autoscaler import wait_for_node
 
-        yield wait_for_node(machine, resolve_gpus_per_trial(machine, settings.gpus_per_trial), print)
+        progress_file.change(state=StudyState.WAITING_FOR_NODE)
+        machine = wait_for_node(machine, resolve_gpus_per_trial(machine, settings.gpus_per_trial), print)
+        progress_file.change(state=StudyState.CHECKING)
+        yield machine
 
 
 def _specify(options: argparse.Namespace, settings: RunSettings, machine: Machine) -> tuple[StudySpec, TrialResources]:
@@ -153,13 +161,21 @@ def _check_search(spec: StudySpec, settings: RunSettings, machine: Machine, reso
 
 def _run_trials(invocation: Invocation, spec: StudySpec) -> int:
     """The search, if there is one, then the trials that are missing, then the report; returns the exit status."""
-    from study.driver.trial_phase import run_missing  # imports rich
-
     settings, folder = invocation.settings, invocation.store.folder
     study = build_study(spec, invocation.data, invocation.machine, invocation.resources)
     invocation.repair()
     if folder.exists():
         study = extend_study(folder.read_study(), study, accept_changes=settings.accept_changes)
+    progress_file = invocation.progress_file
+    with progress_file.kept_in(folder.path, lambda: invocation.lock.lost):
+        status = _run_phases(invocation, spec, study)
+        progress_file.end(STATES[status])
+    return status
+
+
+def _run_phases(invocation: Invocation, spec: StudySpec, study: StudyInfo) -> int:
+    from study.driver.trial_phase import run_missing  # imports rich
+
     num_invocations = len(study.attempts)
     if spec.search is not None:
         from study.driver.search_phase import run_search
@@ -169,9 +185,12 @@ def _run_trials(invocation: Invocation, spec: StudySpec) -> int:
             return INTERRUPTED if outcome.interrupted else SOME_FAILED
         study, spec = outcome.study, outcome.spec
     ledger = open_ledger(
-        folder, spec.trial_configs(), invocation.data.fingerprint, retry_failed=settings.retry_failed,
-        role="confirmation" if spec.search else "grid",
+        invocation.store.folder, spec.trial_configs(), invocation.data.fingerprint,
+        retry_failed=invocation.settings.retry_failed, role="confirmation" if spec.search else "grid",
     )  # fmt: skip
+    invocation.progress_file.change(
+        num_trials=ledger.total, num_done=len(ledger.done), num_failed=len(ledger.left_failed)
+    )
     if not ledger.to_run:
         print(f"nothing to run: {len(ledger.done)} of {ledger.total} trials are done")
         with invocation.artifacts():

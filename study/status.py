@@ -1,24 +1,44 @@
-"""`python -m study.status [NAME]`: the studies of a Ray cluster, their state, progress and time left. See `--help`."""
+"""`python -m study.status [NAME]`: the studies of a Ray cluster, their state, progress and time left. See `--help`.
+
+Exit status: 0, 2 bad input; with NAME also 1 when its driver failed or was lost, 3 when some of its trials failed.
+"""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import sys
+from typing import Any
 
+from study.command_line.exit_status import OK, SOME_FAILED
 from study.command_line.program import program_name
+from study.folder.progress_file import StudyProgress, StudyState, format_clock
 from study.service.command_line import add_cluster_options, connect_as_asked, guarded
 from study.service.connection import Cluster
-from study.service.study_jobs import StudyJob, find_study, list_studies, read_output, read_progress
+from study.service.study_jobs import (
+    DRIVER_FAILED,
+    StudyJob,
+    find_state,
+    find_study,
+    list_studies,
+    read_progress,
+    read_reason,
+)
 
+_FAILED = 1
 _HEADER = ("study", "state", "trials done", "left", "since")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog=program_name("status"), description="State, progress and time left of the studies of a Ray cluster."
-    )
-    parser.add_argument("name", nargs="?", metavar="NAME", help="one study (default: all)")
+        prog=program_name("status"), description="State, progress and time left of the studies of a Ray cluster.",
+        epilog="With NAME the exit status tells how the study is: 0 not over, done or interrupted, 1 its driver failed or was "
+        "lost, 3 some of its trials failed.",
+    )  # fmt: skip
+    parser.add_argument("name", nargs="?", metavar="NAME", help="one study, with what went wrong (default: all)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, or a list of them without NAME")
     add_cluster_options(parser)
     return parser
 
@@ -26,41 +46,72 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = build_parser().parse_args(arguments)
-    return guarded(lambda: _show(connect_as_asked(options), options.name))
+    return guarded(lambda: _show(connect_as_asked(options), options.name, as_json=options.json))
 
 
-def _show(cluster: Cluster, name: str | None) -> int:
+def _show(cluster: Cluster, name: str | None, *, as_json: bool) -> int:
     studies = list_studies(cluster) if name is None else [find_study(cluster, name)]
-    if not studies:
-        print(f"no study was submitted to {cluster.address}")
-        return 0
-    rows = [_HEADER, *(_describe(cluster, found) for found in studies)]
+    seen = [(found, read_progress(cluster, found)) for found in studies]
+    if as_json:
+        described = [_as_json(cluster, found, progress) for found, progress in seen]
+        print(json.dumps(described if name is None else described[0], indent=1))
+    else:
+        print("\n".join(_table(seen)) if seen else f"no study was submitted to {cluster.address}")
+        if name is not None:
+            print("\n" + "\n".join(_details(cluster, *seen[0])))
+    return OK if name is None else _exit_status(find_state(*seen[0]))
+
+
+def _exit_status(state: StudyState) -> int:
+    if state in DRIVER_FAILED:
+        return _FAILED
+    return SOME_FAILED if state == StudyState.SOME_FAILED else OK
+
+
+def _table(seen: list[tuple[StudyJob, StudyProgress | None]]) -> list[str]:
+    rows = [_HEADER, *(_row(found, progress) for found, progress in seen)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
-    for row in rows:
-        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
-    if name is not None:
-        print(f"\njob      {studies[0].job}")
-        print(f"results  {studies[0].results or 'the default of the head'}")
-        if reason := _reason(cluster, studies[0]):
-            print(f"reason   {reason}")
-    return 0
+    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def _describe(cluster: Cluster, found: StudyJob) -> tuple[str, ...]:
-    summary = read_progress(cluster, found)
-    trials = f"{summary.num_done} of {summary.num_trials}" if summary else ""
-    if summary and summary.num_failed:
-        trials += f", {summary.num_failed} failed"
-    left = summary.left if summary and found.active else ""
-    return found.study, found.state, trials, left, found.started_at
+def _row(found: StudyJob, progress: StudyProgress | None) -> tuple[str, ...]:
+    trials = left = ""
+    if progress and progress.num_trials is not None:
+        failed = f", {progress.num_failed} failed" if progress.num_failed else ""
+        trials = f"{progress.num_done} of {progress.num_trials}{failed}"
+        left = format_clock(progress.left_s) if found.active else ""
+    return found.study, find_state(found, progress), trials, left, found.started_at
 
 
-def _reason(cluster: Cluster, found: StudyJob) -> str:
-    """The last line of a study that its driver has not brought to its end."""
-    if found.state not in ("ended with an error", "failed"):
-        return ""
-    lines = [line for line in read_output(cluster, found, 5).splitlines() if line.strip()]
-    return lines[-1] if lines else found.message
+def _details(cluster: Cluster, found: StudyJob, progress: StudyProgress | None) -> list[str]:
+    lines = [f"job      {found.job}", f"results  {found.results or 'the default of the head'}"]
+    if progress and progress.num_failures:
+        counts = f"{_count(progress.num_failures, 'attempt')} failed, {progress.num_retries} tried again"
+        lines.append(f"trials   {counts}; last: {progress.last_failure}")
+    if progress and progress.num_lost_nodes:
+        lines.append(
+            f"nodes    {_count(progress.num_lost_nodes, 'node')} lost or unfit; last: {progress.last_lost_node}"
+        )
+    state = find_state(found, progress)
+    if reason := read_reason(cluster, found, progress):
+        lines.append(f"reason   {reason}")
+    if state.ended and state != StudyState.DONE:
+        lines.append(f"go on    the same {program_name('submit')}; nothing that is finished is trained again")
+    return lines
+
+
+def _as_json(cluster: Cluster, found: StudyJob, progress: StudyProgress | None) -> dict[str, Any]:
+    """What a script asks for: the job, the study's state, and the fields of its progress file, null where there is none."""
+    state = find_state(found, progress)
+    return {
+        "study": found.study, "state": state, "active": found.active, "job": found.job, "cluster": cluster.address,
+        "results": found.results or None, "submitted_at": found.started_at, "reason": read_reason(cluster, found, progress) or None,
+        "progress": None if progress is None else dataclasses.asdict(progress),
+    }  # fmt: skip
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 if __name__ == "__main__":

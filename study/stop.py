@@ -39,8 +39,9 @@ def _stop(cluster: Cluster, name: str) -> int:
         raise ClusterError(f"study {name!r} does not run ({found.state} since {found.started_at})")
     cluster.stop(found.job)
     cluster.wait(found.job, _TIMEOUT_S)
-    summary = read_progress(cluster, found)
-    done = f"{summary.num_done} of {summary.num_trials} trials done, " if summary else ""
+    progress = read_progress(cluster, found)
+    known = progress if progress and progress.num_trials is not None else None
+    done = f"{known.num_done} of {known.num_trials} trials done, " if known else ""
     print(f"stopped: {done}every finished epoch is kept; the same {program_name('submit')} goes on")
     return 0
 

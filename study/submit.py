@@ -1,6 +1,6 @@
-"""`python -m study.submit`: `study.run` as a job of a Ray cluster; prints the study's name and returns. See `--help`.
+"""`python -m study.submit`: `study.run` as a job of a Ray cluster; returns when it has begun. See `--help`.
 
-Exit status: 0 submitted, 2 bad input; with --follow that of the study.
+Exit status: 0 submitted, and not refused by its own checks within their time, 2 bad input; with --follow that of the study.
 """
 
 from __future__ import annotations
@@ -9,17 +9,29 @@ import argparse
 import secrets
 import shlex
 import sys
+import time
 from pathlib import PurePosixPath
 
 from analysis.records.study_folder import StudyFolderError
+from study.command_line.exit_status import OK
 from study.command_line.options import DEFAULTS, build_study_spec, read_settings
 from study.command_line.options import build_parser as build_run_parser
 from study.command_line.program import program_name
+from study.folder.progress_file import StudyState
 from study.service.command_line import add_cluster_options, connect_as_asked, follow, guarded
 from study.service.connection import Cluster, ClusterError
 from study.service.package import GRID_FILE, is_grid_file, stage_package
 from study.service.remote import RESULTS_VARIABLE
-from study.service.study_jobs import StudyJob, describe_study, list_studies, parse_job
+from study.service.study_jobs import (
+    DRIVER_FAILED,
+    StudyJob,
+    describe_study,
+    find_state,
+    list_studies,
+    parse_job,
+    read_progress,
+    read_reason,
+)
 from study.spec.errors import SpecError
 from study.spec.run_settings import RunSettings
 from study.storage.location import check_plain_url
@@ -27,6 +39,8 @@ from study.tracking.mode import check_offline
 
 # A study that is stopped saves every trial's last epoch and gathers its records first; Ray's own limit is 3 s.
 _STOP_WAIT_S = 120
+CHECKED_WITHIN_S = 120.0
+_POLL_S = 0.5
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -38,7 +52,13 @@ def build_parser() -> argparse.ArgumentParser:
         f"${RESULTS_VARIABLE}, else ~/results. All other options: {program_name('run')} --help",
     )  # fmt: skip
     add_cluster_options(parser)
-    parser.add_argument("--follow", action="store_true", help="print what the study prints until it ends")
+    after = parser.add_mutually_exclusive_group()
+    after.add_argument("--follow", action="store_true", help="print what the study prints until it ends")
+    after.add_argument(
+        "--no-wait",
+        action="store_true",
+        help="return before the cluster has checked data, results and the study's name",
+    )
     return parser
 
 
@@ -68,7 +88,29 @@ def _submit(options: argparse.Namespace, study_arguments: list[str]) -> int:
         )
     found = parse_job(cluster.read_job(job))
     _say_submitted(found, cluster, settings)
-    return follow(cluster, found) if options.follow else 0
+    if options.follow:
+        return follow(cluster, found)
+    return OK if options.no_wait else _await_checks(cluster, job)
+
+
+def _await_checks(cluster: Cluster, job: str) -> int:
+    """Say whether the study has begun, waits for a node, or is not checked yet. Errors: ClusterError where it was refused."""
+    deadline = time.monotonic() + CHECKED_WITHIN_S
+    while time.monotonic() < deadline:
+        found = parse_job(cluster.read_job(job))
+        progress = read_progress(cluster, found)
+        state = find_state(found, progress)
+        if state in DRIVER_FAILED:
+            raise ClusterError(f"study {found.study!r} has not begun: {read_reason(cluster, found, progress)}")
+        told = progress is not None or not found.active  # a job runs for some seconds before its driver does
+        if told and state != StudyState.CHECKING:
+            print(f"state    {state}")
+            return OK
+        time.sleep(_POLL_S)
+    print(
+        f"state    not checked yet, after {CHECKED_WITHIN_S:g} s: {program_name('status')} {found.study} tells how it goes on"
+    )
+    return OK
 
 
 def _check_settings(settings: RunSettings) -> None:

@@ -38,6 +38,10 @@ class ProgressReporter(tune.Callback):
         self._gathered_at = time.monotonic()
         self._gathering_s = 0.0
 
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Called in every round of Tune's loop: also while no epoch ends, the progress file stays current."""
+        self._progress.save_when_due()
+
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial begins, or goes on."""
         self._progress.start(read_trial_id(trial))

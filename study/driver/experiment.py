@@ -140,7 +140,7 @@ def _build_callbacks(
     # The driver lives on the only node of a Ray of our own.
     find_trouble = find_node_trouble if invocation.machine.is_cluster else lambda trial: None
     return [
-        FailureRecorder(store, hang_watch, settings.max_failures, find_trouble),
+        FailureRecorder(store, hang_watch, settings.max_failures, find_trouble, invocation.progress_file),
         hang_watch,
         RunningTrials(interruption),
         ProgressReporter(work.progress, store),

@@ -15,6 +15,7 @@ from analysis.records.study_folder import StudyFolder, StudyFolderError
 from study.driver.hang_watch import HangWatch
 from study.driver.trial_runner import read_trial_id
 from study.folder.ledger import record_failure, record_node_loss
+from study.folder.progress_file import ProgressFile
 
 if TYPE_CHECKING:
     from study.storage.study_store import StudyStore
@@ -37,11 +38,13 @@ class FailureRecorder(tune.Callback):
         hang_watch: HangWatch,
         max_failures: int,
         find_node_trouble: Callable[[Any], str | None],
+        progress: ProgressFile,
     ) -> None:
         self._store = store
         self._find_node_trouble = find_node_trouble
         self._hang_watch = hang_watch
         self._max_failures = max_failures
+        self._progress = progress
         self._failures: Counter[str] = Counter()
         self._losses: Counter[str] = Counter()
         self._given_up: set[str] = set()
@@ -56,6 +59,7 @@ class FailureRecorder(tune.Callback):
             self._losses[read_trial_id(trial)] += 1
             note = f"{trouble}; the trial goes on from its newest checkpoint"
             self._write(trial, lambda folder: record_node_loss(folder, read_trial_id(trial), note))
+            self._progress.note_lost_node(trouble)
             return
         self._failures[read_trial_id(trial)] += 1
         if self._failures[read_trial_id(trial)] > self._max_failures:
@@ -80,6 +84,7 @@ class FailureRecorder(tune.Callback):
         reason = self._hang_watch.reason(read_trial_id(trial)) or failure_reason(trial)
         final = read_trial_id(trial) in self._given_up
         self._write(trial, lambda folder: record_failure(folder, read_trial_id(trial), reason, final=final))
+        self._progress.note_failure(reason, retried=not final)
 
     def _write(self, trial: Any, record: Callable[[StudyFolder], None]) -> None:
         try:

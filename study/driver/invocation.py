@@ -12,6 +12,7 @@ from study.cluster.node_probe import check_nodes
 from study.driver.device import check_gpus
 from study.folder.ledger import list_states
 from study.folder.model_and_samples import model_tables, write_samples
+from study.folder.progress_file import ProgressFile
 from study.folder.repair import write_study
 from study.folder.study_record import describe_invocation, with_invocation
 from study.plan.resources import Machine, TrialResources
@@ -37,6 +38,7 @@ class Invocation:
     machine: Machine
     resources: TrialResources
     mirror: Mirror
+    progress_file: ProgressFile
 
     def note(self, study: StudyInfo, num_to_run: int) -> None:
         """Write study.json, with this invocation and the number of trials that it runs."""

@@ -1,12 +1,11 @@
 """What the user sees while trials run: a live table in a terminal, one plain line per epoch and a summary elsewhere.
 
-`Progress` holds the rows and draws them; `study.driver.callbacks` feeds it. A study outlives who looks at it: where nothing can be
-printed any more nothing is. Knows no Ray.
+`Progress` holds the rows, draws them, and counts them for the progress file; `study.driver.callbacks` feeds it. A study outlives
+who looks at it: where nothing can be printed any more nothing is. Knows no Ray.
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,31 +17,12 @@ from rich.table import Table
 
 from analysis.records.factors import short_name
 from study.driver.quiet_output import QuietOutput
+from study.folder.progress_file import ProgressFile, format_clock
 from trainable.trial_state import TrialState
 
 _MAX_ROWS = 24
-_SUMMARY_INTERVAL_S = 5.0
-_SUMMARY = re.compile(r"^progress: (\d+) of (\d+) trials done(?:, (\d+) failed)?(?:, ([\d:]+) left)?$", re.MULTILINE)
+_SUMMARY_INTERVAL_S = 5.0  # between lines, and between writes of the progress file
 _OPEN = ("running", "waiting", "pending")
-
-
-@dataclass(frozen=True)
-class Summary:
-    """How far a study is, as its driver said last; `left` is a clock such as 1:02:03, empty where nobody knows yet."""
-
-    num_done: int
-    num_trials: int
-    left: str
-    num_failed: int = 0
-
-
-def find_summary(output: str) -> Summary | None:
-    """The newest summary in what a driver has printed, None before the first."""
-    found = _SUMMARY.findall(output)
-    if not found:
-        return None
-    done, trials, failed, left = found[-1]
-    return Summary(int(done), int(trials), left, int(failed or 0))
 
 
 @dataclass
@@ -71,10 +51,11 @@ class Progress:
 
     def __init__(
         self, console: Console, states: Sequence[TrialState], factors: Sequence[str], max_concurrent: int,
-        num_planned: int | None = None,
+        num_planned: int | None = None, file: ProgressFile | None = None,
     ) -> None:  # fmt: skip
         console.file = cast(IO[str], QuietOutput(console.file))
         self._console = console
+        self._file = file or ProgressFile()
         self._num_planned = num_planned or 0
         self._factors = list(factors) or ["batch_size", "learning_rate"]
         self._max_concurrent = max_concurrent
@@ -85,9 +66,10 @@ class Progress:
         self._live = (
             Live(console=console, refresh_per_second=4, get_renderable=self.render) if console.is_terminal else None
         )
-        self._summarised_at = 0.0
+        self._summarised_at = self._saved_at = 0.0
 
     def __enter__(self) -> Progress:
+        self._save()
         if self._live:
             self._live.start()
         else:
@@ -95,6 +77,7 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._save()
         if self._live:
             self._live.stop()
         else:
@@ -126,6 +109,11 @@ class Progress:
         if self._live is None or reason:
             said = f": {reason}" if reason else ""
             self._console.print(f"{self._name(row)}  {row.status}{said}", highlight=False, soft_wrap=True, markup=False)
+
+    def save_when_due(self) -> None:
+        """Bring the progress file up to date, every few seconds."""
+        if time.monotonic() - self._saved_at > _SUMMARY_INTERVAL_S:
+            self._save()
 
     def render(self) -> Table:
         """The live table: running trials, then the latest others, at most a screenful."""
@@ -160,7 +148,7 @@ class Progress:
         epoch = f"{row.epoch}/{config.epochs}" if row.status == "running" else row.status
         if row.latest is None:
             return [*head, epoch, "", "", "", "", "", ""]
-        left = _clock(row.left_s) if row.status == "running" else ""
+        left = format_clock(row.left_s) if row.status == "running" else ""
         latest = row.latest
         return [
             *head, epoch, f"{latest['train_loss']:.3f}", f"{latest['train_accuracy']:.1%}", *_scores(row),
@@ -172,7 +160,7 @@ class Progress:
         return (
             f"{self._name(row)}  epoch {row.epoch}/{row.state.config.epochs}  train {latest['train_loss']:.3f} "
             f"{latest['train_accuracy']:.1%}  {' '.join([row.state.config.scored_on, *_scores(row)]).strip()}  "
-            f"{latest['images_per_s']:,.0f} img/s  {_clock(row.left_s)} left"
+            f"{latest['images_per_s']:,.0f} img/s  {format_clock(row.left_s)} left"
         )
 
     def _name(self, row: Row) -> str:
@@ -180,18 +168,33 @@ class Progress:
         return f"{time.strftime('%H:%M:%S')}  {values}  seed {row.state.config.seed}"
 
     def _print_summary(self) -> None:
-        """One line that `find_summary` reads."""
         self._summarised_at = time.monotonic()
         self._console.print(f"progress: {self._summary()}", highlight=False, soft_wrap=True)
 
     def _summary(self) -> str:
+        now = self._count()
+        failed = f", {now['num_failed']} failed" if now["num_failed"] else ""
+        left = "" if now["left_s"] is None else f", {format_clock(now['left_s'])} left"
+        return f"{now['num_done']} of {now['num_trials']} trials done{failed}{left}"
+
+    def _save(self) -> None:
+        self._saved_at = time.monotonic()
+        self._file.change(**self._count())
+
+    def _count(self) -> dict[str, Any]:
+        """Fields of `StudyProgress`: how many trials are in which state, and the seconds left."""
         rows = list(self._rows.values())
-        num_open, num_failed = (sum(row.status in kind for row in rows) for kind in (_OPEN, ("failed",)))
+        num_open, num_failed, num_running = (
+            sum(row.status in kinds for row in rows) for kinds in (_OPEN, ("failed",), ("running",))
+        )
         total = max(len(rows), self._num_planned)
-        failed = f", {num_failed} failed" if num_failed else ""
-        left_s = self._left_s(rows, total - len(rows))
-        left = "" if left_s is None else f", {_clock(left_s)} left"
-        return f"{len(rows) - num_open - num_failed} of {total} trials done{failed}{left}"
+        return {
+            "num_trials": total,
+            "num_done": len(rows) - num_open - num_failed,
+            "num_running": num_running,
+            "num_failed": num_failed,
+            "left_s": self._left_s(rows, total - len(rows)),
+        }
 
     def _left_s(self, rows: list[Row], num_unknown: int) -> float | None:
         """Seconds until all trials have ended, those that are not known yet like the others; None before any epoch."""
@@ -215,11 +218,3 @@ def _scores(row: Row) -> tuple[str, str]:
     if row.latest is None or not kind:
         return "", ""
     return f"{row.latest[f'{kind}_loss']:.3f}", f"{row.latest[f'{kind}_accuracy']:.1%}"
-
-
-def _clock(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -117,7 +117,14 @@ def _train_suggested(invocation: Invocation, spec: StudySpec, journal: SearchJou
     try:
         with (
             model_tables(folder, _widths(spec)),
-            Progress(Console(), shown, list(journal.spec.space), num_slots, num_planned=planned) as progress,
+            Progress(
+                Console(),
+                shown,
+                list(journal.spec.space),
+                num_slots,
+                num_planned=planned,
+                file=invocation.progress_file,
+            ) as progress,
         ):
             return run_trials(invocation, Work(progress=progress, journal=journal))
     finally:

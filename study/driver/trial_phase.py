@@ -57,7 +57,9 @@ def _train(invocation: Invocation, study: StudyInfo, ledger: Ledger) -> bool:
     shown = sorted((*ledger.done, *ledger.left_failed, *ledger.to_run), key=lambda state: state.config.seed)
     with (
         invocation.artifacts(),
-        Progress(Console(), shown, study.factors, invocation.resources.max_concurrent) as progress,
+        Progress(
+            Console(), shown, study.factors, invocation.resources.max_concurrent, file=invocation.progress_file
+        ) as progress,
     ):
         return run_trials(invocation, Work(progress=progress, states=ledger.to_run))
 

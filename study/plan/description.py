@@ -55,7 +55,8 @@ def describe_header(spec: StudySpec, resources: TrialResources, machine: Machine
     models = sorted({f"ResNet18 {_describe_size(num_parameters(c.width))}" for c in configs})
     where = _describe_devices(machine, resources, sorted({c.precision for c in configs}))
     if machine.is_cluster:
-        where += f" on {sum(node.count for node in machine.nodes)} nodes"
+        num_nodes = sum(node.count for node in machine.nodes)
+        where += f" on {num_nodes} node{'s' if num_nodes != 1 else ''}"
     seeds = f"{len(spec.seeds)} seed{'s' if len(spec.seeds) > 1 else ''}"
     cells = f"{len(spec.cells)} cell{'s' if len(spec.cells) > 1 else ''}"
     return "   ".join([spec.name, " and ".join(data), " and ".join(models), f"{cells} x {seeds}", where, shown_folder])

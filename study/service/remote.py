@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 
 from analysis.records.study_folder import StudyFolderError
 from analysis.sources.pull import pull
+from study.service.study_jobs import progress_log
 from study.service.transfer import ERROR_MARK, send_folder
 
 RESULTS_VARIABLE = "STUDY_RESULTS"
@@ -36,6 +37,12 @@ def expand(path: str) -> str:
     return str(Path(os.path.expandvars(path)).expanduser().absolute())
 
 
+def find_progress_copy() -> Path | None:
+    """The file beside this job's log in which clients look for its progress; None where this is no job."""
+    log = Path("/proc/self/fd/1").resolve()
+    return log.with_name(progress_log(log.stem.removeprefix("job-driver-"))) if log.is_file() else None
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     action, results, *rest = sys.argv[1:] if arguments is None else arguments
@@ -45,7 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
 
         data = build_parser().parse_args(rest).data
         given = [] if data is None else ["--data", expand(str(data))]
-        return run.main([*rest, *given, "--results", resolve_results(results), "--address", "auto"])
+        complete = [*rest, *given, "--results", resolve_results(results), "--address", "auto"]
+        return run.main(complete, progress_copy=find_progress_copy())
     if action == "send":
         return _send(f"{resolve_results(results)}/{rest[0]}")
     print(f"error: unknown action {action!r}", file=sys.stderr)

@@ -6,18 +6,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from study.command_line.exit_status import BAD_INPUT, INTERRUPTED, OK, SOME_FAILED
-from study.driver.progress import Summary, find_summary
+from study.command_line.exit_status import INTERRUPTED, STATES
+from study.folder.progress_file import StudyProgress, StudyState, parse_progress
 from study.service.connection import Cluster, ClusterError
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
 
 _STUDY, _RESULTS = "study", "results"  # keys of a job's metadata
-_BY_EXIT: dict[int | None, str] = {
-    OK: "done", BAD_INPUT: "ended with an error", SOME_FAILED: "some failed", INTERRUPTED: "interrupted"
-}  # fmt: skip
-_SUMMARY_LINES = (60, 2_000, 100_000)  # a summary comes every 5 s at most, the lines between them are of any number
+DRIVER_FAILED = (StudyState.ERROR, StudyState.FAILED, StudyState.LOST)
+_PROGRESS_LINES = 1000  # more than the file has
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ class StudyJob:
     study: str
     job: str
     results: str  # as it was submitted: a folder on the cluster
-    state: str  # waiting, running, done, some failed, ended with an error, interrupted or failed
+    state: StudyState  # as the job tells it; FAILED where the driver ended without a status of study.run
     active: bool
     started_at: str
     exit_code: int | None
@@ -63,24 +61,24 @@ def find_study(cluster: Cluster, study: str) -> StudyJob:
 
 def parse_job(job: JobDetails) -> StudyJob:
     """A job of the cluster as the study that it runs."""
-    note, status = job.metadata or {}, job.status.value
+    note, status, code = job.metadata or {}, job.status.value, job.driver_exit_code
     if not job.status.is_terminal():
-        state = "running" if status == "RUNNING" else "waiting"
+        state = StudyState.RUNNING if status == "RUNNING" else StudyState.WAITING
     elif status == "STOPPED":
-        state = "interrupted"
+        state = StudyState.INTERRUPTED
     else:
-        state = _BY_EXIT.get(job.driver_exit_code, "failed")
+        state = StudyState.FAILED if code is None else STATES.get(code, StudyState.FAILED)
     started = datetime.fromtimestamp((job.start_time or 0) / 1000).isoformat(" ", "seconds")
     return StudyJob(
         study=note.get(_STUDY, ""), job=str(job.submission_id), results=note.get(_RESULTS, ""), state=state,
-        active=not job.status.is_terminal(), started_at=started, exit_code=job.driver_exit_code, node=job.driver_node_id,
+        active=not job.status.is_terminal(), started_at=started, exit_code=code, node=job.driver_node_id,
         message=(job.message or "").strip(),
     )  # fmt: skip
 
 
 def exit_status(found: StudyJob) -> int:
     """What `study.run` would have ended with."""
-    if found.state == "interrupted":
+    if found.state == StudyState.INTERRUPTED:
         return INTERRUPTED
     return 1 if found.exit_code is None else found.exit_code
 
@@ -90,10 +88,36 @@ def read_output(cluster: Cluster, found: StudyJob, num_lines: int) -> str:
     return cluster.read_log_end(f"job-driver-{found.job}.log", found.node, num_lines) if found.node else ""
 
 
-def read_progress(cluster: Cluster, found: StudyJob) -> Summary | None:
-    """How far the study is; None before its trials start. Errors: ClusterError."""
-    for num_lines in _SUMMARY_LINES:
-        output = read_output(cluster, found, num_lines)
-        if (summary := find_summary(output)) or output.count("\n") < num_lines:
-            return summary
-    return None
+def read_progress(cluster: Cluster, found: StudyJob) -> StudyProgress | None:
+    """How far the study is; None before its driver runs, and where the node it ran on is gone."""
+    if found.node is None:
+        return None
+    try:
+        return parse_progress(cluster.read_log_end(progress_log(found.job), found.node, _PROGRESS_LINES))
+    except ClusterError:  # the cluster has just told of the job: only the file is missing
+        return None
+
+
+def progress_log(job: str) -> str:
+    """What the copy of progress.json is called that a job keeps among Ray's logs of its node."""
+    return f"job-driver-{job}.progress.json"
+
+
+def find_state(found: StudyJob, progress: StudyProgress | None) -> StudyState:
+    """What its driver has written last, unless its job has ended since; LOST where it ended without a word."""
+    if progress is None or found.state not in (StudyState.RUNNING, StudyState.FAILED):
+        return found.state
+    if found.active:
+        return StudyState.RUNNING if progress.state.ended else progress.state
+    return progress.state if progress.state.ended else StudyState.LOST
+
+
+def read_reason(cluster: Cluster, found: StudyJob, progress: StudyProgress | None) -> str:
+    """Why a study ended before its trials had: as its driver wrote, else the last line it printed, else what Ray says."""
+    state = find_state(found, progress)
+    if state not in DRIVER_FAILED:
+        return ""
+    if progress and progress.reason:
+        return progress.reason
+    lines = [line for line in read_output(cluster, found, 5).splitlines() if line.strip()]
+    return lines[-1] if lines and state != StudyState.LOST else found.message

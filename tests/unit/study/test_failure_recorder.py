@@ -18,6 +18,7 @@ from study.driver.hang_watch import HangWatch
 from study.driver.node_loss import find_node_trouble
 from study.driver.trial_runner import _can_use_gpu
 from study.folder.ledger import load_state
+from study.folder.progress_file import ProgressFile, StudyProgress
 from study.storage.folder_store import FolderStore
 from trainable.config import TrialConfig
 from trainable.trial_state import TrialState, write_state
@@ -32,39 +33,54 @@ def store(tmp_path: Path) -> FolderStore:
     return store
 
 
-def fail(store: FolderStore, max_failures: int, outcomes: list[str | None]) -> tuple[Any, TrialState]:
-    """Attempts that end one after the other, each by the loss of the named node or by itself; Tune's trial, our state."""
+def fail(store: FolderStore, max_failures: int, outcomes: list[str | None]) -> tuple[Any, TrialState, StudyProgress]:
+    """Attempts that end one after the other, each by the loss of the named node or by itself.
+
+    Tune's trial, our state, and what the progress file says.
+    """
     answers = iter(outcomes)
     recorder = FailureRecorder(
-        store, HangWatch(None), max_failures, lambda trial: (node := next(answers)) and f"{node} was lost"
+        store,
+        HangWatch(None),
+        max_failures,
+        lambda trial: (node := next(answers)) and f"{node} was lost",
+        progress := ProgressFile(),
     )
     trial: Any = SimpleNamespace(config={"trial": {"trial_id": STATE.trial_id}}, max_failures=-1, error_file=None)
     for _ in outcomes:
         recorder.on_trial_recover(0, [trial], trial)
     state = load_state(store.folder, STATE.trial_id)
     assert state is not None
-    return trial, state
+    return trial, state, progress.progress
 
 
 @pytest.mark.parametrize("max_failures", [0, 2])
 def test_lost_nodes_are_noted_and_not_counted(store: FolderStore, max_failures: int) -> None:
-    trial, state = fail(store, max_failures, ["node a", "node b", "node a"])
+    trial, state, _ = fail(store, max_failures, ["node a", "node b", "node a"])
     assert (state.status, state.failures) == ("pending", ())
     assert [note.partition(" was lost")[0] for note in state.notes] == ["node a", "node b", "node a"]
     assert trial.max_failures == -1, "Tune goes on"
 
 
 def test_a_trial_is_given_up_after_its_own_failures(store: FolderStore) -> None:
-    trial, state = fail(store, 1, [None, "node a"])
+    trial, state, _ = fail(store, 1, [None, "node a"])
     assert (state.status, len(state.failures), trial.max_failures) == ("pending", 1, -1)
-    trial, state = fail(store, 1, ["node a", None, "node b", None])
+    trial, state, _ = fail(store, 1, ["node a", None, "node b", None])
     assert (state.status, trial.max_failures) == ("failed", 0)
 
 
+def test_the_progress_file_counts_failures_retries_and_nodes(store: FolderStore) -> None:
+    """A node counts once, however many trials it had; the failure that was the last one of its trial is not tried again."""
+    _, _, progress = fail(store, 1, ["node a", None, "node b", "node a", None])
+    assert (progress.num_failures, progress.num_retries) == (2, 1)
+    assert progress.last_failure == "the worker ended without an error message"
+    assert (progress.num_lost_nodes, progress.last_lost_node) == (2, "node a was lost")
+
+
 def test_a_trial_that_ends_node_after_node_is_given_up_too(store: FolderStore) -> None:
-    _, state = fail(store, 0, ["node"] * 20 + [None])
+    _, state, _ = fail(store, 0, ["node"] * 20 + [None])
     assert (state.status, len(state.notes)) == ("failed", 20)
-    recorder = FailureRecorder(store, HangWatch(None), 0, lambda trial: "node")
+    recorder = FailureRecorder(store, HangWatch(None), 0, lambda trial: "node", ProgressFile())
     trial: Any = SimpleNamespace(config={"trial": {"trial_id": STATE.trial_id}}, max_failures=-1, error_file=None)
     for _ in range(21):
         recorder.on_trial_recover(0, [trial], trial)
@@ -72,8 +88,8 @@ def test_a_trial_that_ends_node_after_node_is_given_up_too(store: FolderStore) -
 
 
 def test_what_tune_ends_by_itself_has_failed(store: FolderStore) -> None:
-    trial, _ = fail(store, 5, [])
-    recorder = FailureRecorder(store, HangWatch(None), 5, lambda trial: None)
+    trial, _, _ = fail(store, 5, [])
+    recorder = FailureRecorder(store, HangWatch(None), 5, lambda trial: None, ProgressFile())
     recorder.on_trial_error(0, [trial], trial)
     recorder.on_trial_error(0, [trial], trial)
     state = load_state(store.folder, STATE.trial_id)
@@ -86,7 +102,7 @@ def test_what_cannot_be_told_of_a_node_is_a_failure_and_no_error(store: FolderSt
         raise ConnectionError("Ray's servers are starting again")
 
     trial: Any = SimpleNamespace(config={"trial": {"trial_id": STATE.trial_id}}, max_failures=-1, error_file=None)
-    FailureRecorder(store, HangWatch(None), 5, find).on_trial_recover(0, [trial], trial)
+    FailureRecorder(store, HangWatch(None), 5, find, ProgressFile()).on_trial_recover(0, [trial], trial)
     state = load_state(store.folder, STATE.trial_id)
     assert state is not None
     assert len(state.failures) == 1
@@ -100,7 +116,7 @@ def test_a_node_that_cannot_run_trials_is_no_failure_of_theirs(store: FolderStor
         "study.node_probe.UnfitNodeError: far has torch 1.0, the driver torch 2.0; they must be the same\n"
     )
     trial: Any = SimpleNamespace(config={"trial": {"trial_id": STATE.trial_id}}, max_failures=-1, error_file=error_file)
-    FailureRecorder(store, HangWatch(None), 0, find_node_trouble).on_trial_recover(0, [trial], trial)
+    FailureRecorder(store, HangWatch(None), 0, find_node_trouble, ProgressFile()).on_trial_recover(0, [trial], trial)
     state = load_state(store.folder, STATE.trial_id)
     assert state is not None
     assert (state.status, state.failures, trial.max_failures) == ("pending", (), -1)

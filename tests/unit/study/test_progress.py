@@ -16,7 +16,9 @@ from typing import IO
 import pytest
 from rich.console import Console
 
-from study.driver.progress import Progress, Summary, find_summary
+from study.driver import progress as progress_module
+from study.driver.progress import Progress
+from study.folder.progress_file import ProgressFile
 from trainable.config import TrialConfig
 from trainable.trial_state import TrialState
 
@@ -41,28 +43,28 @@ def run_trials(progress: Progress, states: list[TrialState]) -> None:
         progress.end(state.trial_id, "completed")
 
 
-def summary_of(progress: Progress, output: StringIO) -> Summary | None:
+def summary_of(progress: Progress, output: StringIO) -> str:
     progress.__exit__()  # says how far the study is
-    return find_summary(output.getvalue())
+    return output.getvalue().splitlines()[-1]
 
 
 def test_trials_that_are_not_known_yet_count_as_planned_and_take_time() -> None:
     output, (ended, running) = StringIO(), make_states(2)
     progress = Progress(Console(file=output), [], [], max_concurrent=2, num_planned=40)
-    assert summary_of(progress, output) == Summary(0, 40, "")
+    assert summary_of(progress, output) == "progress: 0 of 40 trials done"
     progress.add(ended)
     run_trials(progress, [ended])
     progress.add(running)
     progress.start(running.trial_id)
     left_s = (1 + 38) * 3 * 10 // 2  # 3 epochs of 10 s each, two trials at a time
-    assert summary_of(progress, output) == Summary(1, 40, f"{left_s // 60}:{left_s % 60:02}")
+    assert summary_of(progress, output) == f"progress: 1 of 40 trials done, {left_s // 60}:{left_s % 60:02} left"
 
 
 def test_without_a_plan_there_are_as_many_trials_as_are_known() -> None:
     output, states = StringIO(), make_states(3)
     progress = Progress(Console(file=output), states, [], max_concurrent=1)
     run_trials(progress, states[:1])
-    assert summary_of(progress, output) == Summary(1, 3, "1:00")
+    assert summary_of(progress, output) == "progress: 1 of 3 trials done, 1:00 left"
 
 
 def test_failed_trials_are_counted_apart_and_other_ends_are_done() -> None:
@@ -70,8 +72,22 @@ def test_failed_trials_are_counted_apart_and_other_ends_are_done() -> None:
     progress = Progress(Console(file=output), states, [], max_concurrent=1)
     for state, status in zip(states, ("completed", "diverged", "pruned", "failed", "waiting"), strict=True):
         progress.end(state.trial_id, status)
-    assert summary_of(progress, output) == Summary(3, 5, "", num_failed=1)
-    assert "progress: 3 of 5 trials done, 1 failed\n" in output.getvalue()
+    assert summary_of(progress, output) == "progress: 3 of 5 trials done, 1 failed"
+
+
+def test_the_progress_file_counts_as_the_summary_does_and_stays_current(monkeypatch: pytest.MonkeyPatch) -> None:
+    file, states = ProgressFile(), make_states(4)
+    with Progress(Console(file=StringIO()), states, [], max_concurrent=2, file=file) as progress:
+        assert (file.progress.num_trials, file.progress.num_done, file.progress.left_s) == (4, 0, None)
+        run_trials(progress, states[:1])
+        progress.start(states[1].trial_id)
+        progress.end(states[2].trial_id, "failed", "an error")
+        progress.save_when_due()
+        assert file.progress.num_running == 0, "it is not written with every change"
+        monkeypatch.setattr(progress_module, "_SUMMARY_INTERVAL_S", 0.0)
+        progress.save_when_due()
+    now = file.progress
+    assert (now.num_done, now.num_running, now.num_failed, now.num_trials, now.left_s) == (1, 1, 1, 4, 30.0)
 
 
 @contextlib.contextmanager
@@ -116,6 +132,7 @@ def test_who_stops_reading_does_not_end_the_study(
 CODE = """
 import sys
 from rich.console import Console
+from study.driver import progress as progress_module
 from study.driver.progress import Progress
 from tests.unit.study.test_progress import make_states, run_trials
 sys.stdin.readline()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import metadata
 from pathlib import Path
@@ -19,10 +22,19 @@ from ray.job_submission import JobDetails
 
 from study import logs, pull, run, status, stop, submit
 from study.command_line.options import build_parser
-from study.driver.progress import Summary, find_summary
+from study.folder.progress_file import StudyProgress, StudyState
 from study.service import connection, remote
+from study.service.command_line import guarded
 from study.service.connection import ClusterError, connect, read_token
-from study.service.study_jobs import exit_status, find_study, list_studies, parse_job, read_progress
+from study.service.study_jobs import (
+    exit_status,
+    find_state,
+    find_study,
+    list_studies,
+    parse_job,
+    progress_log,
+    read_progress,
+)
 
 OURS = metadata.version("ray")
 
@@ -42,8 +54,9 @@ def server(answers: Mapping[str, tuple[int, Any]], delay_s: float = 0.0) -> Iter
         def do_GET(self) -> None:
             time.sleep(delay_s)
             path, _, query = self.path.partition("?")
-            code, content = answers.get(path, (404, "not found"))
-            if lines := parse_qs(query).get("lines"):
+            asked = parse_qs(query)
+            code, content = answers.get(asked.get("filename", [path])[0], (500, "not found"))
+            if lines := asked.get("lines"):
                 content = "".join(content.splitlines(keepends=True)[-int(lines[0]) :])
             body = (content if isinstance(content, str) else json.dumps(content)).encode()
             self.send_response(code)
@@ -64,10 +77,14 @@ def server(answers: Mapping[str, tuple[int, Any]], delay_s: float = 0.0) -> Iter
         httpd.server_close()
 
 
-def dashboard(jobs: list[dict[str, Any]], log: str = "", version: str = OURS) -> dict[str, tuple[int, Any]]:
-    return {
-        "/api/version": (200, {"ray_version": version}), "/api/jobs/": (200, jobs), "/api/v0/logs/file": (200, log),
-    }  # fmt: skip
+def dashboard(
+    jobs: list[dict[str, Any]], log: str = "", version: str = OURS, progress: StudyProgress | None = None
+) -> dict[str, tuple[int, Any]]:
+    """The same log and progress file for every job."""
+    names = [job["submission_id"] for job in jobs]
+    files = {progress_log(name): (200, json.dumps(asdict(progress), indent=1)) for name in names if progress}
+    logs = {f"job-driver-{name}.log": (200, log) for name in names}
+    return {"/api/version": (200, {"ray_version": version}), "/api/jobs/": (200, jobs), **logs, **files}
 
 
 @pytest.mark.parametrize(
@@ -104,42 +121,138 @@ def test_an_unknown_study_is_answered_with_those_that_are_there() -> None:
         find_study(connect(url, None), "c")
 
 
+FAR = StudyProgress(state=StudyState.RUNNING, num_trials=6, num_done=2, num_running=2, left_s=3723.0)
+
+
 def test_the_status_shows_progress_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:
-    log = "progress: 1 of 6 trials done\nnoise\nprogress: 2 of 6 trials done, 1:02:03 left\n12:00 epoch 3/9\n"
-    with server(dashboard([job("a", 1), job("b", 2, "PENDING")], log)) as url:
+    with server(dashboard([job("a", 1), {**job("b", 2, "PENDING"), "driver_node_id": None}], progress=FAR)) as url:
         assert status.main(["--cluster", url]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split()[:6] == ["a", "running", "2", "of", "6", "1:02:03"]
+    assert lines[2].split()[:2] == ["b", "waiting"]
 
 
-@pytest.mark.parametrize("num_epochs", [59, 60, 61, 5_000])
-def test_progress_is_found_among_many_lines_about_epochs(num_epochs: int) -> None:
-    log = "progress: 2 of 6 trials done, 1 failed, 9:00 left\n" + "12:00:00  batch 64  epoch 3/9\n" * num_epochs
-    with server(dashboard([job("a", 1)], log)) as url:
-        cluster = connect(url, None)
-        assert read_progress(cluster, find_study(cluster, "a")) == Summary(2, 6, "9:00", num_failed=1)
-    with server(dashboard([job("a", 1)], "Ray starts\n" * num_epochs)) as url:
+def test_a_study_without_a_progress_file_is_listed_too(capsys: pytest.CaptureFixture[str]) -> None:
+    with server(dashboard([job("a", 1)])) as url:
         cluster = connect(url, None)
         assert read_progress(cluster, find_study(cluster, "a")) is None
+        assert status.main(["--cluster", url]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["a", "running"]
 
 
-def test_the_status_names_failed_trials_and_what_an_error_was(capsys: pytest.CaptureFixture[str]) -> None:
-    log = "progress: 2 of 6 trials done, 1 failed, 9:00 left\nerror: s3://b/s/trials/0: no answer for an hour\n"
-    with server(dashboard([job("a", 1, "FAILED", 2)], log)) as url:
-        assert status.main(["a", "--cluster", url]) == 0
-    said = capsys.readouterr().out
+@pytest.mark.parametrize(
+    ("job_state", "code", "written", "expected", "status_code"),
+    [
+        ("RUNNING", None, StudyState.CHECKING, "checking", 0),
+        ("RUNNING", None, StudyState.WAITING_FOR_NODE, "waiting for a node", 0),
+        ("RUNNING", None, StudyState.DONE, "running", 0),
+        ("RUNNING", None, None, "running", 0),
+        ("SUCCEEDED", 0, StudyState.DONE, "done", 0),
+        ("STOPPED", None, StudyState.INTERRUPTED, "interrupted", 0),
+        ("FAILED", 3, StudyState.SOME_FAILED, "some failed", 3),
+        ("FAILED", 2, StudyState.ERROR, "ended with an error", 1),
+        ("FAILED", 1, StudyState.ERROR, "ended with an error", 1),
+        ("FAILED", -9, StudyState.RUNNING, "lost", 1),
+        ("FAILED", None, StudyState.RUNNING, "lost", 1),
+        ("FAILED", None, None, "failed", 1),
+    ],
+)  # fmt: skip
+def test_the_exit_status_tells_how_a_study_is(
+    job_state: str, code: int | None, written: StudyState | None, expected: str, status_code: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    there = job("a", 1, job_state, code)
+    progress = replace(FAR, state=written) if written else None
+    assert find_state(parse_job(JobDetails(**there)), progress) == expected
+    with server(dashboard([there], log="Traceback\n", progress=progress)) as url:
+        assert status.main(["a", "--cluster", url]) == status_code
+        said = capsys.readouterr().out
+        assert status.main(["--cluster", url]) == 0, "of all studies it is the command's own"
+    assert said.splitlines()[1].startswith(f"a      {expected}  ")
+    goes_on = expected in ("interrupted", "some failed", "ended with an error", "lost", "failed")
+    assert ("go on    the same python -m study.submit" in said) == goes_on
+
+
+def test_the_status_of_a_study_names_what_went_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = replace(
+        FAR, state=StudyState.ERROR, num_failed=1, num_failures=3, num_retries=2, last_failure="MemoryError: 3 GB",
+        num_lost_nodes=1, last_lost_node="node 10.0.0.7 (abcd) was lost", reason="s3://b/s/trials/0: no answer for an hour",
+    )  # fmt: skip
+    with server(dashboard([job("a", 1, "FAILED", 2)], progress=progress)) as url:
+        assert status.main(["a", "--cluster", url]) == 1
+        said = capsys.readouterr().out
+        assert status.main(["a", "--json", "--cluster", url]) == 1
+        told = json.loads(capsys.readouterr().out)
+        assert status.main(["--json", "--cluster", url]) == 0
+        assert json.loads(capsys.readouterr().out) == [told]
     assert re.search(r"^a +ended with an error +2 of 6, 1 failed +1970", said, re.MULTILINE)
-    assert "reason   error: s3://b/s/trials/0: no answer for an hour" in said
-    assert "refused" not in said
+    assert "trials   3 attempts failed, 2 tried again; last: MemoryError: 3 GB\n" in said
+    assert "nodes    1 node lost or unfit; last: node 10.0.0.7 (abcd) was lost\n" in said
+    assert "reason   s3://b/s/trials/0: no answer for an hour\n" in said
+    assert (told["study"], told["state"], told["active"]) == ("a", "ended with an error", False)
+    assert told["reason"] == progress.reason
+    assert told["progress"] == asdict(progress)
 
 
-def test_summaries_are_read_as_they_are_printed() -> None:
-    assert find_summary("") is None
-    assert find_summary("progress: 0 of 4 trials done\n") == Summary(0, 4, "")
-    assert find_summary("progress: 1 of 4 trials done, 2 failed\n") == Summary(1, 4, "", num_failed=2)
-    assert find_summary(
-        "progress: 0 of 4 trials done, 2:03 left\nx\nprogress: 3 of 4 trials done, 0:05 left\n"
-    ) == Summary(3, 4, "0:05")
+def test_a_driver_that_wrote_no_reason_has_its_last_line_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    with server(dashboard([job("a", 1, "FAILED", 2)], log="error: no module named study\n")) as url:
+        assert status.main(["a", "--cluster", url]) == 1
+    assert "reason   error: no module named study" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("states", "code", "said"),
+    [
+        (["PENDING", "RUNNING", "RUNNING:checking", "RUNNING:running"], 0, "state    running"),
+        (["RUNNING:waiting for a node"], 0, "state    waiting for a node"),
+        (["SUCCEEDED:done"], 0, "state    done"),
+        (["RUNNING:checking", "FAILED:ended with an error"], 2, "has not begun: --data /nowhere: no such folder"),
+        (["RUNNING:checking"] * 1000, 0, "state    not checked yet"),
+    ],
+)
+def test_submit_waits_for_the_checks_of_the_study(
+    states: list[str], code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(submit, "_POLL_S", 0.01)
+    monkeypatch.setattr(submit, "CHECKED_WITHIN_S", 0.5 if len(states) > 100 else 60.0)
+    answers = dashboard([job("a", 1)])
+    with server(answers) as url:
+        cluster = connect(url, None)
+
+        def read_job(name: str) -> JobDetails:
+            state, _, written = states.pop(0).partition(":")
+            reason = "--data /nowhere: no such folder" if "error" in written else None
+            if written:
+                progress = replace(FAR, state=StudyState(written), reason=reason)
+                answers[progress_log(name)] = (200, json.dumps(asdict(progress)))
+            return JobDetails(**job("a", 1, state, {"SUCCEEDED": 0, "FAILED": 2}.get(state)))
+
+        monkeypatch.setattr(cluster, "read_job", read_job)
+        assert guarded(lambda: submit._await_checks(cluster, "job-1")) == code
+    assert bool(states) == (len(states) > 10), "it has waited for the last one"
+    told = capsys.readouterr()
+    assert said in (told.err if code else told.out)
+
+
+def test_a_job_keeps_its_progress_beside_its_log(tmp_path: Path) -> None:
+    """As Ray starts it: what it prints goes into its log."""
+    log = tmp_path / "job-driver-study-1.log"
+    program = "from study.service.remote import find_progress_copy as f; print(f(), flush=True)"
+    with log.open("w") as file:
+        subprocess.run([sys.executable, "-c", program], stdout=file, check=True)
+    assert log.read_text() == f"{tmp_path / progress_log('study-1')}\n"
+    piped = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True)
+    assert piped.stdout == "None\n"
+
+
+def test_a_study_that_is_refused_says_why_beside_its_log_and_writes_no_folder(tmp_path: Path) -> None:
+    copy = tmp_path / "progress.json"
+    results = tmp_path / "results"
+    assert run.main(["--grid", "paper", "--data", "/nowhere", "--results", str(results)], progress_copy=copy) == 2
+    progress = json.loads(copy.read_text())
+    assert progress["state"] == "ended with an error"
+    assert "/nowhere" in progress["reason"]
+    assert not results.exists()
 
 
 COMMANDS: tuple[tuple[Any, list[str]], ...] = (
@@ -249,7 +362,7 @@ def test_data_and_results_are_named_with_the_home_and_variables_of_the_head(
 ) -> None:
     ran: list[list[str]] = []
 
-    def note(arguments: list[str]) -> int:
+    def note(arguments: list[str], progress_copy: Path | None) -> int:
         ran.append(arguments)
         return 0
 
