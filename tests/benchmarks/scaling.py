@@ -37,6 +37,7 @@ from study.driver import experiment as driver
 from study.driver.invocation import Invocation
 from study.driver.progress import Progress
 from study.folder.ledger import consolidate, register_trials
+from study.folder.progress_file import ProgressFile
 from study.plan.resources import Machine, TrialResources
 from study.spec.run_settings import RunSettings
 from study.storage.folder_lock import FolderLock
@@ -185,6 +186,7 @@ def run(num_trials: int, places: int, pace: Pace, folder: Path, nodes: int = 0) 
         invocation = Invocation(
             settings=RunSettings(), arguments=[], command="", store=FolderStore(study), lock=lock,
             data=pace, machine=machine, resources=resources, mirror=Mirror(study, "off"),  # type: ignore[arg-type]
+            progress_file=ProgressFile(),
         )  # fmt: skip
         finished = driver.run_trials(invocation, driver.Work(progress=observer, states=states))
     if not finished:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -72,6 +73,9 @@ def test_a_study_is_submitted_watched_and_pulled(head: Head, tmp_path: Path) -> 
 
     status = head.client("study.status").stdout.splitlines()
     assert [line.split()[:5] for line in status if line.startswith("first")] == [["first", "done", "2", "of", "2"]]
+    told = json.loads(head.client("study.status", "first", "--json").stdout)
+    assert (told["state"], told["progress"]["num_done"], told["progress"]["num_trials"]) == ("done", 2, 2)
+    assert json.loads((results / "first" / "progress.json").read_text()) == told["progress"], "the folder has the same"
     logs = head.client("study.logs", "first").stdout
     assert sorted(re.findall(r"epoch (\d)/2", logs)) == ["1", "1", "2", "2"]
     assert head.client("study.logs", "first", "--lines", "2").stdout.splitlines() == logs.splitlines()[-2:]
@@ -96,10 +100,24 @@ def test_a_pull_leaves_nothing_on_the_head(head: Head, tmp_path: Path) -> None:
     assert "pull-" not in jobs
 
 
+def test_a_study_that_its_checks_refuse_is_said_at_submission(head: Head, tmp_path: Path) -> None:
+    grid = write_grid(tmp_path, "refused", epochs=2)
+    asked = ("--grid", grid, "--results", str(tmp_path / "results"), "--set", "dataset=cifar10", "--name", "refused")
+    refused = head.client("study.submit", *asked, "--data", "/nowhere")
+    assert refused.returncode == 2, refused.stdout
+    assert refused.stderr.startswith("error: study 'refused' has not begun: ")
+    assert "/nowhere" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert not (tmp_path / "results").exists()
+    status = head.client("study.status", "refused")
+    assert (status.returncode, "ended with an error" in status.stdout) == (1, True), status.stdout
+
+
 def test_a_stopped_study_saves_and_the_same_submit_goes_on(head: Head, tmp_path: Path) -> None:
     results = tmp_path / "results"
     submit = ("study.submit", "--grid", write_grid(tmp_path, "stopped", epochs=80), "--results", str(results))
-    assert head.client(*submit).returncode == 0
+    submitted = head.client(*submit)
+    assert (submitted.returncode, submitted.stdout.splitlines()[-1]) == (0, "state    running"), submitted.stderr
     again = head.client(*submit)
     assert (again.returncode, again.stdout) == (2, "")
     assert "runs on" in again.stderr
