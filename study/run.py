@@ -137,8 +137,11 @@ def _machine(settings: RunSettings, progress_file: ProgressFile) -> Iterator[Mac
             return
         from study.cluster.autoscaler import wait_for_node
 
-        progress_file.change(state=StudyState.WAITING_FOR_NODE)
-        machine = wait_for_node(machine, resolve_gpus_per_trial(machine, settings.gpus_per_trial), print)
+        def say_waiting(line: str) -> None:
+            print(line)
+            progress_file.change(state=StudyState.WAITING_FOR_NODE)
+
+        machine = wait_for_node(machine, resolve_gpus_per_trial(machine, settings.gpus_per_trial), say_waiting)
         progress_file.change(state=StudyState.CHECKING)
         yield machine
 

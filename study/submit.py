@@ -18,7 +18,7 @@ from study.command_line.options import DEFAULTS, build_study_spec, read_settings
 from study.command_line.options import build_parser as build_run_parser
 from study.command_line.program import program_name
 from study.folder.progress_file import StudyState
-from study.service.command_line import add_cluster_options, connect_as_asked, follow, guarded
+from study.service.command_line import add_cluster_options, connect_as_asked, follow, guarded, say_goes_on
 from study.service.connection import Cluster, ClusterError
 from study.service.package import GRID_FILE, is_grid_file, stage_package
 from study.service.remote import RESULTS_VARIABLE
@@ -90,7 +90,13 @@ def _submit(options: argparse.Namespace, study_arguments: list[str]) -> int:
     _say_submitted(found, cluster, settings)
     if options.follow:
         return follow(cluster, found)
-    return OK if options.no_wait else _await_checks(cluster, job)
+    if options.no_wait:
+        return OK
+    try:
+        return _await_checks(cluster, job)
+    except KeyboardInterrupt:
+        say_goes_on(found)
+        return OK
 
 
 def _await_checks(cluster: Cluster, job: str) -> int:

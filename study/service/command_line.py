@@ -54,10 +54,15 @@ def follow(cluster: Cluster, found: StudyJob) -> int:
         for text in cluster.follow_log(found.job):
             print(text, end="", flush=True)
     except KeyboardInterrupt:
-        print(
-            f"\nnot followed any more; study {found.study} goes on: {program_name('status')} {found.study} tells how far it "
-            f"is, {program_name('stop')} {found.study} ends it",
-            file=sys.stderr,
-        )
+        say_goes_on(found)
         return OK
     return exit_status(parse_job(cluster.wait(found.job, 60.0)))
+
+
+def say_goes_on(found: StudyJob) -> None:
+    """After Ctrl-C of somebody who was only looking on."""
+    print(
+        f"\nnot followed any more; study {found.study} goes on: {program_name('status')} {found.study} tells how far it "
+        f"is, {program_name('stop')} {found.study} ends it",
+        file=sys.stderr,
+    )
