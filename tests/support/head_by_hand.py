@@ -143,14 +143,20 @@ def _wait_until_up(head: Head, log: Path, timeout_s: float = 120.0) -> None:
     request = urllib.request.Request(f"{head.url}/api/jobs/", headers={"Authorization": f"Bearer {head.token}"})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + timeout_s
-    while True:
-        try:
-            with opener.open(request, timeout=10):
-                return
-        except OSError:
-            assert head.process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.3)
+    while not (
+        _answers(opener, request) and "Ray runtime started" in log.read_text()
+    ):  # the node joins later than it answers
+        assert head.process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.3)
+
+
+def _answers(opener: urllib.request.OpenerDirector, request: urllib.request.Request) -> bool:
+    try:
+        with opener.open(request, timeout=10):
+            return True
+    except OSError:
+        return False
 
 
 def _end(process: subprocess.Popen[str]) -> None:
