@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 import torch
 
 from trainable.checkpoint import Checkpoint, load_newest_checkpoint, write_checkpoint
+from trainable.clock import utc_now
 from trainable.config import TrialConfig
 from trainable.data.data_set import ImageData
 from trainable.engine_check import Chosen, choose_engine
@@ -38,7 +39,6 @@ from trainable.trial_state import (
     TrialState,
     TrialStateError,
     read_state,
-    utc_now,
     write_state,
 )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +84,6 @@ class TrialState(Stored):
 
 
 _NO_COLUMN = ("config", "notes", "measured", "unknown")
-
-
-def utc_now() -> str:
-    """The time now in UTC, ISO 8601 to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def write_state(folder: Path, state: TrialState) -> None:

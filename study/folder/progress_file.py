@@ -19,9 +19,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from trainable.clock import utc_now
 from trainable.errors import first_line
 from trainable.files import write_json
-from trainable.trial_state import utc_now
 
 PROGRESS_FILE = "progress.json"
 _log = logging.getLogger(__name__)

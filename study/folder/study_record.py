@@ -20,9 +20,9 @@ from analysis.records.factors import find_factors
 from analysis.records.study_folder import StudyInfo
 from study.plan.resources import Machine, TrialResources
 from study.spec.study_spec import StudySpec
+from trainable.clock import utc_now
 from trainable.config import FIELDS
 from trainable.fingerprint import code_fingerprint, cpu_name, training_fingerprint
-from trainable.trial_state import utc_now
 
 if TYPE_CHECKING:
     from trainable.data.image_data import ImageData

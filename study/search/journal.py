@@ -28,8 +28,9 @@ from study.search.suggestions import build_distributions, build_sampler
 from study.search.winners import choose_winners
 from study.spec.search_spec import training_seed
 from study.spec.study_spec import StudySpec
+from trainable.clock import utc_now
 from trainable.config import TrialConfig, trial_id
-from trainable.trial_state import TrialState, utc_now, write_state
+from trainable.trial_state import TrialState, write_state
 
 
 @dataclass(frozen=True)

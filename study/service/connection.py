@@ -47,7 +47,7 @@ class Cluster:
 
     def check_version(self) -> None:
         """Refuse a cluster with another Ray than this program's. Errors: ClusterError."""
-        if (ours := metadata.version("ray")) != (theirs := self._client.ray_version):
+        if (ours := metadata.version("ray")) != (theirs := self._client._server_ray_version):
             raise ClusterError(
                 f"{self.address} runs Ray {theirs}, this program Ray {ours}; set both up from the same requirements.lock"
             )
@@ -123,8 +123,15 @@ def connect(address: str, token_file: Path | None) -> Cluster:
     """The cluster whose dashboard is at `address`. Errors: ClusterError within ANSWER_TIMEOUT_S."""
     address = _normalised(address)
     token = read_token(token_file)
+    from requests import HTTPError, JSONDecodeError
+
     with _as_one_line(address, token):
-        return Cluster(address, token, _build_client(address, token))
+        try:
+            return Cluster(address, token, _build_client(address, token))
+        except (HTTPError, JSONDecodeError, KeyError, TypeError, RuntimeError) as error:  # as Ray asks for its version
+            raise ClusterError(
+                f"{address}: what answers there is not the dashboard of a Ray cluster ({first_line(error)})"
+            ) from error
 
 
 @contextmanager
@@ -158,19 +165,7 @@ def _build_client(address: str, token: str | None) -> Any:
 
         def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
             timeout_s = ANSWER_TIMEOUT_S if method == "GET" else STALL_TIMEOUT_S
-            answer = super()._do_request(method, endpoint, timeout=timeout_s, **options)
-            if endpoint == "/api/version":
-                self._note_version(answer)
-            return answer
-
-        def _note_version(self, answer: Any) -> None:
-            try:
-                answer.raise_for_status()
-                self.ray_version = str(answer.json()["ray_version"])
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise ClusterError(
-                    f"{address}: what answers there is not the dashboard of a Ray cluster ({first_line(error)})"
-                ) from error
+            return super()._do_request(method, endpoint, timeout=timeout_s, **options)
 
         def read_log_end(self, name: str, node: str, num_lines: int) -> str:
             query = urllib.parse.urlencode({"node_id": node, "filename": name, "lines": num_lines})
