@@ -1,9 +1,15 @@
-"""Is one cell different from another? Tests on differences that are paired by seed, and the verdict they allow.
+"""Is one cell different from another? Intervals of differences that are paired by seed, and the verdict that they give.
 
-The paired t test gives the verdict, in both directions: p_different is its two-sided p-value, p_equivalent that of two
-one-sided t tests against the margin (TOST, Schuirmann 1987). Both are Holm-corrected over everything that is compared
-together. The bootstrap interval is shown beside the t interval and decides nothing: below about ten seeds it is too
-narrow. Works on arrays; knows no cells, no metrics and no files.
+One rule: the interval of a difference excludes 0 -> different; it lies within the margin -> equivalent; neither -> undecided.
+The intervals of a family of comparisons are simultaneous (Bonferroni's t intervals: with probability 95 % all of them hold at
+once), so that no verdict contradicts a shown interval, and both kinds of false verdict are made in at most 5 % of studies.
+Works on arrays; knows no cells, no metrics and no files.
+
+    Bonferroni and t     Miller, Simultaneous Statistical Inference, 1981
+    equivalence          inclusion of the 1 - 2 alpha interval is the two one-sided tests of Schuirmann (1987); the 1 - alpha
+                         interval is asked for here, which is stricter and is the one that is shown
+    repeated looks       repeated confidence intervals, Jennison and Turnbull (1989), error spent as n^2, Kim and DeMets (1987)
+    with the best        Hsu, Multiple Comparisons, 1996, section 4
 """
 
 from __future__ import annotations
@@ -13,129 +19,172 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special, stats
+from scipy import special
 
 Array = npt.NDArray[np.float64]
 ALPHA = 0.05
 POWER = 0.8
-FEWEST_FOR_BOOTSTRAP = 5
 MOST_SEEDS = 1000
 VERDICTS = ("different", "equivalent", "undecided")
 
 
 @dataclass(frozen=True)
-class PairedTests:
-    """One entry per comparison; p-values are raw, NaN where there is no test. Intervals cover 95 %, each by itself."""
+class Comparisons:
+    """One entry per comparison. `low` and `high` hold for all at once; NaN, like p, where there is no spread to go by."""
 
     num_seeds: npt.NDArray[np.int64]
     mean: Array
     sd: Array
     low: Array
     high: Array
-    effect_size: Array
-    p_different: Array
-    p_equivalent: Array
+    p: Array  # two-sided, of the difference, corrected for the number of comparisons: at most 5 % where the interval excludes 0
+    alpha: Array  # the error that each interval was given
 
 
-def run_paired_tests(differences: Array, margins: Array | float) -> PairedTests:
-    """Paired t tests of `differences` (comparisons x seeds, NaN where a seed is missing) against 0 and +-`margins`.
+def compare_paired(differences: Array, num_comparisons: int, spent: Array | float = 1.0) -> Comparisons:
+    """The mean of each row of `differences` (comparisons x seeds, NaN where a seed is missing) and its interval.
 
-    The effect size is the mean over the standard deviation of the differences with Hedges' correction for few seeds. A
-    comparison whose differences do not vary at all (one seed, or equal to the last digit) has no test.
+    `num_comparisons` is the size of the family that the rows belong to; `spent` the share of the family's error that each row
+    may spend at its present number of seeds (`spend`). A row whose differences do not vary (one seed, or equal to the last
+    digit) has no interval.
     """
     differences = np.atleast_2d(np.asarray(differences, dtype=np.float64))
-    num = np.isfinite(differences).sum(axis=1)
-    safe = np.where(np.isfinite(differences), differences, 0.0)
-    mean = np.where(num > 0, safe.sum(axis=1) / np.maximum(num, 1), np.nan)
-    squares = np.where(np.isfinite(differences), (differences - mean[:, None]) ** 2, 0.0).sum(axis=1)
+    present = np.isfinite(differences)
+    num = present.sum(axis=1)
+    mean = np.where(num > 0, np.where(present, differences, 0.0).sum(axis=1) / np.maximum(num, 1), np.nan)
+    squares = np.where(present, (differences - mean[:, None]) ** 2, 0.0).sum(axis=1)
     free = np.maximum(num - 1, 1)
     sd = np.where(num > 1, np.sqrt(squares / free), np.nan)
     varies = sd > 1e-12 * np.maximum(np.abs(mean), 1e-300)
     error = np.where(varies, sd / np.sqrt(np.maximum(num, 1)), np.nan)
-    reach = special.stdtrit(free, 1 - ALPHA / 2) * error
-    upper_tail = special.stdtr(free, -(np.asarray(margins) - np.abs(mean)) / error)
-    correction = np.where(num > 2, 1 - 3 / (4 * free - 1), np.nan)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        effect = mean / sd * correction
-    return PairedTests(
-        num_seeds=num, mean=mean, sd=sd, low=mean - reach, high=mean + reach,
-        effect_size=np.where(varies, effect, np.nan),
-        p_different=2 * special.stdtr(free, -np.abs(mean) / error), p_equivalent=upper_tail,
-    )  # fmt: skip
+    share = np.broadcast_to(np.asarray(spent, dtype=np.float64), num.shape) / max(num_comparisons, 1)
+    with np.errstate(divide="ignore"):
+        reach = special.stdtrit(free, 1 - ALPHA * share / 2) * error
+        p = np.minimum(2 * special.stdtr(free, -np.abs(mean) / error) / share, 1.0)
+    return Comparisons(num, mean, sd, mean - reach, mean + reach, p, ALPHA * share)
 
 
-def adjust_holm(p_values: Array) -> Array:
-    """Holm's step-down correction over all p-values that are numbers; NaN stays NaN and counts for nothing."""
-    adjusted = np.full(len(p_values), np.nan)
-    tested = np.flatnonzero(np.isfinite(p_values))
-    order = tested[np.argsort(p_values[tested], kind="stable")]
-    factors = np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(np.maximum.accumulate(p_values[order] * factors), 1.0)
-    return adjusted
+def decide(found: Comparisons, margins: Array | float) -> npt.NDArray[np.str_]:
+    """A verdict per comparison from its interval; undecided is not a statement that there is no difference.
 
-
-def decide(p_different: Array, p_equivalent: Array) -> npt.NDArray[np.str_]:
-    """A verdict per comparison from corrected p-values.
-
-    equivalent: smaller than the margin, even if it is not zero. different: not zero. Otherwise, and without a test,
-    undecided, which is not a statement that there is no difference.
+    equivalent: smaller than the margin, even if it is not zero. different: not zero.
     """
-    equivalent = np.nan_to_num(p_equivalent, nan=1.0) <= ALPHA
-    different = np.nan_to_num(p_different, nan=1.0) <= ALPHA
+    equivalent = (found.low > -np.asarray(margins)) & (found.high < np.asarray(margins))
+    different = (found.low > 0) | (found.high < 0)
     return np.where(equivalent, "equivalent", np.where(different, "different", "undecided"))
 
 
-def explain(tests: PairedTests, verdicts: npt.NDArray[np.str_], p_different: Array) -> list[str]:
+def explain(found: Comparisons, verdicts: npt.NDArray[np.str_]) -> list[str]:
     """Why each verdict is what it is, where that needs saying."""
     reasons = []
-    for number, verdict in enumerate(verdicts):
-        if tests.num_seeds[number] == 0:
+    for num, low, high, verdict in zip(found.num_seeds, found.low, found.high, verdicts, strict=True):
+        if num == 0:
             reasons.append("no seed that both completed")
-        elif tests.num_seeds[number] == 1:
+        elif num == 1:
             reasons.append("one seed: a difference cannot be told from the luck of the seed")
-        elif not math.isfinite(tests.p_different[number]):
+        elif math.isnan(low):
             reasons.append("the difference is the same for all seeds: no spread to test against")
-        elif verdict == "equivalent" and p_different[number] <= ALPHA:
+        elif verdict == "equivalent" and (low > 0 or high < 0):
             reasons.append("not zero, but smaller than the margin")
         else:
             reasons.append("")
     return reasons
 
 
-def count_more_seeds(tests: PairedTests, margins: Array, num_comparisons: int) -> Array:
+def spend(num_seeds: npt.ArrayLike, first: int, most: int) -> Array:
+    """The share of the error that is spent at the look after `num_seeds` seeds, where one looks after first, first + 1 ... most.
+
+    It grows as the square of the number of seeds; the shares of all looks add up to 1, so that by Bonferroni's inequality the
+    intervals of all looks hold at once. 0 before the first look and after the last.
+    """
+    n = np.asarray(num_seeds, dtype=np.float64)
+    share = (n**2 - (n - 1) ** 2) / (most**2 - (first - 1) ** 2)
+    return np.where((n >= first) & (n <= most), share, 0.0)
+
+
+def count_more_seeds(found: Comparisons, margins: Array | float) -> Array:
     """Further seeds after which each comparison would probably (80 %) be settled, if mean and sd are as estimated now.
 
-    The smaller number of those that would show a difference and those that would show equivalence, at the strictest level
-    that Holm's correction can ask for. NaN where there is no sd to go by; MOST_SEEDS stands for that many or more. An
-    estimate from few seeds is rough.
+    The smaller number of those that would show a difference and those that would show equivalence, at the level of the
+    family. NaN where there is no sd to go by; MOST_SEEDS stands for that many or more. An estimate from few seeds is rough.
     """
-    alpha = ALPHA / max(num_comparisons, 1)
+    level = 1 - found.alpha / 2
     with np.errstate(divide="ignore", invalid="ignore"):
-        for_difference = _smallest_sample(tests.sd / np.abs(tests.mean), 1 - alpha / 2, POWER)
-        room = np.asarray(margins) - np.abs(tests.mean)
-        for_equivalence = _smallest_sample(np.where(room > 0, tests.sd / room, np.inf), 1 - alpha, (1 + POWER) / 2)
+        for_difference = _smallest_sample(found.sd / np.abs(found.mean), level, POWER)
+        room = np.asarray(margins) - np.abs(found.mean)
+        for_equivalence = _smallest_sample(np.where(room > 0, found.sd / room, np.inf), level, (1 + POWER) / 2)
     needed = np.fmin(for_difference, for_equivalence)
-    more = np.where(needed < MOST_SEEDS, np.maximum(needed - tests.num_seeds, 1), MOST_SEEDS)
-    return np.where(np.isfinite(tests.p_different), more, np.nan)
+    more = np.where(needed < MOST_SEEDS, np.maximum(needed - found.num_seeds, 1), MOST_SEEDS)
+    return np.where(np.isfinite(found.low), more, np.nan)
 
 
-def bootstrap_interval(differences: Array) -> tuple[Array, Array]:
-    """95 % bias-corrected bootstrap intervals of the mean difference, NaN below five seeds; the same at every call."""
-    differences = np.atleast_2d(differences)
-    low, high = np.full(len(differences), np.nan), np.full(len(differences), np.nan)
-    present = np.isfinite(differences)
-    for pattern in np.unique(present, axis=0):
-        rows = np.flatnonzero((present == pattern).all(axis=1))
-        values = differences[np.ix_(rows, np.flatnonzero(pattern))]
-        varies = np.ptp(values, axis=1) > 0 if values.shape[1] else np.zeros(len(rows), dtype=bool)
-        if values.shape[1] < FEWEST_FOR_BOOTSTRAP or not varies.any():
-            continue
-        result = stats.bootstrap(
-            (values[varies],), np.mean, axis=-1, n_resamples=2000, batch=200, method="BCa", vectorized=True,
-            confidence_level=1 - ALPHA, rng=np.random.default_rng(0),
-        )  # fmt: skip
-        low[rows[varies]], high[rows[varies]] = result.confidence_interval
-    return low, high
+@dataclass(frozen=True)
+class EffectSizes:
+    """Standardised: d is the mean over the standard deviation, with Hedges' correction; an interval as of the comparison."""
+
+    d: Array
+    low: Array
+    high: Array
+
+    @property
+    def chance(self) -> tuple[Array, Array, Array]:
+        """The probability that the first of the two is larger on a further seed, and its interval; 0.5 where both are alike.
+
+        Of normally distributed differences it is the distribution function of d.
+        """
+        return special.ndtr(self.d), special.ndtr(self.low), special.ndtr(self.high)
+
+
+def measure_effects(found: Comparisons) -> EffectSizes:
+    """Effect sizes; their intervals invert the noncentral t distribution, and exclude 0 where that of the difference does."""
+    free = np.maximum(found.num_seeds - 1, 1)
+    root = np.sqrt(np.maximum(found.num_seeds, 1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        d = np.where(np.isfinite(found.low), found.mean / found.sd, np.nan)
+        correction = np.where(found.num_seeds > 2, 1 - 3 / (4 * free - 1), np.nan)
+        low, high = (
+            special.nctdtrinc(free, 1 - level, d * root) / root for level in (found.alpha / 2, 1 - found.alpha / 2)
+        )
+    return EffectSizes(d * correction, low, high)
+
+
+@dataclass(frozen=True)
+class WithTheBest:
+    """Per cell: its mean less the best of the others' [low, high, at once 95 %], and whether it may be the best."""
+
+    difference: Array
+    low: Array
+    high: Array
+    may_be_best: npt.NDArray[np.bool_]
+
+
+def compare_with_best(values: Array) -> WithTheBest:
+    """Multiple comparisons with the best (Hsu), on `values` (cells x seeds, NaN where missing) of which more is better.
+
+    The set of cells that may be the best holds the best one in at least 95 % of studies. Differences are paired by seed.
+    """
+    count = len(values)
+    difference, reach = np.full((count, count), np.nan), np.full((count, count), np.inf)
+    for number in range(count):
+        found = compare_paired(values[number] - values, 1)
+        difference[number] = found.mean
+        error = np.where(np.isfinite(found.low), found.sd / np.sqrt(np.maximum(found.num_seeds, 1)), np.inf)
+        reach[number] = special.stdtrit(np.maximum(found.num_seeds - 1, 1), 1 - ALPHA / max(count - 1, 1)) * error
+    np.fill_diagonal(difference, np.nan)
+    known = np.isfinite(difference) & np.isfinite(reach)
+    upper = np.where(known, difference + reach, np.inf)
+    np.fill_diagonal(upper, np.inf)
+    high = np.maximum(upper.min(axis=1), 0.0)
+    may_be_best = high > 0
+    low = np.zeros(count)
+    for number in range(count):
+        rivals = may_be_best & (np.arange(count) != number)
+        if rivals.any():
+            lower = np.where(known[number], difference[number] - reach[number], -np.inf)[rivals]
+            low[number] = min(float(lower.min()), 0.0)
+    with np.errstate(all="ignore"):
+        nearest = np.nanmin(np.where(np.isnan(difference), np.inf, difference), axis=1)
+    return WithTheBest(np.where(np.isfinite(nearest), nearest, np.nan), low, high, may_be_best)
 
 
 def mean_interval(values: Array) -> tuple[float, float, float]:
@@ -151,7 +200,7 @@ def mean_interval(values: Array) -> tuple[float, float, float]:
     return mean, mean - reach, mean + reach
 
 
-def _smallest_sample(noise: Array, level: float, power: float) -> Array:
+def _smallest_sample(noise: Array, level: Array, power: float) -> Array:
     """Smallest n >= 2 with n >= ((t_level + t_power) * noise)^2, n - 1 degrees of freedom; MOST_SEEDS if none smaller."""
     low, high = np.full(noise.shape, 2), np.full(noise.shape, MOST_SEEDS)
     while (low < high).any():

@@ -37,6 +37,7 @@ from analysis.claims.fields import (
 )
 
 MOST_BYTES = 1_000_000
+WORKSHEET = "worksheet"  # what a grid file calls the claims that come with the program
 
 
 def load_claims(path: Path | None = None) -> ClaimSet:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from analysis.claims.claim import ClaimSet
-from analysis.claims.claims_file import load_claims
+from analysis.claims.claims_file import WORKSHEET, load_claims, parse_claims
 from analysis.records.frames import Study
 
 
@@ -15,7 +15,16 @@ def load_study_claims(study: Study) -> ClaimSet:
 
 
 def _read_claims(study: Study) -> ClaimSet:
-    return load_claims(study.claims_file)
+    """Those of `--claims`, else those that the study names; one of before that was said is held against the worksheet if it
+    has published numbers."""
+    if study.claims_file is not None:
+        return load_claims(study.claims_file)
+    named = study.info.claims
+    if named is None:
+        named = WORKSHEET if any(cell.published for cell in study.info.cells) else ""
+    if not named:
+        return ClaimSet("No published claims", "", ())
+    return load_claims() if named == WORKSHEET else parse_claims(named.encode(), f"{study.folder.study_json}: claims")
 
 
 def list_epoch_values(study: Study, column: str) -> dict[tuple[str, int], float]:

@@ -92,11 +92,11 @@ def _quantities(configs: Sequence[Config], factors: Sequence[str], num_train: in
         )
         updates_from = ("batch_size", "epochs", "train_limit", "validation_size")
         found.append(Quantity("updates", "number of updates", updates_from, lambda c: count_updates(c, num_train)))
-    varying = tuple(q for q in found if not _same(configs, q).all())
+    varying = tuple(q for q in found if not agree(configs, q).all())
     return varying if len(varying) > 1 else ()
 
 
-def _same(configs: Sequence[Config], quantity: Quantity) -> npt.NDArray[np.bool_]:
+def agree(configs: Sequence[Config], quantity: Quantity) -> npt.NDArray[np.bool_]:
     """Cells x cells: do they agree in the quantity?"""
     values = [quantity.measure(config) for config in configs]
     if any(isinstance(value, (str, bool)) or value is None for value in values):
@@ -115,9 +115,9 @@ def _clean_pairs(
 
     Fields that a or b is computed from may differ.
     """
-    same = {quantity.name: _same(configs, quantity) for quantity in quantities}
+    same = {quantity.name: agree(configs, quantity) for quantity in quantities}
     varying = [f for f in configs[0] if len({config[f] for config in configs}) > 1]
-    same_field = {f: _same(configs, Quantity(f, f, (f,), lambda c, f=f: c[f])) for f in varying}  # type: ignore[misc]
+    same_field = {f: agree(configs, Quantity(f, f, (f,), lambda c, f=f: c[f])) for f in varying}  # type: ignore[misc]
     for a, b in itertools.permutations(quantities, 2):
         clean = same[a.name] & ~same[b.name]
         for field in varying:

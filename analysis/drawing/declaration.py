@@ -28,6 +28,7 @@ class Subject:
     about: str = ""  # for its title: label and seed of the trial that is shown
     cell: ShownCell | None = None
     width: int = 0  # of the model, where the picture is about one
+    place: int = 0  # of the row of a table, where the picture is about one
 
 
 def whole_study(study: Study) -> list[Subject]:

@@ -164,6 +164,16 @@ def load_study(path: Path | str | StudyFolder, claims_file: Path | None = None) 
     return Study(folder, folder.read_study(), claims_file)
 
 
+def count_training_images(study: Study) -> int:
+    """Training images of the data set; of a study that does not say, those that a trial's epoch held; 0 if unknown."""
+    recorded = study.info.data.get("num_train")
+    if isinstance(recorded, int) and not isinstance(recorded, bool) and recorded > 0:
+        return recorded
+    batch_size = study.epochs["trial_id"].map(study.trials.set_index("trial_id")["config.batch_size"])
+    seen = study.epochs["step"] // study.epochs["epoch"] * batch_size
+    return int(seen.max()) if len(seen) else 0
+
+
 def _one_per_seed(trials: pd.DataFrame, info: StudyInfo) -> pd.DataFrame:
     """One row per cell and seed: of several (data that was changed and accepted) the newest that completed."""
     order = pd.DataFrame(

@@ -35,6 +35,7 @@ from trainable.files import write_atomically
 from trainable.records import KEYS, SCHEMA_VERSION, SCHEMAS, check_columns, conform, widened
 from trainable.stored import Stored, from_stored, set_unknown_apart
 
+PRIMARY_METRIC = "final_test_accuracy"  # where a grid says nothing
 EQUIVALENCE_MARGIN = 0.005  # where a grid says nothing: accuracies that differ by less count as equivalent
 
 
@@ -78,6 +79,11 @@ class StudyInfo(Stored):
     resources: dict[str, Any] = field(default_factory=dict)  # CPUs and GPUs of a trial
     attempts: tuple[dict[str, Any], ...] = ()  # one entry per invocation of the driver
     accepted_changes: tuple[dict[str, Any], ...] = ()  # changes that --accept-changes let in
+    primary_metric: str = PRIMARY_METRIC  # the metric that decides which cells differ
+    claims: str | None = (
+        None  # it is held against: "worksheet", the text of a claims file, or "" for none; None: not said
+    )
+    stopping: dict[str, int] | None = None  # first and most: seeds after which one first and last looks at the verdicts
     search: dict[str, Any] | None = None  # the resolved [search] table and `enqueued`, the configurations tried first
     schema_version: int = SCHEMA_VERSION
 

@@ -16,22 +16,20 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.comparison.words import Answer, answer
 from analysis.design.confounds import Confounds
 from analysis.drawing.declaration import StudyFigure
 from analysis.drawing.files import Picture
-from analysis.metrics import list_metrics
 from analysis.records.frames import FINISHED, Study
 from analysis.records.summary import count_outcomes, study_notes
-from analysis.results.formats import format_rows, format_value, to_csv, to_html
+from analysis.results.formats import format_rows, to_csv, to_html
 from analysis.results.result_table import ResultTable
 from analysis.sections import SECTIONS, section_place, section_title
-from analysis.statistics import MOST_SEEDS
 
-HEADLINE_METRICS = ("final_test_accuracy", "final_val_accuracy")  # the first that the study has
 MAX_ROWS = 500  # of a table on the page; its CSV has all
 MAX_CSV_BYTES = 2_000_000  # embedded; a larger one is only a file
 MAX_SVG_BYTES = 600_000  # a heavier picture is embedded as PNG
-_MAX_PAIRS, _MAX_GLANCE_CELLS, _MAX_LISTED_TRIALS = 10, 6, 50
+_MAX_GLANCE_CELLS, _MAX_LISTED_TRIALS = 6, 50
 
 
 @dataclass(frozen=True)
@@ -85,16 +83,6 @@ class Section:
 
 
 @dataclass(frozen=True)
-class PairVerdict:
-    """How two cells compare in the headline metric, in words."""
-
-    label_a: str
-    label_b: str
-    verdict: str
-    text: str
-
-
-@dataclass(frozen=True)
 class GlanceRow:
     """One quantity: its value in every cell, and the published one beside it where there is any."""
 
@@ -104,12 +92,11 @@ class GlanceRow:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The head of the page; `headline` is the title of the metric that the pairs are compared in."""
+    """The head of the page: the answer in the primary metric, and what to know before believing it."""
 
-    headline: str
-    pairs: tuple[PairVerdict, ...]
-    num_pairs: int
-    counts: tuple[tuple[str, int], ...]  # pairs and metrics by verdict
+    answer: Answer
+    figures: tuple[FigureGroup, ...]
+    counts: tuple[tuple[str, int], ...]  # pairs in the secondary metrics by verdict
     claims: tuple[tuple[str, int], ...]  # claims by verdict
     warnings: tuple[str, ...]
     confounds: tuple[str, ...]
@@ -118,11 +105,14 @@ class Verdict:
     glance: tuple[GlanceRow, ...]  # the comparison with a column per cell; the first row is its head
 
 
-def build_verdict(study: Study, tables: Mapping[str, ResultTable], confounds: Confounds) -> Verdict:
+def build_verdict(
+    study: Study,
+    tables: Mapping[str, ResultTable],
+    figures: Sequence[tuple[StudyFigure, Picture | None]],
+    confounds: Confounds,
+) -> Verdict:
     """The verdict summary, from whichever tables there are."""
-    pairs = tables["pairwise"].frame if "pairwise" in tables else pd.DataFrame({"metric": [], "verdict": []})
-    metric = next((name for name in HEADLINE_METRICS if (pairs["metric"] == name).any()), HEADLINE_METRICS[0])
-    headline = pairs[pairs["metric"] == metric]
+    pairs = tables["pairwise"].frame if "pairwise" in tables else pd.DataFrame({"primary": [], "verdict": []})
     trials = study.trials[study.trials["status"] != FINISHED]
     unfinished = [
         {"cell": str(row.label), "seed": str(row.seed), "status": str(row.status), "reason": str(row.reason or "")}
@@ -132,10 +122,9 @@ def build_verdict(study: Study, tables: Mapping[str, ResultTable], confounds: Co
     if missing:
         unfinished.append({"cell": f"{missing} trials", "seed": "", "status": "missing", "reason": "no record of them"})
     return Verdict(
-        headline=list_metrics()[metric].title.capitalize(),
-        pairs=tuple(_describe_pair(row) for row in headline.head(_MAX_PAIRS).to_dict("records")),
-        num_pairs=len(headline),
-        counts=_count(pairs["verdict"], ("different", "equivalent", "undecided")),
+        answer=answer(study),
+        figures=_group_figures([(figure, picture) for figure, picture in figures if figure.section == "verdict"]),
+        counts=_count(pairs.loc[~pairs["primary"].astype(bool), "verdict"], ("different", "equivalent", "undecided")),
         claims=_count(
             tables["claims"].frame["verdict"] if "claims" in tables else (),
             ("reproduced", "not reproduced", "contradicted", "undetermined"),
@@ -146,26 +135,6 @@ def build_verdict(study: Study, tables: Mapping[str, ResultTable], confounds: Co
         num_unfinished=len(trials) + missing,
         glance=_turn(tables["comparison"]) if "comparison" in tables else (),
     )
-
-
-def _describe_pair(row: Mapping[Any, Any]) -> PairVerdict:
-    """`+0.96 points [0.90, 1.02], 2 seeds`, and what an undecided pair lacks."""
-    points = {name: 100 * float(row[name]) for name in ("difference", "t_low", "t_high", "sd")}
-    parts = []
-    if pd.notna(points["difference"]):
-        half_width = (points["t_high"] - points["t_low"]) / 2
-        value, low, high = (format_value(points[n], "number", half_width) for n in ("difference", "t_low", "t_high"))
-        sign = "+" if points["difference"] > 0 else ""
-        parts.append(f"{sign}{value} points" + (f" [{low}, {high}]" if pd.notna(half_width) else ""))
-    seeds = int(row["seeds"])
-    parts.append(f"{seeds} common seed{'' if seeds == 1 else 's'}")
-    if row["reason"]:
-        parts.append(str(row["reason"]))
-    if pd.notna(row["more_seeds"]):
-        more = int(row["more_seeds"])
-        number = f"{more:,} or more" if more >= MOST_SEEDS else f"about {more:,} more"
-        parts.append(f"{number} would probably settle it")
-    return PairVerdict(str(row["label_a"]), str(row["label_b"]), str(row["verdict"]), "; ".join(parts))
 
 
 def _count(verdicts: Iterable[Any], order: Sequence[str]) -> tuple[tuple[str, int], ...]:
@@ -196,7 +165,7 @@ def build_sections(
     common = set(study_notes(study))
     sections = []
     declared = {figure.section for figure, _ in figures} | {table.section for table in tables.values()}
-    for name in sorted(declared | set(SECTIONS), key=lambda name: (section_place(name), name)):
+    for name in sorted((declared | set(SECTIONS)) - {"verdict"}, key=lambda name: (section_place(name), name)):
         groups = _group_figures([(figure, picture) for figure, picture in figures if figure.section == name])
         own = tuple(build_page_table(table, common) for table in tables.values() if table.section == name)
         texts = _section_texts(study, name, confounds, left_out)
@@ -260,6 +229,7 @@ def build_environment(study: Study) -> list[tuple[str, str]]:
     ):  # fmt: skip
         rows.extend(_flatten(prefix, content))
     rows.append(("seeds", ", ".join(map(str, info.seeds))))
+    rows.append(("primary metric", info.primary_metric.replace("_", " ")))
     rows.append(("equivalence margin", f"{100 * info.equivalence_margin:g} points"))
     rows.extend((f"reduction {number}", text) for number, text in enumerate(info.reductions, 1))
     for number, attempt in enumerate(info.attempts, 1):

@@ -24,7 +24,7 @@ from analysis.drawing.declaration import StudyFigure
 from analysis.drawing.files import Picture, dark_variables, render
 from analysis.drawing.selection import left_out_note
 from analysis.figures import draw_study_figures, is_figure_file
-from analysis.records.frames import Study
+from analysis.records.frames import Study, count_training_images
 from analysis.records.study_folder import StudyFolder, StudyFolderError, check_links
 from analysis.report.content import build_environment, build_sections, build_verdict
 from analysis.results.formats import write_tables
@@ -102,9 +102,7 @@ def render_page(
     confounds = find_confounds(info.cells, info.factors, count_training_images(study))
     grid = ""
     if confounds.extra_cells:
-        grid = write_grid(
-            confounds, info.cells, name=info.name, title=info.title, seeds=info.seeds, margin=info.equivalence_margin
-        )
+        grid = write_grid(confounds, info)
     script = _read_asset("report.js")
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -120,22 +118,12 @@ def render_page(
         statuses=[(str(status), int(number)) for status, number in statuses.items()],
         searched=[(str(s), int(n)) for s, n in study.search_trials["status"].value_counts().items()],
         num_asked=len(info.cells) * len(info.seeds),
-        verdict=build_verdict(study, tables, confounds),
+        verdict=build_verdict(study, tables, figures, confounds),
         sections=build_sections(study, tables, figures, confounds, grid, left_out_note(study)),
         environment=build_environment(study),
         trusted=Markup,
     )
     return page.translate(_INVISIBLE)
-
-
-def count_training_images(study: Study) -> int:
-    """Training images of the data set; of a study that does not say, those that a trial's epoch held; 0 if unknown."""
-    recorded = study.info.data.get("num_train")
-    if isinstance(recorded, int) and not isinstance(recorded, bool) and recorded > 0:
-        return recorded
-    batch_size = study.epochs["trial_id"].map(study.trials.set_index("trial_id")["config.batch_size"])
-    seen = study.epochs["step"] // study.epochs["epoch"] * batch_size
-    return int(seen.max()) if len(seen) else 0
 
 
 def _read_asset(name: str) -> str:

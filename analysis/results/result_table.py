@@ -86,6 +86,7 @@ class TableKind:
     section: a key of sections.SECTIONS, or a new one; position: its place there, after smaller ones.
     title: a text, or a function where it differs by study.
     wandb: the study's summary run at W&B gets it.
+    applies: whether a study has it at all; asked for by name it is built all the same, and says why it is empty.
     """
 
     name: str
@@ -94,6 +95,7 @@ class TableKind:
     build: Callable[[Study], TableContent]
     position: int = 1000
     wandb: bool = False
+    applies: Callable[[Study], bool] = lambda study: True
 
     def fill(self, study: Study, notes: Sequence[str] = ()) -> ResultTable:
         """The table of a study; `notes` stand before its own."""

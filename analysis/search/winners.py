@@ -84,7 +84,7 @@ def _list_pruned(search: Search) -> pd.DataFrame:
 def compare_contenders(search: Search) -> pd.DataFrame:
     """One row per winner and given cell it is held against, then one per given cell.
 
-    The difference is winner less the other in final test accuracy, paired by seed; Holm's correction is over these rows.
+    The difference is winner less the other in final test accuracy, paired by seed; the intervals of these rows hold at once.
     """
     study, contenders = search.study, list_contenders(search)
     trials = summarize_trials(study)
@@ -96,15 +96,13 @@ def compare_contenders(search: Search) -> pd.DataFrame:
         pairs += [(contender, other) for other in others] or [(contender, None)]
     rows = [_describe(search, trials, *pair) for pair in pairs]
     differences = np.array([_difference(by_cell, *pair) for pair in pairs]).reshape(len(pairs), -1)
-    margins = np.full(len(pairs), study.info.equivalence_margin)
-    tests = statistics.run_paired_tests(differences, margins)
-    p_different, p_equivalent = (statistics.adjust_holm(p) for p in (tests.p_different, tests.p_equivalent))
-    verdicts = statistics.decide(p_different, p_equivalent)
     against = np.array([other is not None for _, other in pairs], dtype=bool)
+    tests = statistics.compare_paired(differences, int(against.sum()))
+    verdicts = statistics.decide(tests, study.info.equivalence_margin)
     tested = against & (tests.num_seeds > 0)
     frame = pd.DataFrame(rows, columns=list(_DESCRIPTION))
     frame["difference"], frame["low"], frame["high"] = tests.mean, tests.low, tests.high
-    frame["p_holm"], frame["p_equivalence_holm"] = p_different, p_equivalent
+    frame["p"] = tests.p
     frame["common_seeds"] = np.where(against, tests.num_seeds, np.nan)
     frame["verdict"] = np.where(tested, verdicts, np.where(against, "not confirmed yet", ""))
     return frame

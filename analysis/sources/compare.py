@@ -96,6 +96,8 @@ def _merge_info(infos: Sequence[StudyInfo]) -> StudyInfo:
         factors=find_factors(cell.config for cell in cells.values()),
         reductions=tuple(dict.fromkeys(f"{info.name}: {words}" for info in infos for words in info.reductions)),
         equivalence_margin=min(info.equivalence_margin for info in infos),
+        primary_metric=first.primary_metric,
+        claims=first.claims,
         data=first.data,
         code=first.code,
         environment=first.environment,

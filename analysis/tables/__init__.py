@@ -35,4 +35,5 @@ def build_tables(folder: StudyFolder | Study, names: Sequence[str] | None = None
     if names is None:
         kinds = table_kinds(search=study.info.search is not None)
     notes = study_notes(study)
-    return {name: kind.fill(study, notes) for name, kind in kinds.items() if names is None or name in names}
+    asked = [n for n, kind in kinds.items() if (kind.applies(study) if names is None else n in names)]
+    return {name: kinds[name].fill(study, notes) for name in asked}

@@ -87,4 +87,5 @@ TABLE = TableKind(
     position=10,
     title="Published claims",
     build=build_claims,
+    applies=lambda study: bool(load_study_claims(study).claims),
 )

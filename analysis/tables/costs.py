@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 
 from analysis import statistics
+from analysis.comparison.pairs import list_pairs
 from analysis.records.frames import Study
 from analysis.records.summary import timed_trials, timing_note
 from analysis.results.cell_columns import add_factors, factor_columns, in_study_order
 from analysis.results.result_table import Column, TableContent, TableKind
-from analysis.tables.pairwise import list_pairs
 
 AXES: Mapping[str, str] = {"epochs": "epochs", "steps": "steps", "flops": "FLOPs", "seconds": "seconds"}
 ACCURACIES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.93, 0.94, 0.95)
@@ -77,7 +77,7 @@ def compare_axes(study: Study) -> pd.DataFrame:
             missing = at_accuracy.assign(missing=at_accuracy[axis].isna()).groupby("cell_id")["missing"].any()
             by_cell[missing.reindex(by_cell.index, fill_value=True).to_numpy()] = np.nan
             first, second = (by_cell.reindex([pair[side] for pair in pairs]).to_numpy() for side in (0, 1))
-            tests[axis] = statistics.run_paired_tests(first - second, np.nan)
+            tests[axis] = statistics.compare_paired(first - second, 1)
             means[axis] = tests[axis].mean
         for number, (a, b) in enumerate(pairs):
             for one, other in itertools.combinations(AXES, 2):
@@ -92,7 +92,7 @@ def compare_axes(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(names)).astype({"flips": bool})
 
 
-def _excludes_zero(tests: statistics.PairedTests, number: int) -> bool:
+def _excludes_zero(tests: statistics.Comparisons, number: int) -> bool:
     """Whether the interval of a comparison excludes 0; of several seeds without spread it is their common difference."""
     if tests.num_seeds[number] > 1 and np.isnan(tests.low[number]):
         return bool(tests.mean[number] != 0)

@@ -46,6 +46,8 @@ def build_study(spec: StudySpec, data: ImageData, machine: Machine, resources: T
         factors=spec.factors,
         reductions=spec.reductions,
         equivalence_margin=spec.equivalence_margin,
+        primary_metric=spec.primary_metric,
+        claims=spec.claims,
         data={
             "dataset": data.dataset,
             "fingerprint": data.fingerprint,

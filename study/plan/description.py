@@ -43,8 +43,7 @@ def describe_plan(
         yield from ("", *confounds.sentences)
     if confounds.extra_cells:
         yield "\nA grid that tells them apart, to save as a FILE.toml for --grid:\n"
-        yield write_grid(confounds, spec.cells, name=spec.name, title=spec.title, seeds=spec.seeds,
-                         margin=spec.equivalence_margin)  # fmt: skip
+        yield write_grid(confounds, spec)
 
 
 def describe_header(spec: StudySpec, resources: TrialResources, machine: Machine, shown_folder: str) -> str:

@@ -5,7 +5,8 @@
     [grid]                             field = [values]: every combination is a cell
     [[cells]]                          explicit cells, with an optional label
     [[published]]                      cell = { field = value }, and published values of cell metrics
-    [analysis]                         equivalence_margin = 0.005
+    [analysis]                         primary_metric, equivalence_margin, and the published claims to check:
+                                       claims = "worksheet" or a claims file, found from the grid file
     [search]                           see search_spec.py; [[cells]] are then what the search starts from
 
 The shipped ones lie in study/grids. Every error is a SpecError: one line that says what is wrong and what to do.
@@ -25,7 +26,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.records.study_folder import EQUIVALENCE_MARGIN
+from analysis.records.study_folder import EQUIVALENCE_MARGIN, PRIMARY_METRIC
 from study.spec.errors import SpecError
 from study.spec.search_spec import parse_search
 from trainable.config import check_field_name
@@ -49,6 +50,8 @@ class Grid:
     cells: tuple[dict[str, Any], ...]  # fields of each cell, with an optional 'label'
     published: tuple[dict[str, Any], ...] = ()
     equivalence_margin: float = EQUIVALENCE_MARGIN
+    primary_metric: str = PRIMARY_METRIC
+    claims: str = ""  # "worksheet", or the text of a claims file
     search: SearchSpec | None = None
 
 
@@ -70,21 +73,22 @@ def load_grid(name_or_path: str) -> Grid:
         hint = f"did you mean {near[0]}?" if near else f"grids are {', '.join(list_grids())}, or a FILE.toml"
         raise SpecError(f"no grid named {name_or_path!r}: {hint}")
     try:
-        return parse_grid(Path(name_or_path).read_text(encoding="utf-8"), name_or_path)
+        path = Path(name_or_path)
+        return parse_grid(path.read_text(encoding="utf-8"), name_or_path, path.parent)
     except OSError as error:
         raise SpecError(f"grid file {name_or_path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise SpecError(f"grid file {name_or_path}: not UTF-8 text") from error
 
 
-def parse_grid(text: str, source: str) -> Grid:
-    """The text of a grid file -> Grid; `source` names it in errors. Errors: SpecError."""
+def parse_grid(text: str, source: str, folder: Path = Path()) -> Grid:
+    """The text of a grid file -> Grid; `source` names it in errors, `folder` is where it lies. Errors: SpecError."""
     try:
         content = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
         raise SpecError(f"grid file {source}: {error}") from error
     try:
-        return _parse_grid(content)
+        return _parse_grid(content, folder)
     except ValueError as error:
         raise SpecError(f"grid file {source}: {error}") from error
 
@@ -111,7 +115,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return tuple(range(count))
 
 
-def _parse_grid(content: dict[str, Any]) -> Grid:
+def _parse_grid(content: dict[str, Any], folder: Path) -> Grid:
     if unknown := [key for key in content if key not in _TOP_LEVEL]:
         raise ValueError(f"unknown key {unknown[0]!r}; keys are {', '.join(_TOP_LEVEL)}")
     for key, kind in (("name", str), ("title", str), ("seeds", list), ("base", dict), ("grid", dict), ("cells", list),
@@ -138,7 +142,7 @@ def _parse_grid(content: dict[str, Any]) -> Grid:
         base=base,
         cells=cells,
         published=tuple(_published_entry(entry, cells) for entry in content.get("published", [])),
-        equivalence_margin=_equivalence_margin(content.get("analysis", {})),
+        **_analysis(content.get("analysis", {}), folder),
         search=search,
     )
 
@@ -201,13 +205,48 @@ def _published_entry(entry: Any, cells: Sequence[dict[str, Any]]) -> dict[str, A
     return entry
 
 
-def _equivalence_margin(content: dict[str, Any]) -> float:
-    if unknown := [key for key in content if key != "equivalence_margin"]:
-        raise ValueError(f"[analysis] unknown key {unknown[0]!r}; the only key is equivalence_margin")
+def _analysis(content: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What a grid says about how it is judged; a claims file is named from `folder`. Errors: ValueError."""
+    keys = ("equivalence_margin", "primary_metric", "claims")
+    if unknown := [key for key in content if key not in keys]:
+        raise ValueError(f"[analysis] unknown key {unknown[0]!r}; keys are {', '.join(keys)}")
+    return {
+        "equivalence_margin": _margin(content), "primary_metric": _primary_metric(content),
+        "claims": _claims(content.get("claims", ""), folder),
+    }  # fmt: skip
+
+
+def _primary_metric(content: dict[str, Any]) -> str:
+    name = content.get("primary_metric", PRIMARY_METRIC)
+    if name != PRIMARY_METRIC:
+        from analysis.metrics import list_metrics
+
+        known = [metric for metric, found in list_metrics().items() if found.better]
+        if name not in known:
+            raise ValueError(f"[analysis] primary_metric {name!r} is not one of {', '.join(known)}")
+    return str(name)
+
+
+def _claims(named: Any, folder: Path) -> str:
+    if not isinstance(named, str):
+        raise ValueError('[analysis] claims is "worksheet" or the name of a claims file')
+    if named in ("", "worksheet"):
+        return named
+    from analysis.claims.claim import ClaimsError
+    from analysis.claims.claims_file import load_claims
+
+    try:
+        load_claims(folder / named)
+    except ClaimsError as error:
+        raise ValueError(f"[analysis] claims: {error}") from error
+    return (folder / named).read_text(encoding="utf-8")
+
+
+def _margin(content: dict[str, Any]) -> float:
     margin = content.get("equivalence_margin", EQUIVALENCE_MARGIN)
     if isinstance(margin, bool) or not isinstance(margin, (int, float)) or not 0 < margin < 1:
         raise ValueError("[analysis] equivalence_margin is a fraction between 0 and 1, e.g. 0.005 for 0.5 points")
-    return margin
+    return float(margin)
 
 
 def check_seeds(seeds: Sequence[Any]) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from analysis.records.factors import find_factors, short_name
-from analysis.records.study_folder import EQUIVALENCE_MARGIN, Cell
+from analysis.records.study_folder import EQUIVALENCE_MARGIN, PRIMARY_METRIC, Cell
 from study.spec.errors import SpecError
 from study.spec.grid_file import MAX_TRIALS, Grid, cell_fields, check_seeds, check_study_name
 from study.spec.search_space import check_space
@@ -36,6 +36,8 @@ class StudySpec:
     factors: tuple[str, ...]
     reductions: tuple[str, ...] = ()
     equivalence_margin: float = EQUIVALENCE_MARGIN
+    primary_metric: str = PRIMARY_METRIC
+    claims: str = ""
     search: SearchSpec | None = None
     search_base: dict[str, FieldValue] = field(
         default_factory=dict
@@ -79,6 +81,8 @@ def build_spec(
         factors=factors,
         reductions=_reductions(grid, overrides),
         equivalence_margin=grid.equivalence_margin,
+        primary_metric=grid.primary_metric,
+        claims=grid.claims,
     )
     return spec if search is None else _with_search(spec, search, search_base or {}, overrides)
 

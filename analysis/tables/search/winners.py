@@ -21,8 +21,8 @@ def build_search_winners(study: Study) -> TableContent:
         Column("shown_shrinkage", "lost since, points [95 %]", "number", low="shown_shrinkage_low",
                high="shown_shrinkage_high"),
         Column("against", "against"), Column("verdict", "verdict"),
-        Column("shown_difference", "winner less other, points [95 %, t]", "number", low="shown_low", high="shown_high"),
-        Column("p_holm", "p (Holm)", "p_value"), Column("p_equivalence_holm", "p equivalence (Holm)", "p_value"),
+        Column("shown_difference", "winner less other, points [95 %]", "number", low="shown_low", high="shown_high"),
+        Column("p", "p", "p_value"),
     )  # fmt: skip
     margin = f"{100 * study.info.equivalence_margin:g} points"
     notes = [
@@ -32,8 +32,7 @@ def build_search_winners(study: Study) -> TableContent:
         "The given cells (published, where numbers of theirs were) were searched without being chosen: what they lose (or gain) is due "
         "to other images and "
         "more of them. What a winner loses beyond that is the luck it was chosen for.",
-        f"Verdicts by paired t tests over common seeds, margin {margin}, Holm's correction over the rows of this table alone; "
-        "the pairwise table corrects over all of its own.",
+        f"Verdicts as in the pairwise table, over common seeds, margin {margin}; the intervals of this table's rows hold at once.",
     ]
     if len(search.objective_columns) > 1:
         notes.append("Two objectives: the winners are those of the Pareto front that are best in the first one.")

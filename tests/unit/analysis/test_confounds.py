@@ -14,7 +14,7 @@ from analysis.design.confounds import Confounds, count_updates, find_confounds
 from analysis.design.grid_text import write_grid
 from analysis.records.study_folder import Cell
 from study.spec.grid_file import parse_grid
-from study.spec.study_spec import build_spec
+from study.spec.study_spec import StudySpec, build_spec
 from tests.support.studies import build_cell, paper_cells
 
 TRAIN = 50_000
@@ -134,7 +134,18 @@ def test_a_thousand_cells_are_examined_at_once() -> None:
 def test_the_proposal_is_a_grid_file_that_runs() -> None:
     cells = paper_cells(width=8, train_limit=5000)
     found = find_confounds(cells, _factors(cells), TRAIN)
-    text = write_grid(found, cells, name="paper", title='a "title" \\ with\nlines and <b>', seeds=(0, 3), margin=0.01)
+    title = 'a "title" \\ with\nlines and <b>'
+    asked = StudySpec(
+        "paper",
+        title,
+        tuple(cells),
+        (0, 3),
+        tuple(_factors(cells)),
+        equivalence_margin=0.01,
+        primary_metric="gap",
+        claims="worksheet",
+    )
+    text = write_grid(found, asked)
     assert tomllib.loads(text)["title"] == 'a "title" \\ with\nlines and <b>'
     spec = build_spec(parse_grid(text, "proposal"))
     assert [cell.config for cell in spec.cells] == [*(cell.config for cell in cells), *found.extra_cells]
@@ -142,4 +153,4 @@ def test_the_proposal_is_a_grid_file_that_runs() -> None:
     assert [cell.published for cell in spec.cells[:2]] == [cell.published for cell in cells]
     assert spec.cells[0].label == "Experiment 1"
     assert spec.seeds == (0, 3)
-    assert spec.equivalence_margin == 0.01
+    assert (spec.equivalence_margin, spec.primary_metric, spec.claims) == (0.01, "gap", "worksheet")

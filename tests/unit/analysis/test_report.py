@@ -14,13 +14,14 @@ import pyarrow as pa
 import pytest
 
 from analysis.__main__ import BAD_INPUT, main
-from analysis.design.confounds import find_confounds
+from analysis.comparison.words import describe_pair
 from analysis.drawing.declaration import StudyFigure
 from analysis.drawing.files import Picture
-from analysis.records.frames import Study, load_study
+from analysis.metrics import list_metrics
+from analysis.records.frames import Study, count_training_images, load_study
 from analysis.records.study_folder import StudyFolder, StudyFolderError
-from analysis.report.content import MAX_ROWS, _describe_pair, build_page_table, build_verdict
-from analysis.report.page import count_training_images, read_checked, render_page, write_figures, write_report
+from analysis.report.content import MAX_ROWS, build_page_table
+from analysis.report.page import read_checked, render_page, write_figures, write_report
 from analysis.results.formats import to_csv
 from analysis.results.result_table import ResultTable
 from analysis.tables import build_tables, table_kinds
@@ -98,7 +99,10 @@ def test_report_writes_page_tables_and_figures(tmp_path: Path) -> None:
     foreign.write_bytes(b"")
     path = write_report(folder)
     assert path == folder.report / "index.html"
-    for name in table_kinds():
+    study = load_study(folder)
+    names = [name for name, kind in table_kinds().items() if kind.applies(study)]
+    assert {"comparison", "pairwise", "claims", "trials"} <= set(names)
+    for name in names:
         for suffix in ("csv", "md", "tex", "html"):
             assert (folder.tables / f"{name}.{suffix}").is_file()
     for name in ("training_curves", "learning_rate", "samples"):
@@ -199,8 +203,12 @@ def test_verdict_stands_first_with_its_numbers(study: Study, text: str) -> None:
     verdict = " ".join(
         re.sub(r"<[^>]*>", " ", text[text.index('id="verdict"') : text.index('id="comparison"')]).split()
     )
-    assert f"{row['verdict']} Experiment 1 less Experiment 2 : +" in verdict
-    assert "1 common seed" in verdict
+    assert (
+        f"{row['verdict']} Experiment 1 and Experiment 2 cannot be told apart: Experiment 1 less Experiment 2 is"
+        in verdict
+    )
+    assert "1 seed, one seed: a difference cannot be told from the luck of the seed" in verdict
+    assert "Judged by final test accuracy, the primary metric." in verdict
     assert "Of 6 trials: 4 completed, 1 diverged, 1 failed" in verdict
     assert "move together" in verdict
     assert "Trials that did not complete: 2" in verdict
@@ -212,24 +220,25 @@ def test_a_study_without_test_accuracy_is_headed_by_validation(tmp_path: Path) -
     epochs = folder.read_records("epochs")
     rewrite(folder, "epochs", val_accuracy=epochs["test_accuracy"], test_accuracy=pa.nulls(len(epochs), pa.float64()))
     study = load_study(folder)
-    verdict = build_verdict(study, build_tables(study, ["pairwise"]), find_confounds(study.info.cells, (), 1_280))
-    assert verdict.headline == "Final validation accuracy"
-    assert (verdict.num_pairs, verdict.pairs[0].label_a) == (1, "Experiment 1")
     page = Page(render_page(study, build_tables(study, ["pairwise"]), []))
-    assert "Final validation accuracy" in page.texts_of("h3")
-    assert "Final test accuracy" not in page.texts_of("h3")
+    assert "Judged by final validation accuracy, the primary metric." in page.texts_of("p")
+    assert any("Experiment 1 is better than Experiment 2 by" in text for text in page.texts_of("p"))
 
 
 @pytest.mark.parametrize(
     ("more", "words"),
-    [(12.0, "about 12 more would probably settle it"), (1000.0, "1,000 or more would probably settle it")],
+    [
+        (12.0, "About 12 more seeds would probably settle it."),
+        (1000.0, "1,000 more seeds or even more would probably settle it."),
+    ],
 )
 def test_a_number_of_seeds_that_is_a_cap_is_said_to_be_one(more: float, words: str) -> None:
     row = {
-        "difference": 0.001, "t_low": -0.01, "t_high": 0.012, "sd": 0.01, "seeds": 3, "reason": "", "more_seeds": more,
+        "difference": 0.001, "low": -0.01, "high": 0.012, "seeds": 3, "reason": "", "more_seeds": more, "margin": 0.005,
         "label_a": "a", "label_b": "b", "verdict": "undecided",
     }  # fmt: skip
-    assert _describe_pair(row).text.split("; ")[-1] == words
+    text = describe_pair(row, list_metrics()["final_test_accuracy"])
+    assert text == f"a and b cannot be told apart: a less b is 0.1 points (95 % interval -1.0 to 1.2); 3 seeds. {words}"
 
 
 def test_environment_names_code_data_hardware_and_changes(page: Page) -> None:

@@ -1,7 +1,8 @@
-"""The tests of the analysis against scipy's own, and their error rates on populations of known truth."""
+"""The comparisons against scipy's own tests, and their error rates on populations of known truth."""
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from scipy import stats
 
 from analysis import statistics
+from tests.support.simulated_seeds import KINDS, draw_seeds
 
 Array = npt.NDArray[np.float64]
 
@@ -19,60 +21,71 @@ def random() -> np.random.Generator:
     return np.random.default_rng(7)
 
 
-def test_agrees_with_scipy_paired_t_test(random: np.random.Generator) -> None:
+@pytest.mark.parametrize("family", [1, 6])
+def test_agrees_with_scipy_paired_t_test(random: np.random.Generator, family: int) -> None:
     first, second = random.normal(0.93, 0.01, (20, 6)), random.normal(0.92, 0.01, (20, 6))
-    tests = statistics.run_paired_tests(first - second, 0.02)
+    found = statistics.compare_paired(first - second, family)
     for number in range(20):
         expected = stats.ttest_rel(first[number], second[number])
-        interval = expected.confidence_interval(0.95)
-        assert tests.p_different[number] == pytest.approx(expected.pvalue)
-        assert (tests.low[number], tests.high[number]) == pytest.approx((interval.low, interval.high))
-        lower = stats.ttest_1samp(first[number] - second[number], -0.02, alternative="greater").pvalue
-        upper = stats.ttest_1samp(first[number] - second[number], 0.02, alternative="less").pvalue
-        assert tests.p_equivalent[number] == pytest.approx(max(lower, upper))
+        interval = expected.confidence_interval(1 - 0.05 / family)
+        assert found.p[number] == pytest.approx(min(1, expected.pvalue * family))
+        assert (found.low[number], found.high[number]) == pytest.approx((interval.low, interval.high))
+        assert (found.p[number] < 0.05) == (found.low[number] > 0 or found.high[number] < 0)
+
+
+def test_equivalence_is_that_of_two_one_sided_tests_at_half_the_level(random: np.random.Generator) -> None:
+    differences, margin = random.normal(0.001, 0.004, (200, 8)), 0.005
+    verdicts = statistics.decide(statistics.compare_paired(differences, 1), margin)
+    for row, verdict in zip(differences, verdicts, strict=True):
+        lower = stats.ttest_1samp(row, -margin, alternative="greater").pvalue
+        upper = stats.ttest_1samp(row, margin, alternative="less").pvalue
+        assert (verdict == "equivalent") == (max(lower, upper) < 0.025)
+    assert {"equivalent", "undecided"} <= set(verdicts)
 
 
 def test_seeds_that_are_missing_are_left_out(random: np.random.Generator) -> None:
     differences = random.normal(0.01, 0.01, (1, 6))
     gaps = np.insert(differences, [0, 3], np.nan, axis=1)
-    complete, with_gaps = statistics.run_paired_tests(differences, 0.02), statistics.run_paired_tests(gaps, 0.02)
+    complete, with_gaps = statistics.compare_paired(differences, 1), statistics.compare_paired(gaps, 1)
     assert with_gaps.num_seeds[0] == 6
-    assert with_gaps.p_different[0] == pytest.approx(complete.p_different[0])
+    assert (with_gaps.low[0], with_gaps.p[0]) == pytest.approx((complete.low[0], complete.p[0]))
 
 
-def test_effect_size_is_hedges_corrected() -> None:
-    tests = statistics.run_paired_tests(np.array([[1.0, 2.0, 3.0, 4.0]]), math.nan)
-    assert tests.effect_size[0] == pytest.approx(2.5 / np.std([1, 2, 3, 4], ddof=1) * (1 - 3 / (4 * 3 - 1)))
+def test_effect_size_is_hedges_corrected_and_its_interval_inverts_the_noncentral_t() -> None:
+    found = statistics.compare_paired(np.array([[1.0, 2.0, 3.0, 4.0]]), 1)
+    effect = statistics.measure_effects(found)
+    d = 2.5 / np.std([1, 2, 3, 4], ddof=1)
+    assert effect.d[0] == pytest.approx(d * (1 - 3 / (4 * 3 - 1)))
+    assert stats.nct.sf(2 * d, 3, 2 * effect.low[0]) == pytest.approx(0.025, rel=1e-3)
+    assert stats.nct.cdf(2 * d, 3, 2 * effect.high[0]) == pytest.approx(0.025, rel=1e-3)
+
+
+def test_interval_of_the_effect_size_excludes_zero_where_that_of_the_difference_does(
+    random: np.random.Generator,
+) -> None:
+    found = statistics.compare_paired(random.normal(0.01, 0.01, (500, 4)), 3)
+    effect = statistics.measure_effects(found)
+    assert ((found.low > 0) == (effect.low > 0)).all()
+    middle, low, high = effect.chance
+    assert ((low <= middle) & (middle <= high)).all()
+    assert ((low > 0.5) == (found.low > 0)).all()
 
 
 @pytest.mark.parametrize("differences", [[0.3], [0.01, 0.01, 0.01], [math.nan, math.nan]])
 def test_no_spread_is_undecided_and_says_why(differences: list[float]) -> None:
-    tests = statistics.run_paired_tests(np.array([differences]), 0.005)
-    verdicts = statistics.decide(tests.p_different, tests.p_equivalent)
+    found = statistics.compare_paired(np.array([differences]), 1)
+    verdicts = statistics.decide(found, 0.005)
     assert list(verdicts) == ["undecided"]
-    assert statistics.explain(tests, verdicts, tests.p_different)[0] != ""
-    assert math.isnan(statistics.count_more_seeds(tests, np.array([0.005]), 1)[0])
-
-
-def test_holm_against_its_definition(random: np.random.Generator) -> None:
-    p_values = random.uniform(0, 0.2, 12)
-    p_values[[2, 7]] = np.nan
-    tested = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
-    expected, largest = {}, 0.0
-    for rank, (p, index) in enumerate(tested):
-        largest = max(largest, min(1.0, (len(tested) - rank) * p))
-        expected[index] = largest
-    adjusted = statistics.adjust_holm(p_values)
-    assert {i: adjusted[i] for i in expected} == pytest.approx(expected)
-    assert np.isnan(adjusted[[2, 7]]).all()
+    assert statistics.explain(found, verdicts)[0] != ""
+    assert math.isnan(statistics.count_more_seeds(found, 0.005)[0])
+    assert np.isnan(statistics.measure_effects(found).low[0])
 
 
 def test_a_real_difference_below_the_margin_is_equivalent() -> None:
-    differences = np.random.default_rng(0).normal(0.002, 0.0005, (1, 10))
-    tests = statistics.run_paired_tests(differences, 0.005)
-    verdicts = statistics.decide(tests.p_different, tests.p_equivalent)
+    found = statistics.compare_paired(np.random.default_rng(0).normal(0.002, 0.0005, (1, 10)), 1)
+    verdicts = statistics.decide(found, 0.005)
     assert list(verdicts) == ["equivalent"]
-    assert "smaller than the margin" in statistics.explain(tests, verdicts, tests.p_different)[0]
+    assert "smaller than the margin" in statistics.explain(found, verdicts)[0]
 
 
 def test_mean_interval_against_scipy(random: np.random.Generator) -> None:
@@ -85,56 +98,63 @@ def test_mean_interval_against_scipy(random: np.random.Generator) -> None:
     assert math.isnan(high)
 
 
-def test_bootstrap_interval_needs_five_seeds_and_covers(random: np.random.Generator) -> None:
-    differences = random.normal(0.0, 1.0, (300, 20))
-    differences[0, :16] = np.nan
-    low, high = statistics.bootstrap_interval(differences)
-    assert math.isnan(low[0])
-    covered = ((low[1:] <= 0) & (high[1:] >= 0)).mean()
-    assert 0.88 <= covered <= 0.99  # somewhat narrow at 20 seeds: 93 % of the time is usual
-
-
-STUDIES, CELLS, METRICS = 1000, 3, 4
-PAIRS = [(0, 1), (0, 2), (1, 2)]
+STUDIES = 1000
 # Three standard errors of a rate of 5 % over a thousand studies.
 ALLOWED = statistics.ALPHA + 3 * math.sqrt(statistics.ALPHA * (1 - statistics.ALPHA) / STUDIES)
+EQUAL = np.full(3, 0.93)
 
 
-def _verdicts(means: Array, seeds: int, margin: float, number: int) -> npt.NDArray[np.str_]:
-    """A simulated study: cells x metrics of known means, correlated by seed and between metrics -> its verdicts."""
-    random = np.random.default_rng([number, seeds])
-    shared = random.normal(0, 0.002, (1, 1, seeds))
-    own = random.normal(0, 0.002, (CELLS, METRICS, seeds)) + random.normal(0, 0.002, (CELLS, 1, seeds))
-    values = means[:, :, None] + shared + own
-    differences = np.concatenate([values[a] - values[b] for a, b in PAIRS])
-    tests = statistics.run_paired_tests(differences, margin)
-    return statistics.decide(statistics.adjust_holm(tests.p_different), statistics.adjust_holm(tests.p_equivalent))
+def _compare(values: Array) -> statistics.Comparisons:
+    pairs = list(itertools.combinations(range(len(values)), 2))
+    return statistics.compare_paired(np.array([values[a] - values[b] for a, b in pairs]), len(pairs))
 
 
-@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
-def test_false_different_in_at_most_five_percent_of_studies(seeds: int) -> None:
-    means = np.full((CELLS, METRICS), 0.93)
-    false = sum("different" in _verdicts(means, seeds, 1e-9, number) for number in range(STUDIES))
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seeds", [3, 10])
+def test_false_different_in_at_most_five_percent_of_studies(kind: str, seeds: int) -> None:
+    random = np.random.default_rng([seeds, KINDS.index(kind)])
+    false = sum(
+        "different" in statistics.decide(_compare(draw_seeds(kind, EQUAL, seeds, random)), 1e-9) for _ in range(STUDIES)
+    )
     assert false / STUDIES <= ALLOWED
 
 
-@pytest.mark.parametrize("seeds", [2, 3, 5, 10, 30])
-def test_false_equivalent_in_at_most_five_percent_of_studies(seeds: int) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seeds", [3, 10, 30])
+def test_false_equivalent_in_at_most_five_percent_of_studies(kind: str, seeds: int) -> None:
     """Every pair differs by exactly the margin, or twice it: the hardest case in which equivalent is false."""
-    margin = 0.004
-    means = np.repeat([[0.930], [0.934], [0.938]], METRICS, axis=1)
-    false = sum("equivalent" in _verdicts(means, seeds, margin, number) for number in range(STUDIES))
+    random, margin = np.random.default_rng([seeds, KINDS.index(kind)]), 0.004
+    means = np.array([0.930, 0.934, 0.938])
+    false = sum(
+        "equivalent" in statistics.decide(_compare(draw_seeds(kind, means, seeds, random)), margin)
+        for _ in range(STUDIES)
+    )
     assert false / STUDIES <= ALLOWED
 
 
-def test_enough_seeds_find_what_is_there() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_best_cell_is_among_those_that_may_be(kind: str) -> None:
+    """And the interval of every cell holds its distance to the best other one, in 95 % of studies at once."""
+    random = np.random.default_rng(KINDS.index(kind))
+    means = np.array([0.934, 0.933, 0.930, 0.930, 0.92])
+    truth = means - np.array([np.delete(means, n).max() for n in range(len(means))])
+    lost = wrong = 0
+    for _ in range(STUDIES):
+        found = statistics.compare_with_best(draw_seeds(kind, means, 5, random))
+        lost += not found.may_be_best[0]
+        wrong += not ((found.low <= truth + 1e-12) & (truth - 1e-12 <= found.high)).all()
+    assert lost / STUDIES <= ALLOWED
+    assert wrong / STUDIES <= ALLOWED
+
+
+def test_enough_seeds_find_what_is_there(random: np.random.Generator) -> None:
     """The error rates above would be met by never deciding; this would not."""
-    means = np.array([[0.93] * METRICS, [0.93] * METRICS, [0.95] * METRICS])
-    found = [_verdicts(means, 20, 0.006, number) for number in range(100)]
-    different = np.mean([verdicts[METRICS:] == "different" for verdicts in found])
-    equivalent = np.mean([verdicts[:METRICS] == "equivalent" for verdicts in found])
-    assert different > 0.95
-    assert equivalent > 0.7
+    means = np.array([0.93, 0.93, 0.95])
+    found = [statistics.decide(_compare(draw_seeds("normal", means, 20, random)), 0.006) for _ in range(100)]
+    assert np.mean([verdicts[1:] == "different" for verdicts in found]) > 0.95
+    assert np.mean([verdicts[0] == "equivalent" for verdicts in found]) > 0.7
+    best = [statistics.compare_with_best(draw_seeds("normal", means, 10, random)).may_be_best for _ in range(100)]
+    assert np.mean([list(may) == [False, False, True] for may in best]) > 0.95
 
 
 @pytest.mark.parametrize(("mean", "margin"), [(0.004, 0.001), (0.0, 0.005)])
@@ -142,18 +162,45 @@ def test_further_seeds_settle_it_about_as_often_as_said(mean: float, margin: flo
     """With the true mean and spread as estimate, the number of seeds it names decides four studies of five."""
     sd, now = 0.005, 3
     pattern = np.array([-1.0, 0.0, 1.0])
-    tests = statistics.run_paired_tests((mean + sd * pattern)[None, :], margin)
-    more = statistics.count_more_seeds(tests, np.array([margin]), 1)[0]
+    more = statistics.count_more_seeds(statistics.compare_paired((mean + sd * pattern)[None, :], 1), margin)[0]
     random = np.random.default_rng(3)
-    decided = statistics.run_paired_tests(random.normal(mean, sd, (4000, now + int(more))), margin)
-    rate = (statistics.decide(decided.p_different, decided.p_equivalent) != "undecided").mean()
+    decided = statistics.compare_paired(random.normal(mean, sd, (4000, now + int(more))), 1)
+    rate = (statistics.decide(decided, margin) != "undecided").mean()
     assert 0.75 <= rate <= 0.92
 
 
 def test_further_seeds_grow_with_noise_and_end_at_the_cap() -> None:
     noise = np.array([0.001, 0.01, 0.1, 10.0])
     differences = 0.01 + noise[:, None] * np.array([-1.0, 0.0, 1.0])
-    more = statistics.count_more_seeds(statistics.run_paired_tests(differences, math.nan), np.full(4, math.nan), 1)
+    more = statistics.count_more_seeds(statistics.compare_paired(differences, 1), math.nan)
     assert (np.diff(more) >= 0).all()
     assert more[0] == 1
     assert more[-1] == statistics.MOST_SEEDS
+
+
+@pytest.mark.parametrize(("first", "most"), [(2, 2), (3, 12), (5, 40)])
+def test_all_looks_together_spend_the_error_once(first: int, most: int) -> None:
+    shares = statistics.spend(np.arange(most + 5), first, most)
+    assert shares.sum() == pytest.approx(1)
+    assert (shares[first : most + 1] > 0).all()
+    assert shares[:first].sum() == shares[most + 1 :].sum() == 0
+
+
+@pytest.mark.parametrize("truth", ["alike", "at the margin"])
+def test_looking_after_every_seed_keeps_the_error_rate(truth: str) -> None:
+    """False verdicts of studies that stop as soon as they are settled; without the spending they would be far more."""
+    random, first, most, margin = np.random.default_rng(11), 3, 15, 0.004
+    mean, false_verdict = (0.0, "different") if truth == "alike" else (margin, "equivalent")
+    differences = random.normal(mean, 0.003, (STUDIES, most))
+    false, naive = np.zeros(STUDIES, dtype=bool), np.zeros(STUDIES, dtype=bool)
+    for seeds in range(first, most + 1):
+        looks = statistics.compare_paired(differences[:, :seeds], 1, statistics.spend(seeds, first, most))
+        false |= statistics.decide(looks, margin if truth != "alike" else 1e-9) == false_verdict
+        naive |= (
+            statistics.decide(
+                statistics.compare_paired(differences[:, :seeds], 1), margin if truth != "alike" else 1e-9
+            )
+            == false_verdict
+        )
+    assert false.mean() <= ALLOWED
+    assert naive.mean() > false.mean()
