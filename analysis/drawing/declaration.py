@@ -30,6 +30,17 @@ class Subject:
     width: int = 0  # of the model, where the picture is about one
     place: int = 0  # of the row of a table, where the picture is about one
 
+    @property
+    def own_cell(self) -> ShownCell:
+        """The cell of a picture that is about one."""
+        assert self.cell is not None
+        return self.cell
+
+    @property
+    def seed(self) -> int:
+        """The seed of the trial that stands for the cell."""
+        return self.own_cell.representative_seed
+
 
 def whole_study(study: Study) -> list[Subject]:
     """One picture, of all cells."""

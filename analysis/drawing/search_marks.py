@@ -1,4 +1,7 @@
-"""What the figures of a search share: how a trial's outcome is marked, and how a searched field is laid on an axis."""
+"""What the figures of a search share: how a trial's outcome is marked, and how a searched field is laid on an axis.
+
+They are not Optuna's own (optuna.visualization), which leave out the trials that were pruned or diverged and the cells of the study.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.drawing.style import MUTED, format_value, shown, use_log_axis, use_percent_axis, use_plain_axis
+from analysis.drawing import style
 from analysis.search.history import Search
 from analysis.search.objectives import Objective
 
@@ -24,7 +29,9 @@ _STYLES: dict[str, dict[str, Any]] = {
     "failed": {"color": "#a8508f", "marker": "X", "markersize": 5.5},
     "running": {"color": "#1a9e77", "marker": "D", "markersize": 4.0},
 }
-ENQUEUED: dict[str, Any] = {"color": "#3c3c3e", "marker": "*", "markersize": 14, "markerfacecolor": "none"}
+ENQUEUED: dict[str, Any] = {
+    "linestyle": "none", "color": "#3c3c3e", "marker": "*", "markersize": 14, "markerfacecolor": "none",
+}  # fmt: skip
 BEST = "#1a9e77"
 TRIED_FIRST = "cell of the study, tried first"
 
@@ -39,6 +46,21 @@ class AxisScale:
     ticks: tuple[tuple[float, str], ...] = ()
 
 
+@dataclass(frozen=True)
+class ScaledTrials:
+    """Trials on the axes of all searched fields: `points` has columns number, value, status, enqueued; `scales` their places."""
+
+    objective: Objective
+    points: pd.DataFrame
+    scales: tuple[AxisScale, ...]
+
+
+def scale_trials(search: Search, points: pd.DataFrame) -> ScaledTrials:
+    """These of the search's `points`."""
+    scales = tuple(build_scale(search, name, points) for name in search.description.space)
+    return ScaledTrials(search.objectives[0], points.reset_index(drop=True), scales)
+
+
 def build_scale(search: Search, name: str, trials: pd.DataFrame) -> AxisScale:
     """The positions of a field in these trials; numbers keep their value, other values are numbered."""
     values = trials[search.parameter_columns[name]]
@@ -48,43 +70,64 @@ def build_scale(search: Search, name: str, trials: pd.DataFrame) -> AxisScale:
         places = values.to_numpy(dtype=float)
         chosen = sorted({float(place) for place in places}) if spread == "choices" else []
         is_log = spread == "log" or (bool(chosen) and min(chosen) > 0 and max(chosen) >= 4 * min(chosen))
-        ticks = tuple((place, format_value(place)) for place in chosen) if len(chosen) <= 8 else ()
+        ticks = tuple((place, style.format_value(place)) for place in chosen) if len(chosen) <= 8 else ()
         return AxisScale(title, "log" if is_log else "linear", places, ticks)
-    names = sorted({str(value) for value in values})
-    places = np.array([names.index(str(value)) for value in values], dtype=float)
-    return AxisScale(title, "names", places, tuple((float(i), shown(text, 14)) for i, text in enumerate(names)))
+    codes, names = pd.factorize(values.astype(str), sort=True)
+    ticks = tuple((float(place), style.shown(text, 14)) for place, text in enumerate(names))
+    return AxisScale(title, "names", codes.astype(float), ticks)
 
 
-def use_scale(axes: Axes, which: str, scale: AxisScale) -> None:
-    """Lay axis `which` out for the field; call it when everything is drawn."""
+def use_scale(axes: Axes, scale: AxisScale) -> None:
+    """Lay the x axis out for the field; call it when everything is drawn."""
     if scale.kind == "log":
-        use_log_axis(axes, which)
+        style.use_log_axis(axes, "x")
     elif scale.kind == "linear":
-        use_plain_axis(axes, which)
+        style.use_plain_axis(axes, "x")
     if scale.ticks:
-        getattr(axes, f"set_{which}ticks")([place for place, _ in scale.ticks], [text for _, text in scale.ticks])
-        getattr(axes, f"{which}axis").set_tick_params(which="minor", length=0)
-    getattr(axes, f"set_{which}label")(scale.title)
+        axes.set_xticks([place for place, _ in scale.ticks], [text for _, text in scale.ticks])
+        axes.xaxis.set_tick_params(which="minor", length=0)
+    axes.set_xlabel(scale.title)
 
 
-def use_objective_axis(axes: Axes, objective: Objective) -> None:
-    """A y axis of an objective: accuracies in percent."""
+def use_objective_axis(axes: Axes, objective: Objective, which: str = "y", values: pd.Series | None = None) -> None:
+    """An axis of an objective: accuracies in percent; logarithmic where positive `values` are given that lie far apart."""
     if objective.kind == "accuracy":
-        use_percent_axis(axes)
-        axes.set_ylabel(f"{objective.title} (%)")
+        style.use_percent_axis(axes, which)
+    elif values is not None and values.min() > 0 and values.max() > 20 * values.min():
+        style.use_log_axis(axes, which)
     else:
-        use_plain_axis(axes, "y")
-        axes.set_ylabel(objective.title)
+        style.use_plain_axis(axes, which)
+    getattr(axes, f"set_{which}label")(title_with_unit(objective))
+
+
+def title_with_unit(objective: Objective) -> str:
+    """The objective as axes name it."""
+    return f"{objective.title} (%)" if objective.kind == "accuracy" else objective.title
 
 
 def status_style(status: str) -> dict[str, Any]:
     """Colour and marker of an outcome."""
-    return {"linestyle": "none", **_STYLES.get(status, {"color": MUTED, "marker": ".", "markersize": 5.0})}
+    return {"linestyle": "none", **_STYLES.get(status, {"color": style.MUTED, "marker": ".", "markersize": 5.0})}
 
 
-def status_handles(statuses: Sequence[str], *, enqueued: bool) -> list[Line2D]:
-    """Legend entries for the outcomes that occur, and for cells of the study."""
-    ordered = [name for name in _STYLES if name in statuses] + sorted(set(statuses) - set(_STYLES))
-    handles = [Line2D([], [], label=shown(name), **status_style(name)) for name in ordered]
-    first = [Line2D([], [], linestyle="none", label=TRIED_FIRST, **ENQUEUED)] if enqueued else []
-    return handles + first
+def draw_trials(axes: Axes, points: pd.DataFrame, places: npt.ArrayLike, hovers: Sequence[str]) -> None:
+    """A mark per trial at its place and value, hollow where it ended early; at the bottom where it has no value."""
+    for row, place, hover in zip(points.to_dict("records"), np.asarray(places), hovers, strict=True):
+        look = status_style(str(row["status"]))
+        if row["status"] != "completed":
+            look["markerfacecolor"] = "none"
+        if not np.isfinite(row["value"]):
+            style.plot(axes, place, 0.02, hover, transform=axes.get_xaxis_transform(), **look)
+            continue
+        style.plot(axes, place, row["value"], f"{hover}: {style.format_value(float(row['value']))}", **look)
+        if row["enqueued"]:
+            axes.plot(place, row["value"], **ENQUEUED)
+
+
+def add_status_legend(figure: Figure, points: pd.DataFrame, more: Sequence[Artist] = ()) -> None:
+    """A legend of the outcomes that occur, of the cells of the study where some are among them, and of `more`."""
+    statuses = set(points["status"])
+    ordered = [name for name in _STYLES if name in statuses] + sorted(statuses - set(_STYLES))
+    handles = [Line2D([], [], label=style.shown(name), **status_style(name)) for name in ordered]
+    first = [Line2D([], [], label=TRIED_FIRST, **ENQUEUED)] if points["enqueued"].any() else []
+    style.add_legend(figure, [*handles, *first, *more], len(handles) + len(first) + len(more))

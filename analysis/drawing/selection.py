@@ -12,7 +12,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from analysis.drawing.style import NothingToDraw
 from analysis.records.frames import Study
@@ -22,8 +21,10 @@ MAX_CELLS = 20  # in a figure that compares cells
 MAX_DETAILED_CELLS = 6  # with pictures of their own
 MAX_WIDTHS = 3
 
-Records: TypeAlias = pa.Table | pd.DataFrame
 _PREFERENCE = (("completed",), ("running", "pending", "pruned"), ("diverged", "failed"))
+
+
+Labels: TypeAlias = tuple[tuple[int, str], ...]  # of cells, each with its index
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,9 @@ class ShownCell:
     representative_seed: int
 
 
-def select_cells(study: StudyInfo, trials: Records) -> list[ShownCell]:
+def select_cells(study: StudyInfo, trials: pd.DataFrame) -> list[ShownCell]:
     """The cells of the study that have a trial with at least one epoch, in the study's order."""
-    frame = as_frame(trials)
-    frame = frame[frame["epochs_completed"].fillna(0) > 0].sort_values(["seed", "trial_id"])
+    frame = trials[trials["epochs_completed"].fillna(0) > 0].sort_values(["seed", "trial_id"])
     found = []
     for index, cell in enumerate(study.cells):
         own = frame[frame["cell_id"] == cell.cell_id]
@@ -85,15 +85,27 @@ def _all_cells(study: Study) -> list[ShownCell]:
     return select_cells(study.info, study.trials)
 
 
-def as_frame(records: Records) -> pd.DataFrame:
-    """Records as pandas, whether they come from a file or from a trial's memory."""
-    frame: pd.DataFrame = records if isinstance(records, pd.DataFrame) else records.to_pandas()
-    return frame
-
-
 def cell_of_trial(cells: Sequence[ShownCell]) -> dict[str, int]:
     """The index of the cell of every shown trial."""
     return {trial: cell.index for cell in cells for trial in cell.trial_ids}
+
+
+@dataclass(frozen=True)
+class CellRows:
+    """What a figure draws of several cells: `rows` has a column `cell`, `labels` names the cells that have any rows."""
+
+    rows: pd.DataFrame
+    labels: Labels
+
+    def of(self, cell: int) -> pd.DataFrame:
+        """The rows of one cell."""
+        return self.rows[self.rows["cell"] == cell]
+
+
+def rows_by_cell(rows: pd.DataFrame, cells: Sequence[ShownCell], reason: str) -> CellRows:
+    """Rows of `cells`. Errors: NothingToDraw with `reason` where there are none."""
+    drawn = set(require(rows, reason)["cell"])
+    return CellRows(rows, tuple((cell.index, cell.label) for cell in cells if cell.index in drawn))
 
 
 def spread_over_trials(frame: pd.DataFrame, keys: Sequence[str], column: str) -> pd.DataFrame:

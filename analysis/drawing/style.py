@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
+import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from numpy.typing import ArrayLike
 
 from analysis.records.phases import GROUPS
 
@@ -115,16 +117,40 @@ def marker_every(num_points: int) -> int:
     return max(1, math.ceil(num_points / 8))
 
 
-def group_handles(groups: Sequence[str]) -> list[Patch]:
+def add_legend(figure: Figure, handles: Sequence[Artist], columns: int) -> None:
+    """A legend of the whole figure, below it."""
+    figure.legend(handles=list(handles), loc="outside lower center", ncols=columns)
+
+
+def new_cell_figure(
+    width_in: float, height_in: float, title: str, labels: Sequence[tuple[int, str]], more: Sequence[Artist] = ()
+) -> Figure:
+    """An empty figure with a legend of cells, given as (index, label), and `more` below it; each line of it adds to the height."""
+    columns = min(3, len(labels))
+    figure = new_figure(width_in, height_in + 0.2 * math.ceil(len(labels) / columns), title)
+    handles = [Line2D([], [], label=shown(label), **cell_style(index)) for index, label in labels]
+    add_legend(figure, [*handles, *more], columns)
+    return figure
+
+
+def plot(axes: Axes, x: ArrayLike, y: ArrayLike, hover: str, **look: Any) -> None:
+    """A line or a mark, which tells `hover` under the pointer."""
+    (line,) = axes.plot(x, y, **look)
+    set_hover(line, hover)
+
+
+def plot_cell(axes: Axes, rows: pd.DataFrame, x: str, y: str, cell: int, hover: str) -> None:
+    """The line of a cell in the colour, marker and dashes of its index; nothing without rows."""
+    if len(rows):
+        plot(axes, rows[x], rows[y], hover, markevery=marker_every(len(rows)), **cell_style(cell))
+
+
+def group_handles(groups: Iterable[str]) -> list[Patch]:
     """Legend entries for the layer groups that occur, in the order of the network."""
+    groups = set(groups)
     known = [group for group in GROUPS if group in groups]
     unknown = sorted({shown(group) for group in groups if group not in GROUPS})
     return [Patch(color=group_color(name), label=name) for name in [*known, *unknown]]
-
-
-def cell_handles(labels: Sequence[tuple[int, str]]) -> list[Line2D]:
-    """Legend entries for cells given as (index, label)."""
-    return [Line2D([], [], label=shown(label), **cell_style(index)) for index, label in labels]
 
 
 def format_value(value: float) -> str:
@@ -179,10 +205,11 @@ def use_epoch_axis(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_value(value)))
 
 
-def use_percent_axis(axes: Axes) -> None:
-    """A y axis of fractions, labelled in percent."""
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=7, steps=_STEPS))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.5g}"))
+def use_percent_axis(axes: Axes, which: str = "y") -> None:
+    """An axis of fractions, labelled in percent."""
+    axis = getattr(axes, f"{which}axis")
+    axis.set_major_locator(MaxNLocator(nbins=7, steps=_STEPS))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.5g}"))
 
 
 def draw_rows(

@@ -20,7 +20,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 
 from analysis.drawing.declaration import FigureKind, each_width
-from analysis.drawing.selection import Records, as_frame, require
+from analysis.drawing.selection import require
 from analysis.drawing.style import INK, MUTED, PANEL, PAPER, group_color, new_figure, set_hover, shown, styled
 
 _BLOCK = re.compile(r"^(layer\d+\.\d+)\.")
@@ -73,12 +73,10 @@ class Architecture:
     width: int
 
 
-def build_architecture(model: Records, width: int) -> Architecture:
+def build_architecture(model: pd.DataFrame, width: int) -> Architecture:
     """The diagram's content for the model of this width."""
-    frame = as_frame(model)
-    own = require(
-        frame[frame["width"] == width].sort_values("position"), f"the model of width {width} was not recorded"
-    )
+    own = model[model["width"] == width].sort_values("position")
+    require(own, f"the model of width {width} was not recorded")
     columns = []
     for group, rows in groupby(own.itertuples(), key=lambda row: str(row.group)):
         members = list(rows)

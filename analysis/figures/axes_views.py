@@ -6,8 +6,8 @@ mean |g| and the update-to-weight ratio, both means over all tensors and over th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -15,17 +15,8 @@ from matplotlib.figure import Figure
 
 from analysis.drawing.declaration import FigureKind, Subject
 from analysis.drawing.layer_records import LayerSummary, load_layer_summary
-from analysis.drawing.selection import Records, ShownCell, as_frame, require, shown_cells
-from analysis.drawing.style import (
-    cell_handles,
-    cell_style,
-    marker_every,
-    new_figure,
-    set_hover,
-    styled,
-    use_log_axis,
-    use_plain_axis,
-)  # fmt: skip
+from analysis.drawing.selection import CellRows, ShownCell, rows_by_cell, shown_cells
+from analysis.drawing.style import new_cell_figure, plot_cell, styled, use_log_axis, use_plain_axis
 from analysis.records.frames import Study
 from analysis.records.phases import first_learning_rate
 
@@ -40,19 +31,13 @@ _CURVES = {"gradient_mean_abs": "mean |g|", "update_ratio": "update ratio"}
 _MAX_POINTS = 60
 
 
-@dataclass(frozen=True)
-class AxesViews:
-    """`curves` has columns cell, those of AXES (progress after the step), gradient_mean_abs and update_ratio."""
-
-    curves: pd.DataFrame
-    labels: tuple[tuple[int, str], ...]
-
-
 def build_axes_views(
-    summary: LayerSummary, epochs: Records, cells: Sequence[ShownCell], flops_per_image: Mapping[int, int]
-) -> AxesViews:
-    """The curves of every cell; `flops_per_image` by width. FLOPs are NaN for a width that is not in it."""
-    epochs = as_frame(epochs)
+    summary: LayerSummary, epochs: pd.DataFrame, cells: Sequence[ShownCell], flops_per_image: Mapping[int, int]
+) -> CellRows:
+    """Rows with columns cell, those of AXES (progress after the step), gradient_mean_abs and update_ratio.
+
+    `flops_per_image` is by width; FLOPs are NaN for a width that is not in it.
+    """
     parts = []
     for cell in cells:
         own = summary.by_step[summary.by_step["cell"] == cell.index]
@@ -70,9 +55,7 @@ def build_axes_views(
         )  # fmt: skip
         parts.append(curve.assign(cell=cell.index))
     curves = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-    require(curves, "no layers were measured")
-    drawn = set(curves["cell"])
-    return AxesViews(curves[["cell", *AXES, *_CURVES]], tuple((c.index, c.label) for c in cells if c.index in drawn))
+    return rows_by_cell(curves.reindex(columns=["cell", *AXES, *_CURVES]), cells, "no layers were measured")
 
 
 def cumulative_learning_rate(
@@ -90,29 +73,25 @@ def cumulative_learning_rate(
 
 
 @styled()
-def draw_axes_views(data: AxesViews) -> Figure:
+def draw_axes_views(data: CellRows) -> Figure:
     """A row per measure of progress, mean |g| at the left, update ratio at the right."""
-    columns = min(3, len(data.labels))
-    figure = new_figure(10.5, 11.5 + 0.2 * -(-len(data.labels) // columns), "Gradients and updates against five axes")
+    figure = new_cell_figure(10.5, 11.5, "Gradients and updates against five axes", data.labels)
     grid = figure.subplots(len(AXES), len(_CURVES), squeeze=False)
     for row, (axis, axis_label) in zip(grid, AXES.items(), strict=True):
         for axes, (curve, curve_label) in zip(row, _CURVES.items(), strict=True):
             for index, label in data.labels:
-                own = data.curves[(data.curves["cell"] == index) & (data.curves[curve] > 0)].dropna(subset=[axis])
-                own = own.iloc[:: max(1, -(-len(own) // _MAX_POINTS))]
-                if len(own):
-                    style = cell_style(index)
-                    (line,) = axes.plot(own[axis], own[curve], markevery=marker_every(len(own)), **style)
-                    set_hover(line, label)
+                own = data.of(index)
+                own = own[own[curve] > 0].dropna(subset=[axis])
+                own = own.iloc[:: max(1, math.ceil(len(own) / _MAX_POINTS))]
+                plot_cell(axes, own, axis, curve, index, label)
             use_log_axis(axes, "y")
             use_plain_axis(axes, "x", bins=5)
             axes.set_xlabel(axis_label)
             axes.set_ylabel(curve_label)
-    figure.legend(handles=cell_handles(data.labels), loc="outside lower center", ncols=columns)
     return figure
 
 
-def _build(study: Study, subject: Subject) -> AxesViews:
+def _build(study: Study, subject: Subject) -> CellRows:
     sums = study.model.groupby("width")["flops_two_per_mac_training"].sum(min_count=1).dropna()
     flops_per_image = {int(str(width)): int(flops) for width, flops in sums.items()}
     return build_axes_views(load_layer_summary(study), study.epochs, shown_cells(study), flops_per_image)

@@ -13,20 +13,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.drawing.declaration import FigureKind, Subject, each_first_trial
+from analysis.drawing import style
+from analysis.drawing.declaration import FigureKind, each_first_trial
 from analysis.drawing.layer_records import load_trial_layers
-from analysis.drawing.selection import Records, as_frame, require
-from analysis.drawing.style import (
-    draw_rows,
-    format_value,
-    group_color,
-    group_handles,
-    name_rows,
-    new_figure,
-    styled,
-    use_log_axis,
-)  # fmt: skip
-from analysis.records.frames import Study
+from analysis.drawing.selection import require
 
 
 @dataclass(frozen=True)
@@ -37,13 +27,12 @@ class CombinedAnalysis:
     epoch: int
 
 
-def build_combined_analysis(layers: Records, epoch: int | None = None) -> CombinedAnalysis:
+def build_combined_analysis(layers: pd.DataFrame, epoch: int | None = None) -> CombinedAnalysis:
     """Gradient and weight change of every layer at `epoch` (default: the last one measured)."""
-    frame = require(as_frame(layers), "no layers were measured")
+    frame = require(layers, "no layers were measured").replace([np.inf, -np.inf], np.nan)
     chosen = int(frame["epoch"].max()) if epoch is None else epoch
     own = require(frame[frame["epoch"] == chosen], f"no layers were measured at epoch {chosen}")
-    own = own.replace([np.inf, -np.inf], np.nan)
-    so_far = frame[frame["epoch"] <= chosen].replace([np.inf, -np.inf], np.nan)
+    so_far = frame[frame["epoch"] <= chosen]
     gradient = so_far.groupby("layer", observed=True, sort=False)["gradient_mean_abs"].mean()
     last = own[own["step"] == own["step"].max()].set_index("layer")
     rows = pd.DataFrame({
@@ -56,29 +45,29 @@ def build_combined_analysis(layers: Records, epoch: int | None = None) -> Combin
     return CombinedAnalysis(rows, chosen)
 
 
-@styled()
+@style.styled()
 def draw_combined_analysis(data: CombinedAnalysis, title: str) -> Figure:
     """Two bars per layer, gradient at the left, change at the right, both on logarithmic axes."""
-    figure = new_figure(10.5, 1.4 + 0.155 * len(data.rows), title)
+    figure = style.new_figure(10.5, 1.4 + 0.155 * len(data.rows), title)
     left, right = figure.subplots(1, 2)
     names = list(data.rows["layer"])
-    colors = [group_color(group) for group in data.rows["group"]]
+    colors = [style.group_color(group) for group in data.rows["group"]]
     gradients, changes = data.rows["gradient"].tolist(), data.rows["change"].tolist()
     hovers = [
-        f"{layer}: mean |g| {format_value(gradient)}, change {format_value(change)}"
+        f"{layer}: mean |g| {style.format_value(gradient)}, change {style.format_value(change)}"
         for layer, gradient, change in zip(names, gradients, changes, strict=True)
     ]
     for axes, values in ((left, gradients), (right, changes)):
         lowest = _floor(values)
         axes.set_xscale("log")
-        draw_rows(axes, values, colors, hovers, start=lowest)
+        style.draw_rows(axes, values, colors, hovers, start=lowest)
         axes.set_xlim(left=lowest)
-        use_log_axis(axes, "x")
-    name_rows(left, names)
-    name_rows(right, names, labels=False)
+        style.use_log_axis(axes, "x")
+    style.name_rows(left, names)
+    style.name_rows(right, names, labels=False)
     left.set_title(f"Mean gradient |g|, epochs 1 to {data.epoch}")
     right.set_title(f"Mean weight change |w − w₀|, epoch {data.epoch}")
-    figure.legend(handles=group_handles(list(data.rows["group"].unique())), loc="outside lower center", ncols=6)
+    style.add_legend(figure, style.group_handles(data.rows["group"]), 6)
     return figure
 
 
@@ -88,21 +77,11 @@ def _floor(values: Sequence[float]) -> float:
     return float(10.0 ** np.floor(np.log10(min(positive)) - 1e-9)) if positive else 1e-6
 
 
-def _build(study: Study, subject: Subject) -> CombinedAnalysis:
-    assert subject.cell is not None
-    return build_combined_analysis(load_trial_layers(study, subject.cell))
-
-
-def _caption(study: Study, subject: Subject) -> str:
-    assert subject.cell is not None
-    return (
-        f"Seed {subject.cell.representative_seed}: mean gradient of every tensor over all measured steps so far, and its mean "
-        "weight change at the last epoch."
-    )
-
-
 FIGURE = FigureKind(
-    name="combined_analysis", section="dynamics", position=80, title="Combined analysis", caption=_caption,
-    subjects=each_first_trial, build=_build, build_at_epoch=build_combined_analysis,
+    name="combined_analysis", section="dynamics", position=80, title="Combined analysis",
+    caption=lambda study, subject: f"Seed {subject.seed}: mean gradient of every tensor over all measured steps so far, and its "
+    "mean weight change at the last epoch.",
+    subjects=each_first_trial, build=lambda study, subject: build_combined_analysis(load_trial_layers(study, subject.own_cell)),
+    build_at_epoch=build_combined_analysis,
     draw=lambda data, subject: draw_combined_analysis(data, f"Combined analysis, {subject.about}"),
 )  # fmt: skip

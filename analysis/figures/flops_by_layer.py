@@ -10,17 +10,9 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.drawing import style
 from analysis.drawing.declaration import FigureKind, each_width
-from analysis.drawing.selection import Records, as_frame, require
-from analysis.drawing.style import (
-    draw_rows,
-    group_color,
-    group_handles,
-    name_rows,
-    new_figure,
-    styled,
-    use_plain_axis,
-)  # fmt: skip
+from analysis.drawing.selection import require
 
 
 @dataclass(frozen=True)
@@ -32,10 +24,9 @@ class LayerFlops:
     width: int
 
 
-def build_layer_flops(model: Records, width: int) -> LayerFlops:
+def build_layer_flops(model: pd.DataFrame, width: int) -> LayerFlops:
     """FLOPs in the worksheet's convention of the model of this width; modules that count nothing are left out."""
-    frame = as_frame(model)
-    own = frame[frame["width"] == width].sort_values("position")
+    own = model[model["width"] == width].sort_values("position")
     counted = own[own["flops_worksheet"].fillna(0) > 0]
     require(counted, f"the FLOPs of the model of width {width} were not recorded")
     total = int(counted["flops_worksheet"].sum())
@@ -43,24 +34,26 @@ def build_layer_flops(model: Records, width: int) -> LayerFlops:
     return LayerFlops(rows[["layer", "group", "kind", "flops", "share"]].reset_index(drop=True), total, width)
 
 
-@styled()
+@style.styled()
 def draw_layer_flops(data: LayerFlops) -> Figure:
     """One bar per module with its share of the total."""
     rows = data.rows
-    figure = new_figure(9, 1.5 + 0.17 * len(rows), f"FLOPs by layer, width {data.width}: {data.total:,} per image")
+    figure = style.new_figure(
+        9, 1.5 + 0.17 * len(rows), f"FLOPs by layer, width {data.width}: {data.total:,} per image"
+    )
     axes = figure.subplots()
     mega = rows["flops"] / 1e6
     hovers = [f"{row.layer}: {row.flops:,} FLOP, {row.share:.2%}" for row in rows.itertuples()]
-    draw_rows(axes, mega.tolist(), [group_color(str(group)) for group in rows["group"]], hovers)
+    style.draw_rows(axes, mega.tolist(), [style.group_color(str(group)) for group in rows["group"]], hovers)
     for position, (value, share) in enumerate(zip(mega, rows["share"], strict=True)):
         axes.text(value + mega.max() * 0.008, position, f"{share:.2%}", va="center", fontsize=7, in_layout=False)
-    name_rows(axes, list(rows["layer"]))
+    style.name_rows(axes, list(rows["layer"]))
     axes.set_xlim(0, mega.max() * 1.09)
-    use_plain_axis(axes, "x")
+    style.use_plain_axis(axes, "x")
     axes.set_xlabel(
         "MFLOP per image, forward pass; worksheet's convention: 1 per multiply-accumulate, 2 per batch-norm element"
     )
-    figure.legend(handles=group_handles(list(rows["group"].unique())), loc="outside lower center", ncols=6)
+    style.add_legend(figure, style.group_handles(rows["group"]), 6)
     return figure
 
 

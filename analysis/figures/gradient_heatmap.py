@@ -12,10 +12,10 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from analysis.drawing.declaration import FigureKind, Subject, each_cell
+from analysis.drawing.declaration import FigureKind, each_cell
 from analysis.drawing.layer_records import LayerSummary, load_layer_summary
-from analysis.drawing.style import NothingToDraw, format_power, name_rows, new_figure, styled, use_epoch_axis
-from analysis.records.frames import Study
+from analysis.drawing.selection import require
+from analysis.drawing.style import format_power, name_rows, new_figure, styled, use_epoch_axis
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,7 @@ class GradientHeatmap:
 def build_gradient_heatmap(summary: LayerSummary, cell: int) -> GradientHeatmap:
     """The heat map of one cell; the limits are those of all cells."""
     measured = summary.by_layer[summary.by_layer["gradient_mean_abs"] > 0]
-    own = measured[measured["cell"] == cell]
-    if own.empty:
-        raise NothingToDraw("no gradients were measured")
+    own = require(measured[measured["cell"] == cell], "no gradients were measured")
     square = own.pivot_table(index="layer", columns="epoch", values="gradient_mean_abs", observed=True)
     names = [name for name in summary.layers if name in square.index]
     everything = measured["gradient_mean_abs"]
@@ -67,14 +65,10 @@ def draw_gradient_heatmap(data: GradientHeatmap, title: str) -> Figure:
     return figure
 
 
-def _build(study: Study, subject: Subject) -> GradientHeatmap:
-    assert subject.cell is not None
-    return build_gradient_heatmap(load_layer_summary(study), subject.cell.index)
-
-
 FIGURE = FigureKind(
     name="gradient_heatmap", section="dynamics", position=60, title="Gradient flow over time",
     caption="Mean |g| of every tensor and epoch, over measured steps and seeds; all cells share one colour scale.",
-    subjects=each_cell, build=_build,
+    subjects=each_cell,
+    build=lambda study, subject: build_gradient_heatmap(load_layer_summary(study), subject.own_cell.index),
     draw=lambda data, subject: draw_gradient_heatmap(data, f"Mean gradient, {subject.about}"),
 )  # fmt: skip

@@ -14,21 +14,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analysis.drawing import style
 from analysis.drawing.declaration import FigureKind
-from analysis.drawing.selection import Records, ShownCell, as_frame, cell_of_trial, shown_cells
-from analysis.drawing.style import (
-    MUTED,
-    NothingToDraw,
-    cell_handles,
-    cell_style,
-    format_value,
-    marker_every,
-    new_figure,
-    set_hover,
-    styled,
-    use_epoch_axis,
-    use_log_axis,
-)  # fmt: skip
+from analysis.drawing.selection import Labels, ShownCell, cell_of_trial, rows_by_cell, shown_cells
+
+_BATCH_SIZE = (0, (1, 1.5))  # dashes
 
 
 @dataclass(frozen=True)
@@ -38,50 +28,42 @@ class NoiseScales:
     cells: pd.DataFrame
     trials: pd.DataFrame
     batch_sizes: dict[int, int]
-    labels: tuple[tuple[int, str], ...]
+    labels: Labels
 
 
-def build_noise_scales(epochs: Records, cells: Sequence[ShownCell]) -> NoiseScales:
+def build_noise_scales(epochs: pd.DataFrame, cells: Sequence[ShownCell]) -> NoiseScales:
     """The noise scale of every cell and trial where it is defined and positive."""
-    frame = as_frame(epochs)
-    frame = frame.assign(cell=frame["trial_id"].astype(object).map(cell_of_trial(cells)))
+    frame = epochs.assign(cell=epochs["trial_id"].astype(object).map(cell_of_trial(cells)))
     frame = frame.dropna(subset=["cell"]).replace([np.inf, -np.inf], np.nan).astype({"cell": int})
     parts = ["gradient_covariance_trace", "gradient_l2_squared_unbiased"]
     means = frame.dropna(subset=parts).groupby(["cell", "epoch"])[parts].mean()
     noise = (means[parts[0]] / means[parts[1]]).rename("noise_scale").reset_index()
     noise = noise[(noise["noise_scale"] > 0) & np.isfinite(noise["noise_scale"])].reset_index(drop=True)
     single = frame[frame["noise_scale"] > 0][["cell", "epoch", "noise_scale"]].reset_index(drop=True)
-    if noise.empty and single.empty:
-        raise NothingToDraw("the gradient noise scale was not measured")
-    measured = set(noise["cell"]) | set(single["cell"])
-    return NoiseScales(
-        noise, single, {cell.index: int(cell.config["batch_size"]) for cell in cells if cell.index in measured},
-        tuple((cell.index, cell.label) for cell in cells if cell.index in measured),
-    )  # fmt: skip
+    labels = rows_by_cell(pd.concat([noise, single]), cells, "the gradient noise scale was not measured").labels
+    batch_sizes = {cell.index: int(cell.config["batch_size"]) for cell in cells if cell.index in dict(labels)}
+    return NoiseScales(noise, single, batch_sizes, labels)
 
 
-@styled()
+@style.styled()
 def draw_noise_scales(data: NoiseScales) -> Figure:
     """A line per cell; a thin horizontal line is its batch size."""
-    columns = min(3, len(data.labels))
-    figure = new_figure(9, 4.4 + 0.2 * -(-len(data.labels) // columns), "Gradient noise scale")
+    batch_size = Line2D([], [], color=style.MUTED, linestyle=_BATCH_SIZE, label="its batch size")
+    figure = style.new_cell_figure(9, 4.4, "Gradient noise scale", data.labels, [batch_size])
     axes = figure.subplots()
     for index, label in data.labels:
-        style = cell_style(index)
+        color = style.cell_style(index)["color"]
         dots = data.trials[data.trials["cell"] == index]
-        axes.plot(dots["epoch"], dots["noise_scale"], linestyle="none", marker=".", color=style["color"], alpha=0.3)
+        axes.plot(dots["epoch"], dots["noise_scale"], linestyle="none", marker=".", color=color, alpha=0.3)
         own = data.cells[data.cells["cell"] == index]
-        (line,) = axes.plot(own["epoch"], own["noise_scale"], markevery=marker_every(len(own)), **style)
-        if len(own):
-            set_hover(line, f"{label}: {format_value(float(own['noise_scale'].iloc[-1]))} images at the end")
-        batch = axes.axhline(data.batch_sizes[index], color=style["color"], linewidth=0.9, linestyle=(0, (1, 1.5)))
-        set_hover(batch, f"{label}: batch size {data.batch_sizes[index]}")
-    use_log_axis(axes, "y")
-    use_epoch_axis(axes)
+        last = style.format_value(float(own["noise_scale"].iloc[-1])) if len(own) else ""
+        style.plot_cell(axes, own, "epoch", "noise_scale", index, f"{label}: {last} images at the end")
+        batch = axes.axhline(data.batch_sizes[index], color=color, linewidth=0.9, linestyle=_BATCH_SIZE)
+        style.set_hover(batch, f"{label}: batch size {data.batch_sizes[index]}")
+    style.use_log_axis(axes, "y")
+    style.use_epoch_axis(axes)
     axes.set_xlabel("epoch")
     axes.set_ylabel("tr(S) / |G|² (images)")
-    handles = [*cell_handles(data.labels), Line2D([], [], color=MUTED, linestyle=(0, (1, 1.5)), label="its batch size")]
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
     return figure
 
 

@@ -7,36 +7,15 @@ fraction in the data and a percentage on the axis.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis.drawing import style
 from analysis.drawing.declaration import FigureKind, Subject, each_cell, whole_study
-from analysis.drawing.selection import (
-    Records,
-    ShownCell,
-    as_frame,
-    cell_of_trial,
-    require,
-    shown_cells,
-    spread_over_trials,
-)
-from analysis.drawing.style import (
-    NothingToDraw,
-    cell_handles,
-    cell_style,
-    marker_every,
-    new_figure,
-    set_hover,
-    shown,
-    styled,
-    use_epoch_axis,
-    use_percent_axis,
-    use_plain_axis,
-)  # fmt: skip
+from analysis.drawing.selection import CellRows, ShownCell, cell_of_trial, rows_by_cell, shown_cells, spread_over_trials
 from analysis.records.frames import Study
 
 METRICS = {
@@ -45,43 +24,30 @@ METRICS = {
     "train_accuracy": "training accuracy (%)",
     "test_accuracy": "test accuracy (%)",
 }
-_TRAIN, _TEST = cell_style(1)["color"], cell_style(0)["color"]
+_PARTS = (
+    ("train", "training", {"color": style.cell_style(1)["color"], "marker": "o"}),
+    ("test", "test", {"color": style.cell_style(0)["color"], "marker": "s"}),
+)
 
 
-@dataclass(frozen=True)
-class TrainingCurves:
-    """`spread` has columns cell, metric, epoch, mean, sd, num; `labels` the cells as (index, label)."""
-
-    spread: pd.DataFrame
-    labels: tuple[tuple[int, str], ...]
-
-
-def build_training_curves(epochs: Records, cells: Sequence[ShownCell]) -> TrainingCurves:
-    """Mean and standard deviation over the seeds of every cell, for each metric and epoch."""
-    frame = as_frame(epochs)
-    cell = frame["trial_id"].astype(object).map(cell_of_trial(cells))
-    frame = frame[cell.notna()].assign(cell=cell.dropna().astype(int))
+def build_training_curves(epochs: pd.DataFrame, cells: Sequence[ShownCell]) -> CellRows:
+    """Mean and standard deviation over the seeds of every cell: columns cell, metric, epoch, mean, sd, num."""
+    cell = epochs["trial_id"].astype(object).map(cell_of_trial(cells))
+    frame = epochs[cell.notna()].assign(cell=cell.dropna().astype(int))
     parts = [spread_over_trials(frame, ["cell", "epoch"], metric).assign(metric=metric) for metric in METRICS]
-    spread = require(pd.concat(parts, ignore_index=True), "no epoch has been recorded")
-    labels = tuple((cell.index, cell.label) for cell in cells if cell.index in set(spread["cell"]))
-    return TrainingCurves(spread[["cell", "metric", "epoch", "mean", "sd", "num"]], labels)
+    return rows_by_cell(pd.concat(parts, ignore_index=True), cells, "no epoch has been recorded")
 
 
-@styled()
-def draw_cell_curves(data: TrainingCurves, index: int) -> Figure:
+@style.styled()
+def draw_cell_curves(data: CellRows, index: int) -> Figure:
     """Loss and accuracy of one cell, training and test in one panel each."""
-    own = data.spread[data.spread["cell"] == index]
+    own = data.of(index)
     seeds = int(own["num"].max())
-    figure = new_figure(9.5, 3.9, f"Training curves, {dict(data.labels)[index]}")
+    figure = style.new_figure(9.5, 3.9, f"Training curves, {dict(data.labels)[index]}")
     panels = figure.subplots(1, 2)
     for axes, quantity in zip(panels, ("loss", "accuracy"), strict=True):
-        for part, style in (
-            ("train", {"color": _TRAIN, "marker": "o"}),
-            ("test", {"color": _TEST, "marker": "s", "linestyle": "-"}),
-        ):
-            _draw_line(
-                axes, own[own["metric"] == f"{part}_{quantity}"], style, {"train": "training", "test": "test"}[part]
-            )
+        for part, name, look in _PARTS:
+            _draw_line(axes, own[own["metric"] == f"{part}_{quantity}"], look, name)
         axes.legend(loc="best")
         axes.set_title("Loss (nats)" if quantity == "loss" else "Accuracy (%)")
         _finish(axes, is_accuracy=quantity == "accuracy")
@@ -90,53 +56,59 @@ def draw_cell_curves(data: TrainingCurves, index: int) -> Figure:
     return figure
 
 
-@styled()
-def draw_compared_curves(data: TrainingCurves) -> Figure:
+@style.styled()
+def draw_compared_curves(data: CellRows) -> Figure:
     """The four metrics of all cells."""
-    rows_of_legend = -(-len(data.labels) // 3)
-    figure = new_figure(10, 7.0 + 0.2 * rows_of_legend, "Training curves compared")
+    figure = style.new_cell_figure(10, 7.0, "Training curves compared", data.labels)
     for axes, (metric, title) in zip(figure.subplots(2, 2).flat, METRICS.items(), strict=True):
         for index, label in data.labels:
-            own = data.spread[(data.spread["cell"] == index) & (data.spread["metric"] == metric)]
-            _draw_line(axes, own, cell_style(index), label)
+            own = data.of(index)
+            _draw_line(axes, own[own["metric"] == metric], style.cell_style(index), label)
         axes.set_title(title[0].upper() + title[1:])
         axes.set_xlabel("epoch")
         _finish(axes, is_accuracy=metric.endswith("accuracy"))
-    figure.legend(handles=cell_handles(data.labels), loc="outside lower center", ncols=min(3, len(data.labels)))
     return figure
 
 
-def _draw_line(axes: Axes, rows: pd.DataFrame, style: dict[str, Any], label: str) -> None:
+def _draw_line(axes: Axes, rows: pd.DataFrame, look: dict[str, Any], label: str) -> None:
     if rows.empty:
         return
-    (line,) = axes.plot(rows["epoch"], rows["mean"], markevery=marker_every(len(rows)), label=shown(label), **style)
     last = rows.iloc[-1]
     sd = f" ± {last['sd']:.4f}" if last["num"] > 1 else ""
-    set_hover(line, f"{label}: {last['mean']:.4f}{sd} at epoch {int(last['epoch'])}")
+    told = f"{label}: {last['mean']:.4f}{sd} at epoch {int(last['epoch'])}"
+    style.plot(
+        axes,
+        rows["epoch"],
+        rows["mean"],
+        told,
+        markevery=style.marker_every(len(rows)),
+        label=style.shown(label),
+        **look,
+    )
     if rows["sd"].notna().any():
         axes.fill_between(
-            rows["epoch"], rows["mean"] - rows["sd"], rows["mean"] + rows["sd"], color=style["color"], alpha=0.18,
+            rows["epoch"], rows["mean"] - rows["sd"], rows["mean"] + rows["sd"], color=look["color"], alpha=0.18,
             linewidth=0,
         )  # fmt: skip
 
 
 def _finish(axes: Axes, *, is_accuracy: bool) -> None:
-    use_epoch_axis(axes)
+    style.use_epoch_axis(axes)
     if is_accuracy:
-        use_percent_axis(axes)
+        style.use_percent_axis(axes)
     else:
-        use_plain_axis(axes, "y")
+        style.use_plain_axis(axes, "y")
 
 
-def _build_of_study(study: Study) -> TrainingCurves:
+def _build_of_study(study: Study) -> CellRows:
     return build_training_curves(study.epochs, shown_cells(study))
 
 
-def _draw(data: TrainingCurves, subject: Subject) -> Figure:
+def _draw(data: CellRows, subject: Subject) -> Figure:
     if subject.cell is None:
         return draw_compared_curves(data)
     if subject.cell.index not in dict(data.labels):
-        raise NothingToDraw("no epoch of this cell has been recorded")
+        raise style.NothingToDraw("no epoch of this cell has been recorded")
     return draw_cell_curves(data, subject.cell.index)
 
 

@@ -16,23 +16,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.drawing.declaration import FigureKind, Subject, each_first_trial
+from analysis.drawing import style
+from analysis.drawing.declaration import FigureKind, each_first_trial
 from analysis.drawing.layer_records import load_trial_layers
-from analysis.drawing.selection import Records, as_frame, require
-from analysis.drawing.style import (
-    INK,
-    draw_rows,
-    format_value,
-    group_color,
-    group_handles,
-    name_rows,
-    new_figure,
-    set_hover,
-    styled,
-    use_log_axis,
-    use_plain_axis,
-)  # fmt: skip
-from analysis.records.frames import Study
+from analysis.drawing.selection import require
 
 PANELS = {
     "displacement_mean_abs": "Mean change |w − w₀| over time",
@@ -46,7 +33,7 @@ _MAX_MOMENTS = 50
 
 @dataclass(frozen=True)
 class WeightUpdates:
-    """`over_time` has columns layer, group, kind, step and those of PANELS; `current` layer, group, change."""
+    """Layer records: those of `over_time` with the columns of PANELS, `current` of the last step with the column change."""
 
     over_time: pd.DataFrame
     current: pd.DataFrame
@@ -54,32 +41,25 @@ class WeightUpdates:
     step: int
 
 
-def build_weight_updates(layers: Records, epoch: int | None = None) -> WeightUpdates:
+def build_weight_updates(layers: pd.DataFrame, epoch: int | None = None) -> WeightUpdates:
     """The records up to the end of `epoch` (default: the last); "current" is the last measured step of that time.
 
     More than 50 measured steps are thinned evenly to 50, the last one kept.
     """
-    frame = as_frame(layers)
-    if epoch is not None:
-        frame = frame[frame["epoch"] <= epoch]
+    frame = layers if epoch is None else layers[layers["epoch"] <= epoch]
     frame = frame.replace([np.inf, -np.inf], np.nan).dropna(subset=["displacement_mean_abs"])
-    require(frame, "no weights were measured")
+    frame = require(frame, "no weights were measured").astype({"layer": str, "group": str, "kind": str})
     steps = np.sort(frame["step"].unique())
     last = int(steps[-1])
     kept = steps[np.unique(np.linspace(0, len(steps) - 1, min(len(steps), _MAX_MOMENTS)).round().astype(int))]
-    over_time = frame[frame["step"].isin(kept)][["layer", "group", "kind", "step", *PANELS]]
-    current = frame[frame["step"] == last][["layer", "group", "displacement_mean_abs"]]
-    return WeightUpdates(
-        over_time.astype({"layer": str, "group": str, "kind": str}).reset_index(drop=True),
-        current.rename(columns={"displacement_mean_abs": "change"}).astype({"layer": str, "group": str}).reset_index(drop=True),
-        int(frame.loc[frame["step"] == last, "epoch"].iloc[0]), last,
-    )  # fmt: skip
+    current = frame[frame["step"] == last].rename(columns={"displacement_mean_abs": "change"})
+    return WeightUpdates(frame[frame["step"].isin(kept)], current, int(current["epoch"].iloc[0]), last)
 
 
-@styled()
+@style.styled()
 def draw_weight_updates(data: WeightUpdates, title: str) -> Figure:
     """Three panels over time at the left, the current change of every layer at the right."""
-    figure = new_figure(12, max(1.4 + 0.155 * len(data.current), 7), title)
+    figure = style.new_figure(12, max(1.4 + 0.155 * len(data.current), 7), title)
     grid = figure.add_gridspec(3, 2, width_ratios=(1.25, 1))
     for row, (column, heading) in enumerate(PANELS.items()):
         axes = figure.add_subplot(grid[row, 0])
@@ -89,11 +69,8 @@ def draw_weight_updates(data: WeightUpdates, title: str) -> Figure:
             axes.set_xlabel("step")
     _draw_current(figure.add_subplot(grid[:, 1]), data)
     kinds = [kind for kind in _DASHES if kind in set(data.over_time["kind"])]
-    handles = [
-        *group_handles(list(data.over_time["group"].unique())),
-        *(Line2D([], [], color=INK, linestyle=_DASHES[kind], label=_KIND_NAMES[kind]) for kind in kinds),
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=9)
+    dashes = [Line2D([], [], color=style.INK, linestyle=_DASHES[kind], label=_KIND_NAMES[kind]) for kind in kinds]
+    style.add_legend(figure, [*style.group_handles(data.over_time["group"]), *dashes], 9)
     return figure
 
 
@@ -102,41 +79,31 @@ def _draw_over_time(axes: Axes, rows: pd.DataFrame, column: str) -> None:
     if logarithmic:
         rows = rows[rows[column] > 0]
     for (layer, group, kind), own in rows.groupby(["layer", "group", "kind"], sort=False):
-        alone: dict[str, Any] = {"marker": "o", "markersize": 2.5} if len(own) == 1 else {}
-        (line,) = axes.plot(
-            own["step"], own[column], color=group_color(str(group)), linestyle=_DASHES.get(str(kind), "-"),
-            linewidth=1.0, alpha=0.85, **alone,
-        )  # fmt: skip
-        set_hover(line, f"{layer}: {format_value(float(own[column].iloc[-1]))}")
+        look: dict[str, Any] = {"color": style.group_color(str(group)), "linestyle": _DASHES.get(str(kind), "-")}
+        look |= {"marker": "o", "markersize": 2.5} if len(own) == 1 else {}
+        told = f"{layer}: {style.format_value(float(own[column].iloc[-1]))}"
+        style.plot(axes, own["step"], own[column], told, linewidth=1.0, alpha=0.85, **look)
     if logarithmic:
-        use_log_axis(axes, "y")
+        style.use_log_axis(axes, "y")
     else:
-        use_plain_axis(axes, "y")
-    use_plain_axis(axes, "x")
+        style.use_plain_axis(axes, "y")
+    style.use_plain_axis(axes, "x")
 
 
 def _draw_current(axes: Axes, data: WeightUpdates) -> None:
     names, changes = list(data.current["layer"]), data.current["change"].tolist()
-    hovers = [f"{layer}: {format_value(change)}" for layer, change in zip(names, changes, strict=True)]
-    draw_rows(axes, changes, [group_color(group) for group in data.current["group"]], hovers)
-    name_rows(axes, names)
+    hovers = [f"{layer}: {style.format_value(change)}" for layer, change in zip(names, changes, strict=True)]
+    style.draw_rows(axes, changes, [style.group_color(group) for group in data.current["group"]], hovers)
+    style.name_rows(axes, names)
     axes.set_title(f"Change |w − w₀| per layer, epoch {data.epoch}, step {data.step}")
     axes.set_xlabel("mean |w − w₀|")
-    use_plain_axis(axes, "x", bins=5)
-
-
-def _build(study: Study, subject: Subject) -> WeightUpdates:
-    assert subject.cell is not None
-    return build_weight_updates(load_trial_layers(study, subject.cell))
-
-
-def _caption(study: Study, subject: Subject) -> str:
-    assert subject.cell is not None
-    return f"Seed {subject.cell.representative_seed}: change is mean |w − w₀|, the distance from the initial weights, as published."
+    style.use_plain_axis(axes, "x", bins=5)
 
 
 FIGURE = FigureKind(
-    name="weight_updates", section="dynamics", position=70, title="Weight updates", caption=_caption,
-    subjects=each_first_trial, build=_build, build_at_epoch=build_weight_updates,
+    name="weight_updates", section="dynamics", position=70, title="Weight updates",
+    caption=lambda study, subject: f"Seed {subject.seed}: change is mean |w − w₀|, the distance from the initial weights, as published.",
+    subjects=each_first_trial, build=lambda study, subject: build_weight_updates(load_trial_layers(study, subject.own_cell)),
+    build_at_epoch=build_weight_updates,
     draw=lambda data, subject: draw_weight_updates(data, f"Weight updates, {subject.about}"),
 )  # fmt: skip

@@ -58,11 +58,24 @@ class Search(Derivable):
         return known.sort_values(["number", "epoch"], ignore_index=True)
 
     @cached_property
+    def points(self) -> pd.DataFrame:
+        """`trials` with the columns value, the first objective or else what was reported last of it, and enqueued."""
+        last = self.curves.groupby("number")["value"].last().reindex(self.trials["number"]).to_numpy(dtype=float)
+        final = self.trials["objective_1"].to_numpy(dtype=float)
+        value = np.where(np.isfinite(final), final, last)
+        return self.trials.assign(value=value, enqueued=self.trials["source"] == "enqueued")
+
+    @cached_property
     def completed(self) -> pd.DataFrame:
-        """The rows of `trials` with a finite value of every objective."""
-        values = self.trials[self.objective_columns].to_numpy(dtype=float)
-        done: pd.DataFrame = self.trials[np.isfinite(values).all(axis=1)]
+        """The rows of `points` with a finite value of every objective."""
+        values = self.points[self.objective_columns].to_numpy(dtype=float)
+        done: pd.DataFrame = self.points[np.isfinite(values).all(axis=1)]
         return done
+
+    @property
+    def ranked(self) -> pd.DataFrame:
+        """`completed`, the best by the first objective first."""
+        return self.completed.sort_values(["objective_1", "number"], ascending=[self.is_better() < 0, True])
 
     @cached_property
     def objectives(self) -> tuple[Objective, ...]:

@@ -9,22 +9,22 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import pydantic
 from optuna.exceptions import OptunaError
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import AfterValidator, ConfigDict, Field
 
 from analysis.records.study_folder import StudyFolderError
 
 MOST_BYTES = 1 << 30
-_MOST, _MOST_EPOCHS = 2**53, 10_000_000
-Parameter = bool | int | float | str | None
 # What a replay of lines raises that are JSON but not what Optuna writes.
 _REPLAY_ERRORS = (
     OptunaError, ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RecursionError, TypeError,
@@ -32,15 +32,25 @@ _REPLAY_ERRORS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
+def _check_size(value: Any) -> Any:
+    if isinstance(value, (int, float)) and not abs(value) < 2**53:
+        raise ValueError("not a number to work with")
+    return value
+
+
+Parameter = Annotated[bool | int | float | str | None, AfterValidator(_check_size)]
+Epoch = Annotated[int, Field(ge=0, lt=10_000_000)]
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=ConfigDict(strict=True))
 class JournalTrial:
     """One trial as Optuna knows it; `values` are its objectives where it is complete, `curve` the first one by epoch."""
 
     number: int
     state: str  # COMPLETE, PRUNED, FAIL, RUNNING or WAITING
-    parameters: Mapping[str, Parameter]
+    parameters: dict[str, Parameter]
     values: tuple[float, ...]
-    curve: Mapping[int, float]
+    curve: dict[Epoch, float]
     trial_id: str  # of the records, empty where the trial never started
     reason: str
     enqueued: bool
@@ -67,7 +77,7 @@ def read_journal(path: Path, names: Iterable[str]) -> Journal:
         trials = [_parse_trial(trial) for trial in storage.get_all_trials(found[0]._study_id)]
         directions = tuple(StudyDirection(direction).name.lower() for direction in found[0].directions)
     except _REPLAY_ERRORS as error:
-        raise StudyFolderError(f"{path}: not a search of this project ({_short(error)})") from error
+        raise StudyFolderError(f"{path}: not a search of this project ({_first_reason(error)})") from error
     if any(len(trial.values) not in (0, len(directions)) for trial in trials):
         raise StudyFolderError(f"{path}: not a search of this project (a trial has another number of objectives)")
     return Journal(directions, tuple(trials))
@@ -118,42 +128,26 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 def _parse_trial(trial: FrozenTrial) -> JournalTrial:
     complete = trial.state == TrialState.COMPLETE
     ended, began = trial.datetime_complete, trial.datetime_start
-    attributes = {name: trial.user_attrs.get(name) for name in ("trial_id", "reason")}
+    trial_id, reason = (trial.user_attrs.get(name) for name in ("trial_id", "reason"))
     return JournalTrial(
         number=int(trial.number),
         state=trial.state.name,
-        parameters={str(name): _parameter(value) for name, value in trial.params.items()},
-        values=tuple(_number(value) for value in trial.values) if complete and trial.values else (),
-        curve={_step(step): _number(value) for step, value in sorted(trial.intermediate_values.items())},
-        trial_id=_text(attributes["trial_id"]),
-        reason=_text(attributes["reason"]),
+        parameters=trial.params,
+        values=tuple(trial.values) if complete and trial.values else (),
+        curve=dict(sorted(trial.intermediate_values.items())),
+        trial_id=trial_id if isinstance(trial_id, str) else "",
+        reason=reason if isinstance(reason, str) else "",
         enqueued="fixed_params" in trial.system_attrs,
         seconds=(ended - began).total_seconds() if ended and began else math.nan,
     )
 
 
-def _parameter(value: Any) -> Parameter:
-    if value is not None and not isinstance(value, (bool, int, float, str)):
-        raise ValueError(f"a parameter is {_short(repr(value))}")
-    if isinstance(value, (int, float)) and not abs(value) < _MOST:
-        raise ValueError("a parameter is not a number to work with")
-    return value
-
-
-def _step(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _MOST_EPOCHS:
-        raise ValueError(f"a step is {_short(repr(value))}, no epoch")
-    return value
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"a value is {_short(repr(value))}, no number")
-    return float(value)
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+def _first_reason(error: Exception) -> str:
+    """Where pydantic found the first value that it does not take, and why; of other errors the first line."""
+    if not isinstance(error, pydantic.ValidationError):
+        return _short(error)
+    found = error.errors(include_url=False, include_input=False)[0]
+    return _short(f"{'.'.join(map(str, found['loc'][:2]))}: {found['msg']}")
 
 
 def _short(text: object) -> str:

@@ -50,10 +50,9 @@ def list_contenders(search: Search) -> list[Contender]:
     With two objectives the winners are taken from the Pareto front. With one, trials that were pruned follow those that
     completed, as the driver confirms them: the ones that got furthest first.
     """
-    done = search.completed
+    ordered = search.ranked
     if len(search.objective_columns) > 1:
-        done = done[find_front(search)]
-    ordered = done.sort_values(["objective_1", "number"], ascending=[search.is_better() < 0, True])
+        ordered = ordered[find_front(search)[ordered.index]]
     enqueued = [dict(values) for values in search.description.enqueued]
     found: list[Contender] = []
     for row in [*ordered.to_dict("records"), *_list_pruned(search).to_dict("records")]:

@@ -27,9 +27,8 @@ def describe_search(search: Search) -> tuple[str, ...]:
         f"{description.sampler} sampler, {description.pruner} pruner; asked: {description.describe_budget() or 'no budget given'}. "
         f"{len(trials)} trials{f': {listed}' if listed else ''}; {used:,} epochs{saved}.",
     ]
-    done = search.completed
-    if len(done) and len(search.objective_columns) == 1:
-        best = done.sort_values("objective_1", ascending=search.is_better() < 0).iloc[0]
+    if len(search.completed) and len(search.objective_columns) == 1:
+        best = search.ranked.iloc[0]
         value = float(best["objective_1"])
         shown = f"{100 * value:.2f} %" if search.objectives[0].kind == "accuracy" else f"{value:.4g}"
         sentences.append(f"Best {search.title()}: {shown}, trial {int(best['number'])}.")

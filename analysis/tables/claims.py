@@ -82,10 +82,6 @@ def _unit(kind: ColumnKind) -> str:
 
 
 TABLE = TableKind(
-    name="claims",
-    section="claims",
-    position=10,
-    title="Published claims",
-    build=build_claims,
+    name="claims", section="claims", position=10, title="Published claims", build=build_claims,
     applies=lambda study: bool(load_study_claims(study).claims),
-)
+)  # fmt: skip

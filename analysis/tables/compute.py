@@ -114,20 +114,8 @@ def build_compute(study: Study) -> TableContent:
     return TableContent(add_factors(study, frame), columns, notes)
 
 
-FLOPS = TableKind(
-    name="flops",
-    section="flops",
-    position=10,
-    title="FLOPs by layer",
-    build=build_flops,
-    wandb=True,
-)
+FLOPS = TableKind(name="flops", section="flops", position=10, title="FLOPs by layer", build=build_flops, wandb=True)
 
 COMPUTE = TableKind(
-    name="compute",
-    section="flops",
-    position=20,
-    title="What a trial takes",
-    build=build_compute,
-    wandb=True,
+    name="compute", section="flops", position=20, title="What a trial takes", build=build_compute, wandb=True
 )

@@ -158,11 +158,7 @@ def _cumulative(study: Study) -> pd.DataFrame:
 
 
 COSTS = TableKind(
-    name="costs",
-    section="comparison",
-    position=40,
-    title="Cost to reach a test accuracy",
-    build=build_costs,
+    name="costs", section="comparison", position=40, title="Cost to reach a test accuracy", build=build_costs
 )
 
 FLIPS = TableKind(

@@ -42,9 +42,5 @@ def build_epochs(study: Study) -> TableContent:
 
 
 TABLE = TableKind(
-    name="epochs",
-    section="curves",
-    position=10,
-    title="Losses and accuracies by epoch",
-    build=build_epochs,
+    name="epochs", section="curves", position=10, title="Losses and accuracies by epoch", build=build_epochs
 )

@@ -22,10 +22,4 @@ def build_trials(study: Study) -> TableContent:
     return TableContent(add_factors(study, frame), columns)
 
 
-TABLE = TableKind(
-    name="trials",
-    section="trials",
-    position=10,
-    title="Trials",
-    build=build_trials,
-)
+TABLE = TableKind(name="trials", section="trials", position=10, title="Trials", build=build_trials)

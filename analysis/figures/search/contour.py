@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,9 +19,9 @@ from matplotlib.ticker import FuncFormatter
 from matplotlib.tri import Triangulation
 
 from analysis.drawing.declaration import FigureKind
-from analysis.drawing.search_marks import ENQUEUED, build_scale, status_handles, status_style
+from analysis.drawing.search_marks import ENQUEUED, add_status_legend, status_style, title_with_unit
 from analysis.drawing.selection import require
-from analysis.drawing.style import INK, NothingToDraw, format_value, new_figure, set_hover, shown, styled
+from analysis.drawing.style import INK, NothingToDraw, format_value, new_figure, plot, shown, styled
 from analysis.figures.search.parallel import COLORS
 from analysis.search.history import Search, load_search
 from analysis.search.objectives import Objective
@@ -36,7 +37,6 @@ class SearchContour:
     objective: Objective
     trials: pd.DataFrame
     published: pd.DataFrame
-    batch_ticks: tuple[tuple[float, str], ...]
     higher_is_better: bool
 
     @property
@@ -51,24 +51,17 @@ def build_search_contour(search: Search) -> SearchContour:
     missing = [name.replace("_", " ") for name in FIELDS if name not in search.description.space]
     if missing:
         raise NothingToDraw(f"the search is not over {' and '.join(missing)}")
-    columns = {search.parameter_columns[name]: name for name in FIELDS}
-    trials = search.trials.rename(columns={**columns, "objective_1": "value"})
-    trials = trials[["number", *FIELDS, "value", "status"]].dropna(subset=list(FIELDS))
-    trials = trials.astype(dict.fromkeys(FIELDS, float))
+    trials = search.points.assign(value=search.points["objective_1"])
+    trials = trials.rename(columns={search.parameter_columns[name]: name for name in FIELDS})
+    trials = trials.dropna(subset=list(FIELDS)).astype(dict.fromkeys(FIELDS, float))
     require(trials.dropna(subset=["value"]), "no trial of the search has completed yet")
     published = [
-        {
-            "label": _name(search, values),
-            **{name: float(values[name]) for name in FIELDS},
-        }
+        {"label": _name(search, values), **{name: float(values[name]) for name in FIELDS}}
         for values in search.description.enqueued
         if all(isinstance(values.get(name), (int, float)) for name in FIELDS)
     ]
-    scale = build_scale(search, "batch_size", search.trials.dropna(subset=[search.parameter_columns["batch_size"]]))
-    return SearchContour(
-        search.objectives[0], trials.reset_index(drop=True),
-        pd.DataFrame(published, columns=["label", *FIELDS]), scale.ticks, search.is_better() > 0,
-    )  # fmt: skip
+    places = pd.DataFrame(published, columns=["label", *FIELDS])
+    return SearchContour(search.objectives[0], trials, places, search.is_better() > 0)
 
 
 @styled()
@@ -77,34 +70,33 @@ def draw_search_contour(data: SearchContour) -> Figure:
     figure = new_figure(8.0, 5.2, f"{data.objective.title.capitalize()} by batch size and learning rate")
     axes = figure.subplots()
     surface = data.surface
-    percent = data.objective.kind == "accuracy"
-    colors = COLORS if data.higher_is_better else f"{COLORS}_r"
-    x, y = np.log2(surface["batch_size"].to_numpy()), np.log10(surface["learning_rate"].to_numpy())
-    triangles = _triangulate(x, y)
+    triangles = _triangulate(*_place(surface))
     if triangles is not None:
+        colors = COLORS if data.higher_is_better else f"{COLORS}_r"
         filled = axes.tricontourf(triangles, surface["value"].to_numpy(), levels=12, cmap=colors)
         bar = figure.colorbar(filled, ax=axes, pad=0.02)
-        bar.set_label(f"{data.objective.title}{' (%)' if percent else ''}")
-        scale = 100 if percent else 1
+        bar.set_label(title_with_unit(data.objective))
+        scale = 100 if data.objective.kind == "accuracy" else 1
         bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{scale * value:.4g}"))
-    for row in data.trials.to_dict("records"):
-        style = status_style(str(row["status"])) | {"markeredgewidth": 0.9}
-        if row["status"] == "completed":
-            style |= {"markeredgecolor": "white"}
-        (mark,) = axes.plot(np.log2(row["batch_size"]), np.log10(row["learning_rate"]), **style)
+    for row, x, y in zip(data.trials.to_dict("records"), *_place(data.trials), strict=True):
+        look = status_style(str(row["status"])) | {"markeredgewidth": 0.9}
+        look |= {"markeredgecolor": "white"} if row["status"] == "completed" else {}
         value = format_value(float(row["value"])) if np.isfinite(row["value"]) else row["status"]
-        set_hover(mark, f"trial {row['number']}: {value}")
-    for row in data.published.to_dict("records"):
-        place = (np.log2(row["batch_size"]), np.log10(row["learning_rate"]))
-        axes.plot(*place, linestyle="none", **(ENQUEUED | {"markersize": 15, "markerfacecolor": "white", "color": INK}))
+        plot(axes, x, y, f"trial {row['number']}: {value}", **look)
+    for label, x, y in zip(data.published["label"], *_place(data.published), strict=True):
+        axes.plot(x, y, **(ENQUEUED | {"markersize": 15, "markerfacecolor": "white", "color": INK}))
         axes.annotate(
-            shown(row["label"], 24), place, xytext=(9, 7), textcoords="offset points", fontsize=8.5,
+            shown(label, 24), (x, y), xytext=(9, 7), textcoords="offset points", fontsize=8.5,
             bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.75},
         )  # fmt: skip
     _label_axes(axes, data)
-    handles = status_handles(list(data.trials["status"].unique()), enqueued=len(data.published) > 0)
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    add_status_legend(figure, data.trials.assign(enqueued=len(data.published) > 0))
     return figure
+
+
+def _place(rows: pd.DataFrame) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Where rows with both fields lie: both axes hold logarithms, so that the surface is linear between dots."""
+    return np.log2(rows["batch_size"].to_numpy(float)), np.log10(rows["learning_rate"].to_numpy(float))
 
 
 def _name(search: Search, values: Mapping[str, Any]) -> str:
@@ -123,20 +115,19 @@ def _triangulate(x: np.ndarray, y: np.ndarray) -> Triangulation | None:
 
 
 def _label_axes(axes: Axes, data: SearchContour) -> None:
-    """Both axes hold logarithms, so that the surface is linear between dots; their labels are the values."""
-    sizes = data.batch_ticks or tuple((2.0**p, f"{2**p}") for p in range(17))
-    places = np.log2(np.concatenate([data.trials["batch_size"], data.published["batch_size"]]))
-    low, high = places.min() - 0.25, places.max() + 0.25
-    axes.set_xlim(low, high)
-    shown_sizes = [(np.log2(size), text) for size, text in sizes if low <= np.log2(size) <= high]
-    axes.set_xticks([place for place, _ in shown_sizes], [text for _, text in shown_sizes])
+    """Labels are the values; batch sizes of a range, of which there can be many, are named at powers of two."""
+    places = pd.concat([data.trials, data.published])
+    sizes, rates = _place(places)
+    axes.set_xlim(sizes.min() - 0.25, sizes.max() + 0.25)
+    tried = np.unique(places["batch_size"])
+    named = tried if len(tried) <= 8 else 2.0 ** np.arange(np.ceil(sizes.min()), sizes.max() + 0.25)
+    axes.set_xticks(np.log2(named).tolist(), [format_value(float(size)) for size in named])
     axes.set_xlabel("batch size")
-    places = np.log10(np.concatenate([data.trials["learning_rate"], data.published["learning_rate"]]))
-    bottom, top = places.min() - 0.08, places.max() + 0.12
+    bottom, top = rates.min() - 0.08, rates.max() + 0.12
     axes.set_ylim(bottom, top)
-    rates = [m * 10.0**p for p in range(-9, 4) for m in ((1, 2, 5) if top - bottom < 3 else (1,))]
-    rates = [rate for rate in rates if bottom <= np.log10(rate) <= top]
-    axes.set_yticks([float(np.log10(rate)) for rate in rates], [format_value(rate) for rate in rates])
+    candidates = [m * 10.0**p for p in range(-9, 4) for m in ((1, 2, 5) if top - bottom < 3 else (1,))]
+    shown_rates = [rate for rate in candidates if bottom <= np.log10(rate) <= top]
+    axes.set_yticks(np.log10(shown_rates).tolist(), [format_value(rate) for rate in shown_rates])
     axes.set_ylabel("learning rate")
 
 

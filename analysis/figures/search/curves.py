@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -11,9 +12,13 @@ from matplotlib.lines import Line2D
 from analysis.drawing.declaration import FigureKind
 from analysis.drawing.search_marks import BEST, status_style, use_objective_axis
 from analysis.drawing.selection import require
-from analysis.drawing.style import MUTED, format_value, new_figure, set_hover, styled, use_epoch_axis
+from analysis.drawing.style import MUTED, add_legend, format_value, new_figure, plot, styled, use_epoch_axis
 from analysis.search.history import Search, load_search
 from analysis.search.objectives import Objective
+
+_BEST: dict[str, Any] = {"color": BEST, "linewidth": 2.4, "zorder": 3}
+_COMPLETED: dict[str, Any] = {"color": status_style("completed")["color"], "linewidth": 1.1, "alpha": 0.75, "zorder": 2}
+_ENDED_EARLY: dict[str, Any] = {"color": MUTED, "linewidth": 1.1, "alpha": 0.6, "zorder": 1.5}
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,7 @@ def build_search_curves(search: Search) -> SearchCurves:
     """Every reported value."""
     curves = require(search.curves, "no trial has reported a value yet")
     status = search.trials.set_index("number")["status"]
-    done = search.completed.sort_values("objective_1", ascending=search.is_better() < 0)
-    best = int(done["number"].iloc[0]) if len(done) else None
+    best = int(search.ranked["number"].iloc[0]) if len(search.completed) else None
     labelled = curves.assign(status=curves["number"].map(status))
     return SearchCurves(search.objectives[0], labelled, best)
 
@@ -42,36 +46,24 @@ def draw_search_curves(data: SearchCurves) -> Figure:
     axes = figure.subplots()
     for number, curve in data.curves.groupby("number"):
         status = str(curve["status"].iloc[0])
-        completed, best = status == "completed", number == data.best
-        color = BEST if best else status_style("completed")["color"] if completed else MUTED
-        (line,) = axes.plot(
-            curve["epoch"], curve["value"], color=color, linewidth=2.4 if best else 1.1,
-            alpha=1.0 if best else 0.75 if completed else 0.6, zorder=3 if best else 2 if completed else 1.5,
-        )  # fmt: skip
-        set_hover(line, f"trial {number}, {status}: {format_value(float(curve['value'].iloc[-1]))} at the end")
-        if not completed or len(curve) == 1:
-            end = curve.iloc[-1]
+        end = curve.iloc[-1]
+        look = _BEST if number == data.best else _COMPLETED if status == "completed" else _ENDED_EARLY
+        told = f"trial {number}, {status}: {format_value(float(end['value']))} at the end"
+        plot(axes, curve["epoch"], curve["value"], told, **look)
+        if status != "completed" or len(curve) == 1:
             axes.plot(end["epoch"], end["value"], **status_style(status))
     use_epoch_axis(axes)
     axes.set_xlabel("epoch")
     use_objective_axis(axes, data.objective)
-    figure.legend(handles=_handles(data), loc="outside lower center", ncols=5)
-    return figure
-
-
-def _handles(data: SearchCurves) -> list[Line2D]:
     present = set(data.curves["status"])
-    handles = []
-    if data.best is not None:
-        handles.append(Line2D([], [], color=BEST, linewidth=2.4, label=f"best, trial {data.best}"))
-    if "completed" in present:
-        handles.append(Line2D([], [], color=status_style("completed")["color"], linewidth=1.1, label="completed"))
+    looks = {f"best, trial {data.best}": _BEST} if data.best is not None else {}
+    looks |= {"completed": _COMPLETED} if "completed" in present else {}
     for status in sorted(present - {"completed"}):
-        handles.append(Line2D([], [], **(status_style(status) | {"linestyle": "-"}), label=f"{status} here"))
-        handles[-1].set_markeredgecolor(status_style(status)["color"])
-        handles[-1].set_color(MUTED)
-        handles[-1].set_markerfacecolor(status_style(status)["color"])
-    return handles
+        mark = status_style(status)
+        inked = {"color": MUTED, "markerfacecolor": mark["color"], "markeredgecolor": mark["color"], "linestyle": "-"}
+        looks[f"{status} here"] = mark | inked
+    add_legend(figure, [Line2D([], [], label=label, **look) for label, look in looks.items()], 5)
+    return figure
 
 
 def _describe_schedules(search: Search) -> str:

@@ -9,19 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from analysis.drawing import style
 from analysis.drawing.declaration import FigureKind
 from analysis.drawing.selection import require
-from analysis.drawing.style import (
-    DARK_BAR,
-    INK,
-    LIGHT_BAR,
-    format_value,
-    name_rows,
-    new_figure,
-    set_hover,
-    styled,
-    use_plain_axis,
-)
 from analysis.search.dynamics import QUANTITIES
 from analysis.search.history import Search, load_search
 from analysis.search.importances import load_importances
@@ -45,30 +35,30 @@ def build_search_importances(search: Search) -> SearchImportances:
     return SearchImportances(tuple(panels))
 
 
-@styled()
+@style.styled()
 def draw_search_importances(data: SearchImportances) -> Figure:
     """A panel per kind and target; bars that chance reaches as well are pale."""
     heights = [0.55 + 0.32 * len(rows) for _, rows in data.panels]
-    figure = new_figure(8.5, 1.3 + sum(heights), "Importances: associations, not effects")
+    figure = style.new_figure(8.5, 1.3 + sum(heights), "Importances: associations, not effects")
     grid = figure.subplots(len(data.panels), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
     for axes, (title, rows) in zip(grid, data.panels, strict=True):
         for place, row in enumerate(rows.to_dict("records")):
-            color = DARK_BAR if row["above_chance"] else LIGHT_BAR
+            color = style.DARK_BAR if row["above_chance"] else style.LIGHT_BAR
             (bar,) = axes.barh([place], [row["importance"]], height=0.62, color=color)
-            set_hover(bar, f"{row['quantity']}: {format_value(round(row['importance'], 3))}")
-            axes.plot([row["low"], row["high"]], [place, place], color=INK, linewidth=1.1)
+            style.set_hover(bar, f"{row['quantity']}: {style.format_value(round(row['importance'], 3))}")
+            axes.plot([row["low"], row["high"]], [place, place], color=style.INK, linewidth=1.1)
             axes.plot([row["chance"]] * 2, [place - 0.36, place + 0.36], color="#c84e00", linewidth=1.6)
-        name_rows(axes, list(rows["quantity"]))
+        style.name_rows(axes, list(rows["quantity"]))
         axes.set_title(title)
         axes.set_xlim(0, 1)
-        use_plain_axis(axes, "x")
+        style.use_plain_axis(axes, "x")
     grid[-1].set_xlabel("share of the forest's variance")
     handles = [
-        Patch(color=DARK_BAR, label="more than chance"), Patch(color=LIGHT_BAR, label="chance reaches it, too"),
-        Line2D([], [], color=INK, label="90 % over resampled trials"),
+        Patch(color=style.DARK_BAR, label="more than chance"), Patch(color=style.LIGHT_BAR, label="chance reaches it, too"),
+        Line2D([], [], color=style.INK, label="90 % over resampled trials"),
         Line2D([], [], color="#c84e00", label="95 % point by chance"),
     ]  # fmt: skip
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    style.add_legend(figure, handles, 4)
     return figure
 
 

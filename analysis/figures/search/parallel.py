@@ -9,74 +9,59 @@ from dataclasses import dataclass
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
+import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from analysis.drawing.declaration import FigureKind
-from analysis.drawing.search_marks import TRIED_FIRST, AxisScale, build_scale
+from analysis.drawing.search_marks import TRIED_FIRST, AxisScale, ScaledTrials, scale_trials, title_with_unit
 from analysis.drawing.selection import require
-from analysis.drawing.style import INK, PANEL, format_value, new_figure, set_hover, shown, styled
+from analysis.drawing.style import INK, PANEL, format_value, new_figure, plot, shown, styled
 from analysis.search.history import Search, load_search
-from analysis.search.objectives import Objective
 
 COLORS = "viridis"
 
 
 @dataclass(frozen=True)
 class SearchParallel:
-    """`trials` has columns number, value, enqueued, the worst first; `scales` the fields, in the order of the study."""
+    """The completed trials, the worst first."""
 
-    objective: Objective
-    trials: pd.DataFrame
-    scales: tuple[AxisScale, ...]
+    trials: ScaledTrials
     higher_is_better: bool
 
 
 def build_search_parallel(search: Search) -> SearchParallel:
     """The completed trials, the best last."""
-    done = require(search.completed, "no trial of the search has completed yet")
-    better = search.is_better() > 0
-    done = done.sort_values("objective_1", ascending=better, kind="stable")
-    trials = pd.DataFrame({
-        "number": done["number"], "value": done["objective_1"].astype(float), "enqueued": done["source"] == "enqueued"
-    })  # fmt: skip
-    scales = tuple(build_scale(search, name, done) for name in search.description.space)
-    return SearchParallel(search.objectives[0], trials.reset_index(drop=True), scales, better)
+    done = require(search.ranked[::-1], "no trial of the search has completed yet")
+    return SearchParallel(scale_trials(search, done), search.is_better() > 0)
 
 
 @styled()
 def draw_search_parallel(data: SearchParallel) -> Figure:
     """Vertical axes side by side, the objective at the right."""
-    figure = new_figure(max(7.5, 1.8 * len(data.scales) + 2.5), 4.4, "Parallel coordinates of the completed trials")
+    objective, points = data.trials.objective, data.trials.points
+    values = points["value"].to_numpy(dtype=float)
+    shares = _spread(values) if np.ptp(values) else np.zeros(len(values))
+    shown_values = values * (100 if objective.kind == "accuracy" else 1)
+    scales = [*data.trials.scales, AxisScale(title_with_unit(objective), "values", shown_values)]
+    figure = new_figure(max(7.5, 1.8 * len(scales) + 0.7), 4.4, "Parallel coordinates of the completed trials")
     axes = figure.subplots()
-    values = data.trials["value"].to_numpy()
-    heights = np.column_stack([*(_heights(scale) for scale in data.scales), _spread(values)])
-    norm = Normalize(values.min(), values.max() if np.ptp(values) else values.min() + 1)
-    colors = mpl.colormaps[COLORS if data.higher_is_better else f"{COLORS}_r"]
-    for row, line in zip(data.trials.to_dict("records"), heights, strict=True):
-        style = (0, (4, 1.5)) if row["enqueued"] else "-"
-        (drawn,) = axes.plot(
-            range(len(line)), line, color=colors(0.15 + 0.85 * norm(row["value"])), linewidth=1.4, linestyle=style
-        )
-        origin = "cell of the study, " if row["enqueued"] else ""
-        set_hover(drawn, f"trial {row['number']}: {origin}{format_value(float(row['value']))}")
-    for place, scale in enumerate(data.scales):
+    colors = mpl.colormaps[COLORS if data.higher_is_better else f"{COLORS}_r"](0.15 + 0.85 * shares)
+    heights = np.column_stack([_spread(_linear(scale, scale.places)) for scale in scales])
+    for row, line, color in zip(points.to_dict("records"), heights, colors, strict=True):
+        origin, dashes = ("cell of the study, ", (0, (4, 1.5))) if row["enqueued"] else ("", "-")
+        told = f"trial {row['number']}: {origin}{format_value(float(row['value']))}"
+        plot(axes, range(len(line)), line, told, color=color, linewidth=1.4, linestyle=dashes)
+    for place, scale in enumerate(scales):
         _draw_scale(axes, place, _ticks(scale))
-    percent = data.objective.kind == "accuracy"
-    _draw_scale(axes, len(data.scales), _value_ticks(values, percent=percent))
-    unit = " (%)" if percent else ""
-    titles = [*(scale.title for scale in data.scales), data.objective.title + unit]
-    axes.set_xticks(range(len(titles)), [shown(title, 30) for title in titles])
-    axes.set_xlim(-0.35, len(data.scales) + 0.35)
+    axes.set_xticks(range(len(scales)), [shown(scale.title, 30) for scale in scales])
+    axes.set_xlim(-0.35, len(scales) - 0.65)
     axes.set_ylim(-0.06, 1.06)
     axes.set_yticks([])
     axes.grid(False)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    axes.spines[:].set_visible(False)
     axes.tick_params(axis="x", length=0, labelsize=8.5)
-    if data.trials["enqueued"].any():
+    if points["enqueued"].any():
         figure.supxlabel(f"dashed: {TRIED_FIRST}", fontsize=8.5)
     return figure
 
@@ -91,11 +76,11 @@ def _draw_scale(axes: Axes, place: int, ticks: list[tuple[float, str]]) -> None:
         )  # fmt: skip
 
 
-def _heights(scale: AxisScale) -> np.ndarray:
-    return _spread(np.log10(scale.places) if scale.kind == "log" else scale.places)
+def _linear(scale: AxisScale, places: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    return np.asarray(np.log10(places) if scale.kind == "log" else places, dtype=np.float64)
 
 
-def _spread(values: np.ndarray) -> np.ndarray:
+def _spread(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """From 0 to 1; in the middle where all are the same."""
     width = np.ptp(values)
     return np.asarray((values - values.min()) / width if width else np.full(len(values), 0.5))
@@ -103,26 +88,21 @@ def _spread(values: np.ndarray) -> np.ndarray:
 
 def _ticks(scale: AxisScale) -> list[tuple[float, str]]:
     """Names of the choices; of a range its ends and three between."""
-    places = np.log10(scale.places) if scale.kind == "log" else scale.places
+    places = _linear(scale, scale.places)
     low, width = places.min(), np.ptp(places)
     if scale.ticks:
-        known = [(np.log10(place) if scale.kind == "log" else place, text) for place, text in scale.ticks]
-        return [((place - low) / width if width else 0.5, text) for place, text in known]
+        known = _linear(scale, [place for place, _ in scale.ticks])
+        heights = (known - low) / width if width else np.full(len(known), 0.5)
+        return [(float(height), text) for height, (_, text) in zip(heights, scale.ticks, strict=True)]
     if not width:
-        return [(0.5, format_value(float(scale.places[0])))]
+        return [(0.5, format_value(float(f"{scale.places[0]:.4g}")))]
     shares = np.linspace(0, 1, 5)
     if scale.kind == "linear" and np.array_equal(places, places.round()):  # whole numbers have whole ticks
         shares = (np.unique((low + shares * width).round()) - low) / width
     values = 10 ** (low + shares * width) if scale.kind == "log" else low + shares * width
-    digits = 2 if width > 0.2 * np.abs(places).max() else 4  # enough that no two are written alike
+    narrow = width <= 0.2 * np.abs(places).max()
+    digits = 3 if scale.kind == "values" else 4 if narrow else 2  # enough that no two are written alike
     return [(float(share), f"{value:.{digits}g}") for share, value in zip(shares, values, strict=True)]
-
-
-def _value_ticks(values: np.ndarray, *, percent: bool) -> list[tuple[float, str]]:
-    scale = 100 if percent else 1
-    if not np.ptp(values):
-        return [(0.5, f"{scale * values[0]:.4g}")]
-    return [(float(s), f"{scale * (values.min() + s * np.ptp(values)):.3g}") for s in np.linspace(0, 1, 5)]
 
 
 FIGURE = FigureKind(

@@ -1,4 +1,4 @@
-"""What a search may optimise: every file of this package declares one objective, and adding a file adds one.
+"""What a search may optimise: the files of this package declare objectives, and adding a file adds those that it declares.
 
 Grid files, `--plan`, the journal, pruning, tables and figures follow from the declaration. Searched trials never see the test
 set, so nothing that was measured on it can be an objective.

@@ -49,9 +49,5 @@ def _confirmations(search: Search) -> pd.DataFrame:
 
 
 TABLE = TableKind(
-    name="search_trials",
-    section="search",
-    position=30,
-    title="Trials of the search",
-    build=build_search_trials,
+    name="search_trials", section="search", position=30, title="Trials of the search", build=build_search_trials
 )

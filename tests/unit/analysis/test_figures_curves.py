@@ -33,8 +33,8 @@ def test_curves_are_means_and_sample_deviations_over_completed_seeds(study: Stud
         for metric in training_curves.METRICS:
             for epoch in (1, 4):
                 values = [row[metric] for row in rows if row["trial_id"] in trials and row["epoch"] == epoch]
-                found = data.spread[
-                    (data.spread["cell"] == cell) & (data.spread["metric"] == metric) & (data.spread["epoch"] == epoch)
+                found = data.rows[
+                    (data.rows["cell"] == cell) & (data.rows["metric"] == metric) & (data.rows["epoch"] == epoch)
                 ]
                 assert len(values) == 2
                 assert found["mean"].item() == pytest.approx(statistics.mean(values))
@@ -45,7 +45,7 @@ def test_curves_are_means_and_sample_deviations_over_completed_seeds(study: Stud
 def test_one_seed_has_a_line_and_no_band(tmp_path: Path) -> None:
     study = write_small_study(tmp_path, seeds=(0,))
     data = training_curves.build_training_curves(study.epochs, select_cells(study.info, study.trials))
-    assert data.spread["sd"].isna().all()
+    assert data.rows["sd"].isna().all()
     axes = training_curves.draw_cell_curves(data, 0).axes[0]
     assert len(axes.lines) == 2
     assert not axes.collections
@@ -56,7 +56,7 @@ def test_an_interrupted_trial_is_shown_with_the_epochs_that_it_has(tmp_path: Pat
     cells = select_cells(study.info, study.trials)
     assert [cell.label for cell in cells] == ["Experiment 1 (pending)"]
     data = training_curves.build_training_curves(study.epochs, cells)
-    assert sorted(set(data.spread["epoch"])) == [1, 2]
+    assert sorted(set(data.rows["epoch"])) == [1, 2]
 
 
 def test_values_that_are_no_numbers_count_as_not_measured() -> None:
@@ -89,7 +89,7 @@ def test_a_cell_without_any_epoch_is_not_shown(tmp_path: Path) -> None:
 
 def test_schedule_starts_at_the_configured_rate_and_follows_the_cosine(study: Study) -> None:
     data = learning_rate.build_schedule(study.epochs, select_cells(study.info, study.trials))
-    own = data.rates[data.rates["cell"] == 0]
+    own = data.rows[data.rows["cell"] == 0]
     assert own["epoch"].tolist() == [0, 1, 2, 3, 4]
     expected = [0.15 * (1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in range(5)]
     assert own["learning_rate"].tolist() == pytest.approx(expected)
@@ -99,7 +99,7 @@ def test_schedule_of_a_warm_up_starts_below_the_configured_rate(study: Study) ->
     """Two epochs of warm-up: the first epoch trains at a third of the rate, as trainable/training.py has it."""
     cell = select_cells(study.info, study.trials)[0]
     warm = replace(cell, config={**cell.config, "warmup_epochs": 2})
-    rates = learning_rate.build_schedule(study.epochs, [warm]).rates
+    rates = learning_rate.build_schedule(study.epochs, [warm]).rows
     assert rates["learning_rate"].iloc[0] == pytest.approx(0.15 / 3)
 
 

@@ -85,13 +85,13 @@ def test_gradient_flow_takes_records_in_memory_and_the_published_epochs() -> Non
         {"epoch": epoch, "layer": "fc.weight", "gradient_mean_abs": 0.1 / epoch, "gradient_max_abs": 1.0}
         for epoch in range(1, 26)
     ]
-    table = pa.Table.from_pylist(rows)
-    assert gradient_flow.build_gradient_flow(table).epochs == (1, 5, 10, 15, 20, 25)
-    chosen = gradient_flow.build_gradient_flow(table, [7])
+    frame = pd.DataFrame(rows)
+    assert gradient_flow.build_gradient_flow(frame).epochs == (1, 5, 10, 15, 20, 25)
+    chosen = gradient_flow.build_gradient_flow(frame, [7])
     assert chosen.epochs == (7,)
     assert chosen.values["mean"].item() == pytest.approx(0.1 / 7)
     with pytest.raises(NothingToDraw, match="these epochs"):
-        gradient_flow.build_gradient_flow(table, [99])
+        gradient_flow.build_gradient_flow(frame, [99])
 
 
 def test_gradient_flow_leaves_out_what_is_no_number_and_draws_zero_as_no_bar() -> None:
@@ -195,7 +195,7 @@ def test_update_ratio_spreads_over_seeds_of_each_trials_mean(
         )
         for trial in trials_of(study, 0)
     ]  # fmt: skip
-    found = data.spread[(data.spread["cell"] == 0) & (data.spread["group"] == "layer3") & (data.spread["epoch"] == 2)]
+    found = data.rows[(data.rows["cell"] == 0) & (data.rows["group"] == "layer3") & (data.rows["epoch"] == 2)]
     assert found["num"].item() == 2
     assert found["mean"].item() == pytest.approx(statistics.mean(per_trial), rel=1e-6)
     assert found["sd"].item() == pytest.approx(statistics.stdev(per_trial), rel=1e-3, abs=1e-9)
@@ -209,14 +209,14 @@ def test_angular_equilibrium_uses_the_learning_rate_of_the_step(
     for epoch in (1, 2, 4):
         rate = 0.2 * (1 + math.cos(math.pi * (epoch - 1) / 4)) / 2  # of the steps of this epoch, not after it
         assert own[epoch] == pytest.approx(math.sqrt(2 * rate * 5e-4 / 1.9), rel=1e-6)
-    assert set(data.angles["layer"]) == {p.name for p in synthetic_model.parameters() if p.kind == "conv"}
+    assert set(data.angles.rows["layer"]) == {p.name for p in synthetic_model.parameters() if p.kind == "conv"}
 
 
 def test_axes_views_place_the_same_point_on_every_axis(
     study: Study, cells: list[ShownCell], summary: LayerSummary, layer_rows: list[dict[str, Any]]
 ) -> None:
     data = axes_views.build_axes_views(summary, study.epochs, cells, {64: 3_328_997_376})
-    point = data.curves[(data.curves["cell"] == 0) & (data.curves["step"] == 36)].iloc[0]  # the 37th step, of epoch 2
+    point = data.rows[(data.rows["cell"] == 0) & (data.rows["step"] == 36)].iloc[0]  # the 37th step, of epoch 2
     assert point["images"] == 37 * 64
     assert point["epochs"] == pytest.approx(37 / 20)
     assert point["flops"] == pytest.approx(37 * 64 * 3_328_997_376)
@@ -227,7 +227,7 @@ def test_axes_views_place_the_same_point_on_every_axis(
     assert point["gradient_mean_abs"] == pytest.approx(statistics.mean(r["gradient_mean_abs"] for r in own), rel=1e-6)
     assert point["update_ratio"] == pytest.approx(statistics.mean(r["update_ratio"] for r in own), rel=1e-6)
     unknown = axes_views.build_axes_views(summary, study.epochs, cells, {})
-    assert unknown.curves["flops"].isna().all()
+    assert unknown.rows["flops"].isna().all()
 
 
 def test_infinite_and_missing_values_of_a_trial_count_as_not_measured(tmp_path: Path) -> None:
@@ -263,10 +263,8 @@ def test_no_layer_records_is_a_reason_not_an_error(tmp_path: Path) -> None:
 def test_trials_of_different_networks_stand_side_by_side(tmp_path: Path) -> None:
     options = {"dataset": "synthetic", "epochs": 1, "instrument_every_steps": 8}
     cells = [build_cell(f"width {width}", width=width, **options) for width in (8, 16)]
-    folder = write_synthetic_study(tmp_path, cells=cells, seeds=(0,), num_train=640)
-    shown = select_cells(folder.read_study(), folder.read_records("trials"))
-    views = axes_views.build_axes_views(
-        summarise_layers(load_study(folder), shown), folder.read_records("epochs"), shown, {8: 10, 16: 40}
-    )
-    ratio = views.curves.groupby("cell")["flops"].max()
+    study = load_study(write_synthetic_study(tmp_path, cells=cells, seeds=(0,), num_train=640))
+    shown = select_cells(study.info, study.trials)
+    views = axes_views.build_axes_views(summarise_layers(study, shown), study.epochs, shown, {8: 10, 16: 40})
+    ratio = views.rows.groupby("cell")["flops"].max()
     assert ratio[1] == 4 * ratio[0]

@@ -133,10 +133,11 @@ def test_slices_have_every_trial_at_its_place(search: Search) -> None:
 def test_parallel_lines_are_the_completed_trials_best_last(search: Search) -> None:
     data = parallel.build_search_parallel(search)
     done = sorted((t for t in search.journal.trials if t.state == "COMPLETE"), key=lambda t: t.values[0])
-    assert list(data.trials["value"]) == [trial.values[0] for trial in done]
-    assert set(data.trials["number"]) == {trial.number for trial in done}
-    assert data.scales[1].places.tolist() == [
-        next(t for t in done if t.number == number).parameters["learning_rate"] for number in data.trials["number"]
+    points, scales = data.trials.points, data.trials.scales
+    assert list(points["value"]) == [trial.values[0] for trial in done]
+    assert set(points["number"]) == {trial.number for trial in done}
+    assert scales[1].places.tolist() == [
+        next(t for t in done if t.number == number).parameters["learning_rate"] for number in points["number"]
     ]
 
 

@@ -1,4 +1,4 @@
-"""A metric of one cell less that of another, paired by seed."""
+"""Claims about metrics: one of a cell, and one of a cell less that of another, paired by seed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from analysis.metrics import list_metrics
 from analysis.results.result_table import ColumnKind
 
 
-def measure(measurements: Measurements, claim: Claim) -> Measurement:
+def measure_metric(measurements: Measurements, claim: Claim) -> Measurement:
+    query = claim.query
+    (cell,) = measurements.find_cells(claim.needs, query["cell"])
+    values = measurements.trials.loc[measurements.trials["cell_id"] == cell.cell_id, query["metric"]].dropna()
+    return Measurement(values.to_numpy(), (cell,))
+
+
+def measure_difference(measurements: Measurements, claim: Claim) -> Measurement:
     query = claim.query
     cells = measurements.find_cells(claim.needs, query["cell"], query["other"])
     by_seed = measurements.trials.pivot(index="seed", columns="cell_id", values=query["metric"])
@@ -20,12 +27,16 @@ def measure(measurements: Measurements, claim: Claim) -> Measurement:
     return Measurement(differences[np.isfinite(differences)], cells)
 
 
-def _unit(query: Query) -> ColumnKind:
+def _unit_of_difference(query: Query) -> ColumnKind:
     metric = list_metrics()[query["metric"]]
     return "points" if metric.in_percent else metric.kind
 
 
-KIND = ClaimKind(
+METRIC = ClaimKind(
+    name="metric", fields={"metric": check_metric, "cell": check_selector}, measure=measure_metric,
+    unit=lambda query: list_metrics()[query["metric"]].kind,
+)  # fmt: skip
+DIFFERENCE = ClaimKind(
     name="difference", fields={"metric": check_metric, "cell": check_selector, "other": check_selector},
-    measure=measure, unit=_unit,
+    measure=measure_difference, unit=_unit_of_difference,
 )  # fmt: skip
