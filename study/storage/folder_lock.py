@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from study.storage.study_lock import StudyLock, StudyLockedError, has_process
+from study.storage.study_lock import StudyLock, StudyLockedError, has_process, parse_lock
 from trainable.files import write_json
 
 LOCK_FILE = "driver.json"
@@ -131,18 +131,15 @@ def read_lock(path: Path) -> dict[str, Any]:
 
 def read_lock_strictly(path: Path) -> dict[str, Any]:
     """As `read_lock`, but a file that is there and cannot be read for a moment is an OSError."""
-    problem: OSError | None = None
-    for _ in range(3):
+    for is_last in (False, False, True):
         try:
-            content = json.loads(path.read_bytes())
-            return content if isinstance(content, dict) else {}
+            return parse_lock(path.read_bytes())
         except FileNotFoundError:
             return {}
-        except (ValueError, RecursionError):
-            problem = None
-        except OSError as error:
-            problem = error
+        except OSError:
+            if is_last:
+                raise
+        except (ValueError, RecursionError):  # half written
+            pass
         time.sleep(0.05)
-    if problem is not None:
-        raise problem
     return {}

@@ -7,9 +7,7 @@ from urllib.parse import urlsplit
 
 from analysis.records.study_folder import StudyFolder, StudyFolderError
 from analysis.sources.pull import is_url
-from study.storage.folder_store import FolderStore
-from study.storage.object_store import RemoteFolder
-from study.storage.study_store import StudyStore
+from study.storage.study_store import FolderStore, StudyStore
 from study.storage.url_store import UrlStore
 
 
@@ -17,7 +15,7 @@ def find_store(results: str, name: str) -> StudyStore:
     """The store of the study `name` below `results`, a folder or a URL. Errors: StudyFolderError for a URL with a secret."""
     check_plain_url(results)
     if is_url(results):
-        return UrlStore(RemoteFolder(f"{results.rstrip('/')}/{name}"))
+        return UrlStore(f"{results.rstrip('/')}/{name}")
     return FolderStore(StudyFolder(Path(results) / name))
 
 

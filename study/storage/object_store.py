@@ -39,12 +39,21 @@ class Stamp:
     size: int
     time_ns: int
 
+    @classmethod
+    def of(cls, path: Path) -> Stamp:
+        """That of a file of this machine."""
+        found = path.stat()
+        return cls(found.st_size, found.st_mtime_ns)
+
 
 @dataclass(frozen=True)
 class RemoteFolder:
     """The folder at `url`; opened where it is first used, so it can be sent to other machines."""
 
     url: str
+
+    def __str__(self) -> str:
+        return self.url
 
     def __getstate__(self) -> dict[str, str]:
         return {"url": self.url}  # not the opened one, which may know credentials

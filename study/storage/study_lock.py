@@ -8,6 +8,7 @@ more. No clock of a machine is asked.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import secrets
@@ -112,6 +113,12 @@ def describe_driver() -> dict[str, Any]:
         "token": secrets.token_hex(8),
         "stopping": False,
     }
+
+
+def parse_lock(content: bytes) -> dict[str, Any]:
+    """What a lock says; empty where it is none. Errors: ValueError, RecursionError where it is not JSON."""
+    said = json.loads(content)
+    return said if isinstance(said, dict) else {}
 
 
 def watch_driver(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -9,8 +10,10 @@ from contextlib import AbstractContextManager
 from analysis.records.study_folder import StudyFolder
 from study.folder.repair import repair_study
 from study.plan.estimate import disk_bytes
+from study.spec.errors import SpecError
+from study.storage.folder_lock import FolderLock
 from study.storage.study_lock import StudyLock
-from study.storage.trial_storage import TrialStorage
+from study.storage.trial_storage import FolderTrialStorage, TrialStorage
 from trainable.config import TrialConfig
 
 
@@ -66,3 +69,25 @@ class StudyStore(ABC):
     def change_trial(self, trial_id: str, change: Callable[[StudyFolder], None]) -> None:
         """Let `change` write into the folder of a trial that does not run. Errors: StorageError."""
         change(self.folder)
+
+
+class FolderStore(StudyStore):
+    """A study in a folder; on a cluster one that all nodes share."""
+
+    def __init__(self, folder: StudyFolder) -> None:
+        super().__init__(folder, FolderTrialStorage(folder.path))
+
+    @property
+    def shown(self) -> str:
+        return str(self.folder.path)
+
+    def open(self) -> FolderLock:
+        return FolderLock(self.folder.path)
+
+    def check_writable(self, results: str) -> None:
+        existing = next(path for path in self.folder.path.parents if path.exists())
+        try:
+            with tempfile.TemporaryFile(dir=existing):
+                pass
+        except OSError as error:
+            raise SpecError(f"--results {results}: {existing} is not writable ({error.strerror})") from error

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from study.storage.folder_lock import LOCK_FILE, read_lock_strictly
-from study.storage.object_store import RemoteFolder, StorageError
+from study.storage.object_store import RemoteFolder, Stamp, StorageError
 from study.storage.url_lock import read_claim_strictly
 from trainable.files import write_atomically
 from trainable.trial_state import STATE_FILE
@@ -60,7 +60,7 @@ class FolderTrialStorage:
     """A study folder that driver and nodes see at the same path."""
 
     study_folder: Path
-    poll_interval_s: float = 0.5
+    poll_interval_s = 0.5
 
     def __str__(self) -> str:
         return str(self.study_folder)
@@ -88,19 +88,14 @@ class FolderTrialStorage:
         (self.study_folder / name).unlink(missing_ok=True)
 
 
-@dataclass(frozen=True)
-class UrlTrialStorage:
+class UrlTrialStorage(RemoteFolder):
     """A study at a URL."""
 
-    remote: RemoteFolder
-    poll_interval_s: float = 2.0
-
-    def __str__(self) -> str:
-        return self.remote.url
+    poll_interval_s = 2.0
 
     def read_driver(self, token: str) -> dict[str, Any]:
         """The driver's claim."""
-        return read_claim_strictly(self.remote, token)
+        return read_claim_strictly(self, token)
 
     @contextmanager
     def open_trial(self, trial_id: str) -> Iterator[TrialFolder]:
@@ -108,23 +103,10 @@ class UrlTrialStorage:
         with tempfile.TemporaryDirectory(prefix="trial-") as scratch:
             folder = Path(scratch) / trial_id
             folder.mkdir()
-            found = self.remote.list(f"{TRIALS}/{trial_id}")
-            for name in found:
-                if (content := self.remote.read(name)) is not None:
+            for name in self.list(f"{TRIALS}/{trial_id}"):
+                if (content := self.read(name)) is not None:
                     (folder / name.rpartition("/")[2]).write_bytes(content)
-            yield TrialFolder(folder, _TrialUpload(self.remote, trial_id, folder).save)
-
-    def read(self, name: str) -> bytes | None:
-        """See TrialStorage."""
-        return self.remote.read(name)
-
-    def write(self, name: str, content: bytes) -> None:
-        """See TrialStorage."""
-        self.remote.write(name, content)
-
-    def delete(self, name: str) -> None:
-        """See TrialStorage."""
-        self.remote.delete(name)
+            yield TrialFolder(folder, _TrialUpload(self, trial_id, folder).save)
 
 
 class _TrialUpload:
@@ -147,9 +129,8 @@ class _TrialUpload:
             self._remote.delete(f"{self._at}/{name}")
         self._put = stamps
 
-    def _stamps(self) -> dict[str, tuple[int, int]]:
-        found = {path.name: path.stat() for path in self._folder.iterdir() if not path.name.startswith(".")}
-        return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in found.items()}
+    def _stamps(self) -> dict[str, Stamp]:
+        return {path.name: Stamp.of(path) for path in self._folder.iterdir() if not path.name.startswith(".")}
 
     def _check_not_superseded(self) -> None:
         """A node that was given up for lost may come back: its trial has started elsewhere and must not be overwritten."""

@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 from study.storage.object_store import RemoteFolder, Stamp, StorageError
-from study.storage.study_lock import StudyLock, StudyLockedError, has_process
+from study.storage.study_lock import StudyLock, StudyLockedError, has_process, parse_lock
 
 CLAIMS = "drivers"
 _TRIES = 3
@@ -38,10 +38,9 @@ def read_claim(remote: RemoteFolder, token: str) -> dict[str, Any]:
 def read_claim_strictly(remote: RemoteFolder, token: str) -> dict[str, Any]:
     """As `read_claim`, but a store that does not answer is a StorageError."""
     try:
-        content = json.loads(remote.read(claim_name(token)) or b"{}")
-    except ValueError:
+        return parse_lock(remote.read(claim_name(token)) or b"{}")
+    except (ValueError, RecursionError):
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 class UrlLock(StudyLock):

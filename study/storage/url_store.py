@@ -21,7 +21,7 @@ from analysis.sources.pull import copy_path
 from study.folder.ledger import consolidate, read_trial_records
 from study.folder.repair import repair_study
 from study.plan.estimate import disk_bytes
-from study.storage.object_store import RemoteFolder, Stamp, StorageError
+from study.storage.object_store import Stamp, StorageError
 from study.storage.study_store import StudyStore
 from study.storage.trial_storage import TRIALS, UrlTrialStorage
 from study.storage.url_lock import CLAIMS, UrlLock, read_claim
@@ -39,11 +39,11 @@ class UrlStore(StudyStore):
 
     is_remote = True
 
-    def __init__(self, remote: RemoteFolder) -> None:
-        super().__init__(StudyFolder(_copy_path(remote.url)), UrlTrialStorage(remote))
-        self.remote = remote
+    def __init__(self, url: str) -> None:
+        self.remote = UrlTrialStorage(url)
+        super().__init__(StudyFolder(_copy_path(url)), self.remote)
         self._fetched: dict[str, Stamp] = {}
-        self._put: dict[str, tuple[int, int]] = {}
+        self._put: dict[str, Stamp] = {}
         self._fetching = threading.RLock()  # of files of trials
         self._putting = threading.Lock()  # of a single file, so that Tune's loop waits for one upload at most
         self._lock: UrlLock | None = None
@@ -191,9 +191,8 @@ class UrlStore(StudyStore):
         if found != b"probe":
             raise StorageError(f"{self.remote.url}: what is written there cannot be read back")
 
-    def _stamp(self, name: str) -> tuple[int, int]:
-        stat = (self.folder.path / name).stat()
-        return (stat.st_size, stat.st_mtime_ns)
+    def _stamp(self, name: str) -> Stamp:
+        return Stamp.of(self.folder.path / name)
 
     def _bring(self, name: str) -> bool:
         """Fetch one file; False where it is gone since it was listed."""

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING
 from analysis.records.study_folder import StudyFolder, StudyFolderError, check_links
 from analysis.sources.pull import is_url
 from study.folder.ledger import consolidate, list_states
-from study.storage.folder_store import FolderStore
 from study.storage.location import find_store
 from study.storage.object_store import StorageError
 from study.storage.study_lock import StudyLockedError
-from study.storage.study_store import StudyStore
+from study.storage.study_store import FolderStore, StudyStore
 from study.tracking.mode import choose_project
 from trainable.trial_state import TrialState
 

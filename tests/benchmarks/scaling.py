@@ -41,7 +41,7 @@ from study.folder.progress_file import ProgressFile
 from study.plan.resources import Machine, TrialResources
 from study.spec.run_settings import RunSettings
 from study.storage.folder_lock import FolderLock
-from study.storage.folder_store import FolderStore
+from study.storage.study_store import FolderStore
 from study.tracking.mirror import Mirror
 from tests.support.studies import build_cell, write_synthetic_study
 from trainable.clock import utc_now

@@ -19,7 +19,7 @@ from study.driver.node_loss import find_node_trouble
 from study.driver.trial_runner import _can_use_gpu
 from study.folder.ledger import load_state
 from study.folder.progress_file import ProgressFile, StudyProgress
-from study.storage.folder_store import FolderStore
+from study.storage.study_store import FolderStore
 from trainable.config import TrialConfig
 from trainable.trial_state import TrialState, write_state
 

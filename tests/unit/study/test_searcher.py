@@ -12,8 +12,8 @@ from ray.tune.search import Searcher
 from study.driver.searcher import JournalSearcher
 from study.driver.trial_runner import read_pruning_request
 from study.search.journal import SearchJournal
-from study.storage.folder_store import FolderStore
 from study.storage.object_store import StorageError
+from study.storage.study_store import FolderStore
 from tests.support.journals import DATA, open_folder, small_spec, train_epochs
 
 

@@ -130,7 +130,7 @@ def test_a_driver_whose_claim_was_removed_or_is_doubled_has_lost_the_study(
 
 
 def test_trials_hear_that_their_driver_stops_or_is_gone(remote: RemoteFolder) -> None:
-    storage = UrlTrialStorage(remote)
+    storage = UrlTrialStorage(remote.url)
     for end in ("stop", "leave"):
         stop = threading.Event()
         with UrlLock(remote) as lock:
@@ -160,18 +160,18 @@ def test_trials_go_on_while_their_storage_does_not_answer(remote: RemoteFolder) 
     assert not stop.is_set()
     end_watch()
     with pytest.raises(StorageError):
-        UrlTrialStorage(RemoteFolder("file:///dev/null/nothing")).read_driver("t")
+        UrlTrialStorage("file:///dev/null/nothing").read_driver("t")
 
 
 def test_a_trial_puts_its_state_last_and_removes_what_is_gone(remote: RemoteFolder) -> None:
     order: list[str] = []
 
-    class Recorded(RemoteFolder):
+    class Recorded(UrlTrialStorage):
         def write(self, name: str, content: bytes) -> None:
             order.append(name.rpartition("/")[2])
             super().write(name, content)
 
-    storage = UrlTrialStorage(Recorded(remote.url))
+    storage = Recorded(remote.url)
     with storage.open_trial("t1") as trial:
         assert list(trial.path.iterdir()) == []
         write(trial.path, {"trial.json": '{"attempts": 1}', "epoch-00001.a.ckpt": "1", "epochs.parquet": "e1"})
@@ -193,7 +193,7 @@ def test_a_trial_puts_its_state_last_and_removes_what_is_gone(remote: RemoteFold
 
 
 def test_an_attempt_that_was_given_up_overwrites_nothing(remote: RemoteFolder) -> None:
-    storage = UrlTrialStorage(remote)
+    storage = UrlTrialStorage(remote.url)
     with storage.open_trial("t1") as lost:
         write(lost.path, {"trial.json": '{"attempts": 1}'})
         lost.save()
