@@ -9,26 +9,24 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ray import tune
 
 from analysis.records.study_folder import StudyFolderError
-from study.driver.failures import failure_reason
+from study.cluster.fair_share import FairShare
+from study.driver.failures import NotSaved, failure_reason
+from study.driver.interruption import Interruption
+from study.driver.progress import Progress
 from study.driver.trial_runner import read_trial_id
 from study.folder.ledger import consolidate, load_state
-
-if TYPE_CHECKING:
-    from study.cluster.fair_share import FairShare
-    from study.driver.interruption import Interruption
-    from study.driver.progress import Progress
-    from study.storage.study_store import StudyStore
+from study.storage.study_store import StudyStore
 
 _log = logging.getLogger(__name__)
 _GATHER_INTERVAL_S = 10.0
 
 
-class ProgressReporter(tune.Callback):
+class ProgressReporter(NotSaved, tune.Callback):
     """Feeds the live table, and gathers the study's records every now and then so that a reader can watch."""
 
     def __init__(self, progress: Progress, store: StudyStore) -> None:
@@ -56,16 +54,14 @@ class ProgressReporter(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial ended; its state on disk says how."""
+        name = read_trial_id(trial)
         try:
-            self._store.fetch_trial(read_trial_id(trial))
-            state = load_state(self._folder, read_trial_id(trial))
+            self._store.fetch_trial(name)
+            state = load_state(self._folder, name)
+            status, reason = (state.status, state.reason) if state else ("failed", "its folder is gone")
         except (OSError, StudyFolderError) as error:
-            self._progress.end(read_trial_id(trial), "failed", str(error))
-            return
-        if state is None:
-            self._progress.end(read_trial_id(trial), "failed", "its folder is gone")
-        else:
-            self._progress.end(read_trial_id(trial), state.status, state.reason)
+            status, reason = "failed", str(error)
+        self._progress.end(name, status, reason)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """An attempt failed; the trial goes on from its newest checkpoint, unless it has had its chances."""
@@ -96,11 +92,8 @@ class ProgressReporter(tune.Callback):
         self._gathered_at = time.monotonic()
         self._gathering_s = self._gathered_at - now
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
 
-
-class RunningTrials(tune.Callback):
+class RunningTrials(NotSaved, tune.Callback):
     """After an interruption, tells it which trials still run; interrupts by itself where the study's lock was lost."""
 
     def __init__(self, interruption: Interruption) -> None:
@@ -113,11 +106,8 @@ class RunningTrials(tune.Callback):
         if self._interruption.requested_at is not None:
             self._interruption.observe_running({str(t) for t in trials if t.status == "RUNNING"})
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
 
-
-class ShareKeeper(tune.Callback):
+class ShareKeeper(NotSaved, tune.Callback):
     """Lets Tune start no more trials than the study's share of a cluster; the share changes as other studies come and go."""
 
     def __init__(self, trials: Any, share: FairShare) -> None:
@@ -128,11 +118,8 @@ class ShareKeeper(tune.Callback):
         """Called in every round of Tune's loop."""
         self._trials.max_concurrent = self._share.trials
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
 
-
-class InterruptionStopper(tune.Stopper):
+class InterruptionStopper(NotSaved, tune.Stopper):
     """Ends the experiment after an interruption, once the trials that were running have saved and ended."""
 
     def __init__(self, interruption: Interruption) -> None:
@@ -145,6 +132,3 @@ class InterruptionStopper(tune.Stopper):
     def stop_all(self) -> bool:
         """True when all that ran has ended, or had its time."""
         return self._interruption.over()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}

@@ -19,17 +19,17 @@ from study.cluster.nodes import count_slots_now
 from study.cluster.session import local_ray
 from study.driver.interruption import INTERRUPT_GRACE_S, REMOTE_GRACE_S, Interruption, interrupted_by_signals
 from study.driver.invocation import Invocation
+from study.driver.progress import Progress
 from study.driver.trial_runner import TrialSettings, describe_trial, read_trial_id, run_tune_trial
 from study.plan.resources import reserved_gpus
+from study.tracking.mirror import Mirror
 from trainable.errors import first_line
 from trainable.trial_state import TrialState
 
 if TYPE_CHECKING:
     from ray import tune
 
-    from study.driver.progress import Progress
     from study.search.journal import SearchJournal
-    from study.tracking.mirror import Mirror
 
 _log = logging.getLogger(__name__)
 
@@ -131,9 +131,7 @@ def _build_callbacks(
 ) -> list[tune.Callback]:
     """What listens to Tune, in the order in which it is told."""
     from study.driver.callbacks import ProgressReporter, RunningTrials, ShareKeeper
-    from study.driver.failures import FailureRecorder
-    from study.driver.hang_watch import HangWatch
-    from study.driver.node_loss import find_node_trouble
+    from study.driver.failures import FailureRecorder, HangWatch, find_node_trouble
 
     store, settings = invocation.store, invocation.settings
     hang_watch = HangWatch(settings.trial_timeout_s)

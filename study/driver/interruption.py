@@ -7,10 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from study.storage.study_lock import StudyLock
+from study.storage.study_lock import StudyLock
 
 INTERRUPT_GRACE_S = 8.0
 REMOTE_GRACE_S = 30.0  # trials elsewhere hear of it later, and may have to put what they save over a network

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from analysis.records.study_folder import StudyFolderError, StudyInfo
 from study.cluster.node_probe import check_nodes
@@ -20,9 +19,7 @@ from study.spec.run_settings import RunSettings
 from study.storage.study_lock import StudyLock
 from study.storage.study_store import StudyStore
 from study.tracking.mirror import Mirror
-
-if TYPE_CHECKING:
-    from trainable.data.image_data import ImageData
+from trainable.data.image_data import ImageData
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

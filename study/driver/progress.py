@@ -51,7 +51,7 @@ class Progress:
 
     def __init__(
         self, console: Console, states: Sequence[TrialState], factors: Sequence[str], max_concurrent: int,
-        num_planned: int | None = None, file: ProgressFile | None = None,
+        file: ProgressFile | None = None, num_planned: int | None = None,
     ) -> None:  # fmt: skip
         console.file = cast(IO[str], QuietOutput(console.file))
         self._console = console

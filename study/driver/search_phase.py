@@ -118,12 +118,7 @@ def _train_suggested(invocation: Invocation, spec: StudySpec, journal: SearchJou
         with (
             model_tables(folder, _widths(spec)),
             Progress(
-                Console(),
-                shown,
-                list(journal.spec.space),
-                num_slots,
-                num_planned=planned,
-                file=invocation.progress_file,
+                Console(), shown, list(journal.spec.space), num_slots, invocation.progress_file, planned
             ) as progress,
         ):
             return run_trials(invocation, Work(progress=progress, journal=journal))

@@ -12,17 +12,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ray.tune.search import Searcher
 
+from study.driver.progress import Progress
 from study.driver.trial_runner import describe_trial, request_pruning
 from study.folder.ledger import register_trials
-
-if TYPE_CHECKING:
-    from study.driver.progress import Progress
-    from study.search.journal import SearchJournal, Suggestion
-    from study.storage.study_store import StudyStore
+from study.search.journal import SearchJournal, Suggestion
+from study.storage.study_store import StudyStore
 
 _log = logging.getLogger(__name__)
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from study.spec.errors import SpecError
 from study.spec.search_space import list_corners
 from study.spec.study_spec import StudySpec
 from trainable.data.data_set import check_source, load_data, split_data
-
-if TYPE_CHECKING:
-    from trainable.data.image_data import ImageData
+from trainable.data.image_data import ImageData
 
 
 def check_study_source(spec: StudySpec, folder: Path | None) -> str:

@@ -55,12 +55,8 @@ def _train(invocation: Invocation, study: StudyInfo, ledger: Ledger) -> bool:
         if state.status == "failed" or state.role != "grid":  # pending again, or of a role that its node must know
             invocation.store.put_trial(state.trial_id)
     shown = sorted((*ledger.done, *ledger.left_failed, *ledger.to_run), key=lambda state: state.config.seed)
-    with (
-        invocation.artifacts(),
-        Progress(
-            Console(), shown, study.factors, invocation.resources.max_concurrent, file=invocation.progress_file
-        ) as progress,
-    ):
+    num_slots, file = invocation.resources.max_concurrent, invocation.progress_file
+    with invocation.artifacts(), Progress(Console(), shown, study.factors, num_slots, file) as progress:
         return run_trials(invocation, Work(progress=progress, states=ledger.to_run))
 
 

@@ -20,12 +20,11 @@ from study.driver.device import ALLOW_CPU, cpu_allowed, find_gpu_problem
 from study.storage.study_lock import watch_driver
 from study.storage.trial_storage import TRIALS, TrialStorage
 from trainable.config import TrialConfig, trial_id
-from trainable.trial_state import read_state
+from trainable.data.image_data import ImageData
+from trainable.trial_state import TrialState, read_state
 
 if TYPE_CHECKING:
-    from trainable.data.image_data import ImageData
     from trainable.training import EpochResult
-    from trainable.trial_state import TrialState
 
 
 _UNFIT_PAUSE_S = 5.0

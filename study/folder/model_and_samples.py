@@ -10,15 +10,12 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from analysis.records.study_folder import StudyFolder
+from trainable.data.image_data import ImageData
 from trainable.files import write_atomically
-
-if TYPE_CHECKING:
-    from trainable.data.image_data import ImageData
 
 SAMPLES_PER_CLASS = 10
 _ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ import sys
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from analysis.records.factors import find_factors
 from analysis.records.study_folder import StudyInfo
@@ -22,10 +22,8 @@ from study.plan.resources import Machine, TrialResources
 from study.spec.study_spec import StudySpec
 from trainable.clock import utc_now
 from trainable.config import FIELDS
+from trainable.data.image_data import ImageData
 from trainable.fingerprint import code_fingerprint, cpu_name, training_fingerprint
-
-if TYPE_CHECKING:
-    from trainable.data.image_data import ImageData
 
 PROVENANCE_FILE = "source.json"
 _PACKAGES = ("torch", "torchvision", "ray", "wandb", "optuna", "fvcore", "numpy", "pyarrow", "pandas", "matplotlib")

@@ -12,10 +12,8 @@ import ray
 
 from analysis.records.study_folder import StudyFolder
 from study.cluster.node_probe import UnfitNodeError, require_versions, versions
-from study.driver import node_loss
-from study.driver.failures import FailureRecorder
-from study.driver.hang_watch import HangWatch
-from study.driver.node_loss import find_node_trouble
+from study.driver import failures
+from study.driver.failures import FailureRecorder, HangWatch, find_node_trouble
 from study.driver.trial_runner import _can_use_gpu
 from study.folder.ledger import load_state
 from study.folder.progress_file import ProgressFile, StudyProgress
@@ -132,10 +130,10 @@ def test_only_a_node_that_there_was_can_be_lost(
     """Ray names no node for a worker that it gave up before it ran."""
     file = tmp_path / "error.pkl"
     file.write_bytes(pickle.dumps(ray.exceptions.RayActorError("c" * 32)))
-    monkeypatch.setattr(node_loss, "_DECIDED_WITHIN_S", 0.01)
+    monkeypatch.setattr(failures, "_DECIDED_WITHIN_S", 0.01)
     monkeypatch.setattr("ray._private.state.actors", lambda actor: {"Address": {"NodeID": node, "IPAddress": "far"}})
-    monkeypatch.setattr(node_loss, "list_nodes", lambda: [{"NodeID": "b" * 56}])
-    assert node_loss.find_lost_node(SimpleNamespace(pickled_error_file=str(file))) == lost
+    monkeypatch.setattr(failures, "list_nodes", lambda: [{"NodeID": "b" * 56}])
+    assert failures.find_lost_node(SimpleNamespace(pickled_error_file=str(file))) == lost
 
 
 def test_a_node_with_other_versions_or_without_its_gpu_is_unfit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from study.driver import hang_watch
-from study.driver.hang_watch import HangWatch
+from study.driver import failures
+from study.driver.failures import HangWatch
 
 
 class Clock:
@@ -22,14 +22,14 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(hang_watch, "time", made)
+    monkeypatch.setattr(failures, "time", made)
     return made
 
 
 @pytest.fixture
 def killed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     workers: list[Any] = []
-    monkeypatch.setattr("study.driver.hang_watch.ray.kill", workers.append)
+    monkeypatch.setattr("study.driver.failures.ray.kill", workers.append)
     return workers
 
 
