@@ -1,12 +1,24 @@
-"""The nodes of the cluster that this driver has joined, as Ray knows them now."""
+"""The nodes of the cluster that this driver has joined, as Ray knows them now, and those that its autoscaler may still start.
+
+So a study can wait for a node instead of being refused. Which may be started is known on the head of a cluster that `ray up`
+made, from the file that its autoscaler reads, and elsewhere from $STUDY_NODES, such as "4x8x1" for up to 4 nodes with 8 CPUs
+and 1 GPU each.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
-from study.cluster.autoscaling import read_planned_nodes, without_running
-from study.plan.resources import Machine, Node, TrialResources, count_slots
+from study.plan.resources import Machine, Node, ResourceError, TrialResources, count_slots
+
+VARIABLE = "STUDY_NODES"
+_LAUNCHER_FILE = "ray_bootstrap_config.yaml"  # where `ray up` puts it on the head, in the home folder
+_NODES = re.compile(r"(\d+)x(\d+)x(\d+)")
 
 
 def read_cluster() -> Machine:
@@ -34,3 +46,48 @@ def list_nodes() -> list[dict[str, Any]]:
     import ray
 
     return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def read_planned_nodes() -> tuple[Node, ...]:
+    """The most nodes of each kind that the autoscaler of the cluster at hand may run; empty where nobody says.
+
+    Errors: ResourceError for a value of $STUDY_NODES that says nothing.
+    """
+    text = os.environ.get(VARIABLE)
+    if text:
+        return parse_nodes(text)
+    try:
+        import yaml
+
+        content = yaml.safe_load((Path.home() / _LAUNCHER_FILE).read_bytes())
+        return _launcher_nodes(content)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
+        return ()
+
+
+def parse_nodes(text: str) -> tuple[Node, ...]:
+    """ "4x8x1,2x16x0" -> up to 4 nodes with 8 CPUs and 1 GPU each and up to 2 with 16 CPUs. Errors: ResourceError."""
+    parts = [_NODES.fullmatch(part.strip()) for part in text.split(",")]
+    if not all(parts):
+        raise ResourceError(f"${VARIABLE}={text}: give NODESxCPUSxGPUS, such as 4x8x1, several with commas")
+    found = [tuple(map(int, part.groups())) for part in parts if part]
+    return tuple(Node(num_cpus=cpus, num_gpus=gpus, count=count) for count, cpus, gpus in found)
+
+
+def without_running(planned: Iterable[Node], running: Iterable[Node]) -> tuple[Node, ...]:
+    """The planned nodes less those that run already."""
+    there = Counter[tuple[int, int]]()
+    for node in running:
+        there[node.num_cpus, node.num_gpus] += node.count
+    left = [Node(n.num_cpus, n.num_gpus, n.count - there[n.num_cpus, n.num_gpus]) for n in planned]
+    return tuple(node for node in left if node.count > 0)
+
+
+def _launcher_nodes(content: dict[str, Any]) -> tuple[Node, ...]:
+    """The worker types of a launcher file, as prepared by `ray up`: it has filled in what each type of instance has."""
+    types = content["available_node_types"]
+    return tuple(
+        Node(int(kind["resources"].get("CPU", 0)), int(kind["resources"].get("GPU", 0)), int(kind["max_workers"]))
+        for name, kind in types.items()
+        if name != content["head_node_type"] and kind["max_workers"] and kind["resources"].get("CPU")
+    )

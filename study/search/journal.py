@@ -9,23 +9,22 @@ Optuna trial. Knows no Ray: searcher.py lets Tune drive it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pyarrow.parquet as pq
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from analysis.records.study_folder import StudyFolder, StudyFolderError
-from analysis.search.objectives import list_objectives
+from analysis.search.objectives import CompletedTrial, Objective, list_objectives
 from analysis.search.spec import SearchSpec
 from study.folder.ledger import load_state
 from study.search.budget import SearchBudget
 from study.search.journal_storage import open_search
-from study.search.measurements import measure_objectives, read_epochs
 from study.search.pruning import Pruning
 from study.search.suggestions import build_distributions, build_sampler
-from study.search.winners import choose_winners
 from study.spec.search_spec import training_seed
 from study.spec.study_spec import StudySpec
 from trainable.clock import utc_now
@@ -230,3 +229,38 @@ class SearchJournal:
 
     def _frozen(self, number: int) -> FrozenTrial:
         return self._study.get_trials(deepcopy=False)[number]
+
+
+def choose_winners(trials: Sequence[FrozenTrial], top_k: int, *, maximize: bool) -> list[FrozenTrial]:
+    """The `top_k` best trials of different configurations by the first objective; trials without a value are left out.
+
+    Pruned trials follow those that completed, the ones that got furthest first: a short search lets few of them complete.
+    """
+    sign = -1 if maximize else 1
+    scored = [trial for trial in trials if trial.values and trial.state.is_finished()]
+    scored.sort(key=lambda t: (t.state != OptunaState.COMPLETE, -_epochs_reached(t), sign * t.values[0], t.number))
+    found: list[FrozenTrial] = []
+    for trial in scored:
+        if len(found) < top_k and all(trial.params != other.params for other in found):
+            found.append(trial)
+    return found
+
+
+def _epochs_reached(trial: FrozenTrial) -> int:
+    """How far a pruned trial got; all that completed are alike, whatever their number of epochs."""
+    return 0 if trial.state == OptunaState.COMPLETE else trial.last_step or 0
+
+
+def read_epochs(folder: StudyFolder, state: TrialState) -> list[dict[str, Any]]:
+    """The rows of the epochs that the trial has completed, in order."""
+    path = folder.trial(state.trial_id) / "epochs.parquet"
+    if not path.exists():
+        return []
+    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    return [row for row in rows if row["epoch"] <= state.epochs_completed]
+
+
+def measure_objectives(folder: StudyFolder, state: TrialState, objectives: Sequence[Objective]) -> list[float]:
+    """The objectives of a completed trial; NaN where one was not measured. Errors: StudyFolderError where its model is missing."""
+    trial = CompletedTrial(state.config, read_epochs(folder, state), folder)
+    return [objective.measure(trial) for objective in objectives]

@@ -5,7 +5,7 @@
     mirror.py      the driver's end of one process for all runs: never blocks, never raises, ends within seconds
     writer.py      that process: looks every second at what the named trials have saved, so runs lag by a checkpoint interval
     run_writer.py  the study's runs; trial_run.py one trial's, exact on resumption; summary_run.py the study's own
-    rows.py        names, units and axes;  pictures.py  the pictures;  connection.py  wandb itself
+    rows.py        names, units and axes;  connection.py  wandb itself
     __main__.py    `python -m study.tracking sync STUDY`: the same runs from the same files, at any time
 
 Why not Ray's logging actors: they are three processes and 475 MB per running trial, are killed before wandb-core has

@@ -13,14 +13,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow.compute as pc
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from analysis.drawing.declaration import FigureKind, Subject
+from analysis.drawing.style import NothingToDraw, styled
 from analysis.figures import trial_figures
 from analysis.records.layer_file import find_cadence, find_last_steps
 from analysis.records.phases import picture_epochs
 from analysis.records.study_folder import StudyFolder
 from study.tracking.connection import Connection
-from study.tracking.pictures import draw_picture
 from study.tracking.rows import (
     EPOCH_AXIS,
     EPOCH_METRICS,
@@ -129,3 +132,19 @@ class TrialRun:
     def _config(self, state: TrialState) -> dict[str, Any]:
         """Again at the end: a study may start its first trials before it has counted their FLOPs."""
         return build_run_config(state, self._study, self._label, self._folder.read_records("model"))
+
+
+def draw_picture(kind: FigureKind[Any], layers: pd.DataFrame, epoch: int, about: str, path: Path) -> bool:
+    """Write the figure of a trial at an epoch as PNG, from its layer records; False where nothing was measured for it.
+
+    `layers` are those at the last step of each epoch where the figure is of them, else those at the steps of the cadence.
+    """
+    assert kind.build_at_epoch is not None
+    try:
+        figure = kind.draw(kind.build_at_epoch(layers, epoch), Subject(about=about))
+    except NothingToDraw:
+        return False
+    with styled(), path.open("wb") as file:
+        canvas: Any = FigureCanvasAgg(figure)  # its methods are untyped
+        canvas.print_png(file)
+    return True

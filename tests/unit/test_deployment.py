@@ -14,7 +14,7 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from study.cluster.autoscaling import VARIABLE, parse_nodes
+from study.cluster.nodes import VARIABLE, parse_nodes
 from study.command_line.options import build_parser
 from study.plan.resources import Node
 

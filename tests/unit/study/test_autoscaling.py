@@ -8,7 +8,7 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config
 
-from study.cluster.autoscaling import parse_nodes, read_planned_nodes, without_running
+from study.cluster.nodes import parse_nodes, read_planned_nodes, without_running
 from study.plan.resources import Machine, Node, ResourceError, divide_resources
 
 ROOT = Path(__file__).parents[3]

@@ -15,9 +15,9 @@ from analysis.records.frames import load_study
 from analysis.records.study_folder import StudyFolder
 from analysis.results.result_table import Column, ResultTable
 from analysis.sources.pull_wandb import RunHistory, build_records
-from study.tracking.pictures import draw_picture
 from study.tracking.rows import build_run_config, expand_epoch, final_values
 from study.tracking.summary_run import build_readable_frame, summary_tables
+from study.tracking.trial_run import draw_picture
 from tests.support.studies import write_synthetic_study
 from trainable.config import TrialConfig
 from trainable.trial_state import TrialState
