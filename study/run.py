@@ -45,7 +45,6 @@ from study.spec.errors import SpecError
 from study.spec.run_settings import RunSettings
 from study.spec.study_spec import StudySpec
 from study.storage.location import find_store
-from study.storage.object_store import StorageError
 from study.storage.study_lock import StudyLockedError
 from study.storage.study_store import StudyStore
 from study.tracking.mirror import Mirror
@@ -72,15 +71,10 @@ def main(arguments: list[str] | None = None, progress_copy: Path | None = None) 
     except BrokenPipeError:  # the reader has seen enough, as in `--plan | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is there anything to say at the exit
         return OK if options.plan else BAD_INPUT
-    except StorageError as error:
-        print(f"error: {error}; what was saved is kept, the same command goes on", file=sys.stderr)
-        return BAD_INPUT
-    except OSError as error:
+    except OSError as error:  # a StorageError names its file itself
         where = f"{error.filename}: " if error.filename else ""
-        print(
-            f"error: {where}{error.strerror or error}; what was saved is kept, the same command goes on",
-            file=sys.stderr,
-        )
+        said = f"{where}{error.strerror or error}"
+        print(f"error: {said}; what was saved is kept, the same command goes on", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)
@@ -135,7 +129,7 @@ def _machine(settings: RunSettings, progress_file: ProgressFile) -> Iterator[Mac
         if settings.plan:
             yield machine
             return
-        from study.cluster.autoscaler import wait_for_node
+        from study.cluster.nodes import wait_for_node
 
         def say_waiting(line: str) -> None:
             print(line)

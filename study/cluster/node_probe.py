@@ -9,7 +9,6 @@ from __future__ import annotations
 import platform
 import secrets
 import socket
-from dataclasses import dataclass
 from importlib import metadata
 
 from study.cluster.head import ClusterError
@@ -17,15 +16,6 @@ from study.cluster.nodes import list_nodes
 from study.storage.trial_storage import TrialStorage
 
 _ANSWERED_WITHIN_S = 60.0
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What one node says; `problem` is None where its trials could read and write the study folder."""
-
-    host: str
-    versions: str
-    problem: str | None
 
 
 class UnfitNodeError(OSError):
@@ -42,7 +32,7 @@ def check_nodes(storage: TrialStorage, driver_token: str) -> None:
     files = {node: f".probe-{secrets.token_hex(8)}" for node in names}
     asked = {
         node: probe.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
-            storage, driver_token, files[node]
+            storage, driver_token, versions(), files[node]
         )
         for node in names
     }
@@ -50,7 +40,12 @@ def check_nodes(storage: TrialStorage, driver_token: str) -> None:
         ray.wait(list(asked.values()), num_returns=len(asked), timeout=_ANSWERED_WITHIN_S)
         for node, answer in asked.items():
             try:
-                _check_answer(ray.get(answer, timeout=0), storage, files[node])
+                if problem := ray.get(answer, timeout=0):
+                    raise ClusterError(f"node {names[node]}: {problem}")
+                if storage.read(files[node]) != files[node].encode():
+                    raise ClusterError(
+                        f"what node {names[node]} wrote to {storage} is not seen here: --results must be on storage that all nodes share"
+                    )
             except ray.exceptions.GetTimeoutError:
                 raise ClusterError(f"node {names[node]} does not answer within {_ANSWERED_WITHIN_S:g} s") from None
             except ray.exceptions.RayError as error:
@@ -61,23 +56,14 @@ def check_nodes(storage: TrialStorage, driver_token: str) -> None:
             storage.delete(name)
 
 
-def probe_node(storage: TrialStorage, driver_token: str, file_name: str) -> Answer:
-    """Runs on a node: see that the study is the driver's, and leave a file with the host's name there."""
+def probe_node(storage: TrialStorage, driver_token: str, wanted_versions: str, file_name: str) -> str | None:
+    """Runs on a node: why its trials could not run there, None where they can; leaves a file with its own name as content."""
     try:
-        storage.write(file_name, socket.gethostname().encode())  # first, because its error says most
+        storage.write(file_name, file_name.encode())  # first, because its error says most
     except OSError as error:
-        problem: str | None = (
-            f"{error.strerror or error} at {storage}: --results must be on storage that all nodes can read and write"
-        )
-    else:
-        problem = _find_problem(storage, driver_token)
-    if problem is not None:
-        problem = f"node {socket.gethostname()}: {problem}"
-    return Answer(socket.gethostname(), versions(), problem)
-
-
-def _find_problem(storage: TrialStorage, driver_token: str) -> str | None:
+        return f"{error.strerror or error} at {storage}: --results must be on storage that all nodes can read and write"
     try:
+        require_versions(wanted_versions)
         require_study(storage, driver_token)
     except OSError as error:
         return str(error)
@@ -92,11 +78,7 @@ def versions() -> str:
 def require_versions(wanted: str) -> None:
     """Raise UnfitNodeError where this node has other versions than the driver."""
     if (found := versions()) != wanted:
-        raise UnfitNodeError(_describe_mismatch(socket.gethostname(), found, wanted))
-
-
-def _describe_mismatch(host: str, found: str, driver: str) -> str:
-    return f"{host} has {found}, the driver {driver}; they must be the same"
+        raise UnfitNodeError(f"{socket.gethostname()} has {found}, the driver {wanted}; they must be the same")
 
 
 def require_study(storage: TrialStorage, driver_token: str) -> None:
@@ -105,15 +87,4 @@ def require_study(storage: TrialStorage, driver_token: str) -> None:
         raise UnfitNodeError(
             f"{socket.gethostname()} does not see the driver's study at {storage}: --results must be on storage that "
             "all nodes can read and write"
-        )
-
-
-def _check_answer(answer: Answer, storage: TrialStorage, file_name: str) -> None:
-    if answer.versions != versions():
-        raise ClusterError(f"node {_describe_mismatch(answer.host, answer.versions, versions())}")
-    if answer.problem is not None:
-        raise ClusterError(answer.problem)
-    if storage.read(file_name) != answer.host.encode():
-        raise ClusterError(
-            f"what node {answer.host} wrote to {storage} is not seen here: --results must be on storage that all nodes share"
         )

@@ -1,16 +1,19 @@
 """The nodes of the cluster that this driver has joined, as Ray knows them now, and those that its autoscaler may still start.
 
-So a study can wait for a node instead of being refused. Which may be started is known on the head of a cluster that `ray up`
-made, from the file that its autoscaler reads, and elsewhere from $STUDY_NODES, such as "4x8x1" for up to 4 nodes with 8 CPUs
-and 1 GPU each.
+So a study can wait for its first node that fits a trial instead of being refused; from then on Tune asks for what its trials
+need. Which nodes may be started is known on the head of a cluster that `ray up` made, from the file that its autoscaler reads,
+and elsewhere from $STUDY_NODES, such as "4x8x1" for up to 4 nodes with 8 CPUs and 1 GPU each.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,9 @@ from study.plan.resources import Machine, Node, ResourceError, TrialResources, c
 
 VARIABLE = "STUDY_NODES"
 _LAUNCHER_FILE = "ray_bootstrap_config.yaml"  # where `ray up` puts it on the head, in the home folder
+_ANSWERED_WITHIN_S = 45.0
+_UP_WITHIN_S = 1800.0
+_PAUSE_S = 2.0
 _NODES = re.compile(r"(\d+)x(\d+)x(\d+)")
 
 
@@ -91,3 +97,65 @@ def _launcher_nodes(content: dict[str, Any]) -> tuple[Node, ...]:
         for name, kind in types.items()
         if name != content["head_node_type"] and kind["max_workers"] and kind["resources"].get("CPU")
     )
+
+
+def wait_for_node(machine: Machine, gpus: float, say: Callable[[str], None]) -> Machine:
+    """The cluster as it is once a node has a CPU and `gpus` GPUs; with what runs alone where no autoscaler is bringing one up.
+
+    Errors: ResourceError when the autoscaler does not succeed.
+    """
+    if machine.fits(gpus):
+        return machine
+    if machine.nodes == machine.running and not _has_autoscaler():
+        return replace(machine, nodes=machine.running)
+    import ray
+
+    # A task that waits asks for its node like a trial, and for nobody else's: the autoscaler knows one explicit request per cluster.
+    waiting = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_do_nothing).remote()
+    started, said = time.monotonic(), False
+    try:
+        while time.monotonic() - started < (_UP_WITHIN_S if said else _ANSWERED_WITHIN_S):
+            machine = read_cluster()
+            if machine.fits(gpus):
+                return machine
+            if not said and _is_launching():
+                say(f"no node has {f'{gpus:g} GPU' if gpus else 'a CPU'} yet; the autoscaler is bringing one up")
+                said = True
+            time.sleep(_PAUSE_S)
+    finally:
+        ray.cancel(waiting, force=True)
+    if said:
+        raise ResourceError(f"the autoscaler brought up no node within {_UP_WITHIN_S / 60:g} minutes; see `ray status`")
+    reason = f"no node with one came up within {_ANSWERED_WITHIN_S:g} s" if gpus else None
+    return replace(machine, nodes=machine.running, gpu_reason=reason)
+
+
+def _do_nothing() -> None:
+    """What the task does that waited for a node."""
+
+
+def _has_autoscaler() -> bool:
+    """Nodes of a launcher or of KubeRay belong to named types; others are called after their ids."""
+    return any(not name.startswith("node_") for name in _describe()[0])
+
+
+def _is_launching() -> bool:
+    return _describe()[1]
+
+
+def _describe() -> tuple[list[str], bool]:
+    """The types of the nodes that are there, and whether more are on their way, from the autoscaler's own status."""
+    import ray
+    from ray.autoscaler.v2.sdk import get_cluster_status
+    from ray.autoscaler.v2.utils import is_autoscaler_v2
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    if is_autoscaler_v2():
+        status = get_cluster_status(ray.get_runtime_context().gcs_address)
+        names = [str(node.ray_node_type_name) for node in (*status.active_nodes, *status.idle_nodes)]
+        return names, bool(status.pending_launches or status.pending_nodes)
+    content = _internal_kv_get("__autoscaling_status")
+    report = json.loads(content).get("autoscaler_report") if content else None
+    if not report:
+        return [], False
+    return list(report["active_nodes"]), bool(report["pending_launches"] or report["pending_nodes"])

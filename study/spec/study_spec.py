@@ -39,9 +39,7 @@ class StudySpec:
     primary_metric: str = PRIMARY_METRIC
     claims: str = ""
     search: SearchSpec | None = None
-    search_base: dict[str, FieldValue] = field(
-        default_factory=dict
-    )  # all fields of a searched trial before the search's
+    search_base: dict[str, FieldValue] = field(default_factory=dict)  # of all searched trials, before the search's own
 
     def trial_configs(self) -> list[TrialConfig]:
         """One complete configuration per cell and seed, all cells of the first seed first: comparisons come early."""

@@ -36,7 +36,7 @@ class FolderLock(StudyLock):
     def _acquire(self) -> None:
         self._made_folder = not self._path.parent.exists()
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        while not (self._create() or self._take_over()):
+        while not (_create_exclusively(self._path, json.dumps(self._content)) or self._take_over()):
             time.sleep(0.01)  # the lock went away between the two
 
     def _release(self) -> None:
@@ -55,9 +55,6 @@ class FolderLock(StudyLock):
     def _renew(self) -> bool:
         self._misses = 0 if self._touch() else self._misses + 1
         return self._misses < 2
-
-    def _create(self) -> bool:
-        return _create_exclusively(self._path, json.dumps(self._content))
 
     def _take_over(self) -> bool:
         """Replace a stale lock by ours; False where it is gone. Errors: StudyLockedError where it is not stale.

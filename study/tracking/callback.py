@@ -20,21 +20,14 @@ class WandbMirror(WandbLoggerCallback):
         super().__init__()
         self._mirror = mirror
 
-    def setup(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: Ray's class looks for a key here and raises without one."""
-
     def log_trial_start(self, trial: Any) -> None:
         """A trial starts, or goes on."""
         self._mirror.follow(str(trial.config["trial"]["trial_id"]))
 
-    def log_trial_result(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: what was measured reaches the trial's folder."""
+    def do_nothing(self, *args: Any, **kwargs: Any) -> None:
+        """In the place of what Ray's class does: raise without a key, log what is in the trial's folder, wait for its actors."""
 
-    def log_trial_end(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: how a trial ended is in its folder, or will be."""
-
-    def on_experiment_end(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the driver ends the mirror, within a time that it knows."""
+    setup = log_trial_result = log_trial_end = on_experiment_end = do_nothing
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
