@@ -291,11 +291,6 @@ def _table_from_ipc(kind: str, stream: bytes) -> pa.Table:
     return conform(table, widened(kind, table.schema))
 
 
-def config_from_row(row: Mapping[str, Any]) -> TrialConfig:
-    """The configuration in a row of trials."""
-    return TrialConfig.from_dict({name: row[f"config.{name}"] for name in FIELDS})
-
-
 def config_columns(config: TrialConfig) -> dict[str, Any]:
     """The `config.*` columns of a row of trials."""
     return {f"config.{name}": value for name, value in config.to_dict().items()}
