@@ -92,8 +92,8 @@ def side_by_side(workplace: Path, cluster: RayCluster) -> dict[str, str]:
 def test_studies_run_side_by_side_and_no_two_trials_share_an_exclusive_gpu(
     workplace: Path, side_by_side: dict[str, str]
 ) -> None:
-    assert "1 GPU a trial on 3 nodes" in side_by_side["whole"]
-    assert "0.25 GPU a trial on 3 nodes" in side_by_side["parts"]
+    assert "1 GPU a trial, fp32 on 3 nodes" in side_by_side["whole"]
+    assert "0.25 GPU a trial, fp32 on 3 nodes" in side_by_side["parts"]
     found = {name: analysis.load_study(workplace / "results" / name) for name in side_by_side}
     assert all(list(study.trials["status"]) == ["completed"] * 4 for study in found.values())
     assert found["whole"].trials["timing_exclusive"].all()
