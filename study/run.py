@@ -147,7 +147,7 @@ def _specify(options: argparse.Namespace, settings: RunSettings, machine: Machin
     resources = divide_resources(
         machine, num_trials, gpus_per_trial=settings.gpus_per_trial, max_concurrent=settings.max_concurrent
     )
-    return build_study_spec(options, default_precision(machine, resources)), resources
+    return build_study_spec(options, default_precision(machine, resources, spec.gpu_precision)), resources
 
 
 def _check_search(spec: StudySpec, settings: RunSettings, machine: Machine, resources: TrialResources) -> None:

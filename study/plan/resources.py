@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from study.plan.gpus import Gpu, inspect_gpus
+from trainable.config import Precision
 
 _BF16_CAPABILITY = (8, 0)  # Ampere; on older GPUs torch imitates bf16, slowly
 
@@ -157,10 +158,15 @@ def count_slots(nodes: Sequence[Node], gpus: float, cpus: int) -> int:
     )
 
 
-def default_precision(machine: Machine, resources: TrialResources) -> str:
-    """bf16 on GPUs that compute in it (compute capability 8.0 on), which those of a cluster are taken for; else fp32."""
+def default_precision(machine: Machine, resources: TrialResources, of_grid: Precision | None = None) -> Precision:
+    """Of trials that name none. On CPUs fp32; on GPUs that of the grid, else bf16 where they compute in it, else fp32.
+
+    They do from compute capability 8.0 on; those of a cluster are taken for such.
+    """
+    if not resources.gpus_per_trial:
+        return "fp32"
     native = all(gpu.capability >= _BF16_CAPABILITY for gpu in machine.gpus)
-    return "bf16" if resources.gpus_per_trial and native else "fp32"
+    return of_grid or ("bf16" if native else "fp32")
 
 
 def has_native_bf16(cpu_info: Path = Path("/proc/cpuinfo")) -> bool:

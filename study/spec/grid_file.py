@@ -1,6 +1,7 @@
 """Grid files: TOML -> a checked Grid.
 
     name, title, seeds = [0, 1]        seeds as a list
+    gpu_precision = "published"        of trials on GPUs, where neither [base] nor the command line names one
     [base]                             TrialConfig fields of all cells
     [grid]                             field = [values]: every combination is a cell
     [[cells]]                          explicit cells, with an optional label
@@ -24,18 +25,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from analysis.records.study_folder import EQUIVALENCE_MARGIN, PRIMARY_METRIC
 from study.spec.errors import SpecError
 from study.spec.search_spec import parse_search
-from trainable.config import check_field_name
+from trainable.config import Precision, check_field_name
 
 if TYPE_CHECKING:
     from analysis.search.spec import SearchSpec
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,127}")
-_TOP_LEVEL = ("name", "title", "seeds", "base", "grid", "cells", "published", "analysis", "search")
+_TOP_LEVEL = ("name", "title", "seeds", "gpu_precision", "base", "grid", "cells", "published", "analysis", "search")
 MAX_TRIALS = 100_000
 
 
@@ -53,6 +54,7 @@ class Grid:
     primary_metric: str = PRIMARY_METRIC
     claims: str = ""  # "worksheet", or the text of a claims file
     search: SearchSpec | None = None
+    gpu_precision: Precision | None = None
 
 
 def list_grids() -> list[str]:
@@ -144,7 +146,14 @@ def _parse_grid(content: dict[str, Any], folder: Path) -> Grid:
         published=tuple(_published_entry(entry, cells) for entry in content.get("published", [])),
         **_analysis(content.get("analysis", {}), folder),
         search=search,
+        gpu_precision=_gpu_precision(content.get("gpu_precision")),
     )
+
+
+def _gpu_precision(asked: Any) -> Precision | None:
+    if asked is not None and asked not in get_args(Precision):
+        raise ValueError(f"gpu_precision={asked!r} is not one of {', '.join(get_args(Precision))}")
+    return asked  # type: ignore[no-any-return]
 
 
 def _search(content: dict[str, Any]) -> SearchSpec:

@@ -15,7 +15,7 @@ from study.spec.errors import SpecError
 from study.spec.grid_file import MAX_TRIALS, Grid, cell_fields, check_seeds, check_study_name
 from study.spec.search_space import check_space
 from study.spec.search_spec import FIRST_SEARCH_SEED, with_trials
-from trainable.config import FIELDS, FieldValue, TrialConfig, cell_id
+from trainable.config import FIELDS, FieldValue, Precision, TrialConfig, cell_id
 
 if TYPE_CHECKING:
     from analysis.search.spec import SearchSpec
@@ -40,6 +40,10 @@ class StudySpec:
     claims: str = ""
     search: SearchSpec | None = None
     search_base: dict[str, FieldValue] = field(default_factory=dict)  # of all searched trials, before the search's own
+    gpu_precision: Precision | None = None  # of trials on GPUs where nothing else names one
+    search_base: dict[str, FieldValue] = field(
+        default_factory=dict
+    )  # all fields of a searched trial before the search's
 
     def trial_configs(self) -> list[TrialConfig]:
         """One complete configuration per cell and seed, all cells of the first seed first: comparisons come early."""
@@ -81,6 +85,7 @@ def build_spec(
         equivalence_margin=grid.equivalence_margin,
         primary_metric=grid.primary_metric,
         claims=grid.claims,
+        gpu_precision=grid.gpu_precision,
     )
     return spec if search is None else _with_search(spec, search, search_base or {}, overrides)
 

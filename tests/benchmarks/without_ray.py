@@ -21,7 +21,7 @@ from study.folder.ledger import consolidate, open_ledger, register_trials
 from study.folder.model_and_samples import write_samples
 from study.folder.repair import write_study
 from study.folder.study_record import build_study, describe_invocation, extend_study, with_invocation
-from study.plan.resources import TrialResources, inspect_machine
+from study.plan.resources import TrialResources, default_precision, inspect_machine
 from study.storage.folder_lock import FolderLock
 from trainable.data.data_set import load_data
 from trainable.trial import Placement, run_trial
@@ -34,10 +34,11 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     on_gpu = torch.device(options.device).type == "cuda"
     options.gpus_per_trial = 1.0 if on_gpu else None
-    spec = build_study_spec(options)
-    data = load_data(spec.cells[0].config["dataset"], options.data)
     machine = inspect_machine()
     resources = TrialResources(machine.num_cpus, 1.0 if on_gpu else 0.0, max_concurrent=1)
+    precision = default_precision(machine, resources, build_study_spec(options).gpu_precision)  # as study.run has it
+    spec = build_study_spec(options, precision)
+    data = load_data(spec.cells[0].config["dataset"], options.data)
     placement = Placement(options.device, machine.num_cpus, resources.gpus_per_trial)
     folder = StudyFolder(Path(options.results) / spec.name)
     study = build_study(spec, data, machine, resources)

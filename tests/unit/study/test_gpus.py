@@ -122,8 +122,11 @@ def test_the_precision_is_that_of_the_devices(machine_with: Any) -> None:
     machine_with(FOUR)
     assert default_precision(inspect_machine(), on_gpu) == "bf16"
     assert default_precision(inspect_machine(), on_cpu) == "fp32", "four GPUs, but not used"
+    assert default_precision(inspect_machine(), on_gpu, "published") == "published"
+    assert default_precision(inspect_machine(), on_cpu, "published") == "fp32", "on CPUs it is the same training"
     machine_with([FOUR[0], {"uuid": "GPU-t", "capability": [7, 5]}])
     assert default_precision(inspect_machine(), on_gpu) == "fp32"
+    assert default_precision(inspect_machine(), on_gpu, "published") == "published"
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analysis.claims.claims_file import load_claims
+from analysis.claims.measures import unmet_config
 from study.spec.errors import SpecError
 from study.spec.grid_file import check_study_name, list_grids, load_grid, parse_grid, parse_seeds
 from study.spec.study_spec import build_spec
 from tests.support.made_up_inputs import try_inputs
+from trainable.config import trial_id
 
 MINIMAL = 'name = "mine"\n[grid]\nbatch_size = [32, 64]\n'
 
@@ -66,6 +69,17 @@ def test_defaults_fill_only_what_the_grid_leaves_open() -> None:
     assert build_spec(parse_grid(MINIMAL, "g"), defaults={"precision": "bf16"}).cells[0].config["precision"] == "bf16"
 
 
+def test_the_paper_grid_asks_for_the_published_precision_on_gpus_and_keeps_its_trials_on_cpus() -> None:
+    spec = build_spec(load_grid("paper"))
+    assert spec.gpu_precision == "published"
+    ids = [trial_id(config, "data") for config in spec.trial_configs()]
+    assert ids == ["a997cdf3ed954de6", "c59fd2b1a7540353"], "of commit 2de36d5, the first version that studies are kept of"
+    on_gpu = build_spec(load_grid("paper"), defaults={"precision": str(spec.gpu_precision)})
+    needs = load_claims().claims[0].needs
+    assert [unmet_config(cell, needs, {}) for cell in on_gpu.cells] == [[], []], "so the claims are judged"
+    assert {build_spec(load_grid(name)).gpu_precision for name in list_grids() if name != "paper"} == {None}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -75,6 +89,8 @@ def test_defaults_fill_only_what_the_grid_leaves_open() -> None:
         (MINIMAL + "[base]\nwidht = 3\n", "did you mean width"),
         (MINIMAL + "[base]\nseed = 3\n", "use seeds"),
         (MINIMAL + "[extra]\n", "unknown key 'extra'"),
+        ('gpu_precision = "tf32"\n' + MINIMAL, "is not one of fp32, bf16, published"),
+        ('gpu_precision = ["fp32"]\n' + MINIMAL, "is not one of fp32, bf16, published"),
         ('name = "x"\n[grid]\nbatch_size = 64\n', "is not a list of values"),
         ('name = "x"\n[grid]\nbatch_size = []\n', "is not a list of values"),
         ('name = "x"\ncells = [1]\n', "something else than fields"),
