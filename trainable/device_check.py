@@ -36,11 +36,14 @@ from trainable.probe import LayerProbe
 from trainable.training import build_optimizer, take_steps
 
 _CONFIG = TrialConfig(dataset="synthetic", width=16, batch_size=64, learning_rate=0.1)
-_NUM_IMAGES = 256
-_STEPS = 3
+_NUM_IMAGES = 128
+_STEPS = 2  # the second has momentum
 # Of one step and the weight tensor that differs most, the norm of the difference over that of the CPU's change. On the CPU fp32 is
-# 0.008 - 0.014 from fp64 here, simulated TF32 0.13 - 0.24 and bf16 0.47 - 0.60 from fp32 (seeds 0 - 2); 1 is a lost gradient.
-_FP32_ALLOWED, _BF16_ALLOWED = 0.05, 0.9
+# 0.016 - 0.026 from fp64 here, simulated TF32 (convolutions, both passes) 0.17 - 0.28 from fp32 (seeds 0 - 4).
+_FP32_ALLOWED = 0.07
+# bf16 rounds so much that this norm comes near 1, which a lost gradient has (0.43 - 0.95). How far a tensor moves along the CPU's change
+# tells them apart: it is 0.17 - 0.42 off here, and a lost gradient 1.
+_BF16_ALLOWED = 0.7
 _INSTRUMENTS_ALLOWED = 1e-4  # of a column's largest value; the same float32 numbers summed in another order
 _EVALUATION_ALLOWED = 1e-5  # of the mean loss; the same weights, float32 throughout; bf16 is 2e-5 off here
 _PIXEL_ALLOWED = 1e-5  # of a normalised value: one multiplication and one addition, which a device may do as one
@@ -64,12 +67,24 @@ def check_device(name: str, operations: Operations | None = None, only: Collecti
     started = time.perf_counter()
     device = torch.device(name)
     checks: list[Check] = []
-    for check, measure in _CHECKS:
-        if only is None or check.name in only:
-            checks.append(_run(check, lambda measure=measure: measure(device, operations)))  # type: ignore[misc]
-        if checks and checks[0].name == _CHECKS[0][0].name and not checks[0].passed:
-            break  # nothing else can be asked
+    with _one_thread():
+        for check, measure in _CHECKS:
+            if only is None or check.name in only:
+                checks.append(_run(check, lambda measure=measure: measure(device, operations)))  # type: ignore[misc]
+            if checks and checks[0].name == _CHECKS[0][0].name and not checks[0].passed:
+                break  # nothing else can be asked
     return DeviceReport(_describe(device), _software(), tuple(checks), time.perf_counter() - started)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The steps are so small that threads of a busy machine wait for each other most of the time: 40 s instead of 7 were seen."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _run(check: Check, measure: Callable[[], float]) -> Check:
@@ -136,18 +151,29 @@ class _Training:
         return [(parameter.detach() - initial).cpu().double() for parameter, initial in pairs]
 
 
-def _compare_step(device: torch.device, operations: Operations, precision: Precision) -> float:
+def _compare_step(
+    device: torch.device,
+    operations: Operations,
+    precision: Precision,
+    difference: Callable[[Sequence[Tensor], Sequence[Tensor]], float],
+) -> float:
     """Against the CPU in fp32, whatever the precision: what bf16 rounds differs between devices as much as from fp32."""
     with full_fp32():
         there, here = _Training(device, precision, operations), _Training(_cpu(), "fp32", Operations())
         for training in (there, here):
             take_steps(training.engine, training.batches[:1], training.probe, ())
-    return relative_difference(there.changes(), here.changes())
+    return difference(there.changes(), here.changes())
 
 
 def relative_difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     """Of the tensor that differs most, the norm of the difference over that of the expected one; inf where it is not finite."""
     ratios = [float((a - b).norm() / b.norm()) for a, b in zip(found, expected, strict=True)]
+    return max(ratios) if np.isfinite(ratios).all() else float("inf")
+
+
+def difference_along(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """Of the tensor that differs most, by how much of the expected change it moved too far or not far enough along it; inf where not finite."""
+    ratios = [abs(1 - float((a * b).sum() / b.square().sum())) for a, b in zip(found, expected, strict=True)]
     return max(ratios) if np.isfinite(ratios).all() else float("inf")
 
 
@@ -184,10 +210,10 @@ def _column_difference(there: Any, here: Any) -> float:
 
 
 def _compare_evaluation(device: torch.device, operations: Operations) -> float:
-    """With the weights and batch statistics of a few steps on the CPU. Errors: ValueError where predictions differ."""
+    """With the weights and batch statistics of a step on the CPU. Errors: ValueError where predictions differ."""
     with full_fp32():
         trained = _Training(_cpu(), "fp32", Operations())
-        take_steps(trained.engine, trained.batches, trained.probe, ())
+        take_steps(trained.engine, trained.batches[:1], trained.probe, ())
         there = _Training(device, "fp32", operations)
         there.model.load_state_dict(trained.model.state_dict())
         found, expected = (
@@ -221,9 +247,9 @@ _CHECKS: tuple[tuple[Check, Callable[[torch.device, Operations], float]], ...] =
     (Check("comes up", "problems"), _come_up),
     (Check("augmentation", "pixels that differ"), _compare_augmentation),
     (Check("normalisation", "largest difference", _PIXEL_ALLOWED), _compare_normalisation),
-    (Check("fp32 step", "difference of a weight's change", _FP32_ALLOWED), partial(_compare_step, precision="fp32")),
-    (Check("bf16 step", "difference of a weight's change from fp32", _BF16_ALLOWED),
-     partial(_compare_step, precision="bf16")),
+    (Check("fp32 step", "difference of a weight's change", _FP32_ALLOWED), partial(_compare_step, precision="fp32", difference=relative_difference)),
+    (Check("bf16 step", "difference along a weight's change in fp32", _BF16_ALLOWED),
+     partial(_compare_step, precision="bf16", difference=difference_along)),
     (Check("instruments", "largest difference of a column", _INSTRUMENTS_ALLOWED), _compare_instruments),
     (Check("evaluation", "difference of the loss", _EVALUATION_ALLOWED), _compare_evaluation),
     (Check("no waiting", "host reads in the steps"), _count_waits),

@@ -12,11 +12,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from trainable.data.cache import default_cache
 from trainable.files import write_json
@@ -24,6 +24,7 @@ from trainable.fingerprint import code_fingerprint
 
 TIME_LIMIT_S = 300.0  # a first use of CUDA loads gigabytes from a disk that may be slow
 _VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
+Outcome = TypeVar("Outcome")
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,14 @@ class Check:
     def passed(self) -> bool:
         """True where what was found is allowed."""
         return self.problem is None and (self.found is None or self.found <= self.allowed)
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Check:
+        """What `asdict` made. Errors: TypeError for anything else."""
+        check = cls(**values)
+        if not isinstance(check.passed, bool):  # raises where numbers are none
+            raise TypeError("not a check")
+        return check
 
     @property
     def sentence(self) -> str:
@@ -87,7 +96,7 @@ class DeviceReport:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DeviceReport:
         """What `to_dict` made. Errors: KeyError or TypeError for anything else."""
-        return cls(**{**values, "checks": tuple(Check(**check) for check in values["checks"])})
+        return cls(**{**values, "checks": tuple(map(Check.from_dict, values["checks"]))})
 
 
 def require_device(visible: str | None = None) -> DeviceReport:
@@ -97,12 +106,12 @@ def require_device(visible: str | None = None) -> DeviceReport:
     """
     environment = dict(os.environ) if visible is None else {**os.environ, _VISIBLE_DEVICES: visible}
     memory = _memory(environment.get(_VISIBLE_DEVICES))
-    if memory is not None and (known := _read(memory)) is not None:
+    known = recall(memory, DeviceReport.from_dict)
+    if known is not None and not known.failures:
         return known
     report = _check_in_process(environment)
-    if memory is not None and not report.failures:
-        with contextlib.suppress(OSError):  # a home folder that cannot be written: it is checked again next time
-            write_json(memory, report.to_dict())
+    if not report.failures:
+        remember(memory, report.to_dict())
     return report
 
 
@@ -123,30 +132,52 @@ def _check_in_process(environment: dict[str, str]) -> DeviceReport:
     return DeviceReport("CUDA device", "", (Check("comes up", "problems", problem=problem),), 0.0)
 
 
-def _memory(visible: str | None) -> Path | None:
-    """Where the report of the device is kept; None where nobody can say which device and driver it is."""
+def identify_gpu(visible: str | None, index: int = 0) -> list[str] | None:
+    """Name and driver of a device that CUDA_VISIBLE_DEVICES shows; None where nobody can say which one that is."""
     import pynvml
 
     try:
         pynvml.nvmlInit()
         try:
-            first = (visible or "0").split(",")[0].strip()
-            handle = (
-                pynvml.nvmlDeviceGetHandleByIndex(int(first))
-                if first.isdigit()
-                else pynvml.nvmlDeviceGetHandleByUUID(first)
-            )
-            what = [pynvml.nvmlDeviceGetName(handle), pynvml.nvmlSystemGetDriverVersion()]
+            shown = str(index) if visible is None else visible.split(",")[index].strip()
+            if not shown.isdigit():
+                handle = pynvml.nvmlDeviceGetHandleByUUID(shown)
+            elif len({_name(pynvml, i) for i in range(pynvml.nvmlDeviceGetCount())}) == 1:
+                handle = pynvml.nvmlDeviceGetHandleByIndex(int(shown))
+            else:
+                return None  # CUDA counts from the fastest one on, NVML does not
+            return [pynvml.nvmlDeviceGetName(handle), pynvml.nvmlSystemGetDriverVersion()]
         finally:
             pynvml.nvmlShutdown()
-    except pynvml.NVMLError:
+    except (pynvml.NVMLError, IndexError):
         return None
-    content = json.dumps([*what, metadata.version("torch"), code_fingerprint()])
-    return default_cache() / "device-checks" / f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.json"
 
 
-def _read(path: Path) -> DeviceReport | None:
+def _name(nvml: Any, index: int) -> str:
+    return str(nvml.nvmlDeviceGetName(nvml.nvmlDeviceGetHandleByIndex(index)))
+
+
+def memory_of(folder: str, device: list[str], *asked: str) -> Path:
+    """Where the outcome of a check is kept: by device and driver, torch, the code, and what was asked."""
+    content = json.dumps([*device, metadata.version("torch"), code_fingerprint(), *asked])
+    return default_cache() / folder / f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.json"
+
+
+def remember(memory: Path | None, outcome: Mapping[str, Any]) -> None:
+    """Keep the outcome of a check that passed; where that cannot be, it is checked again next time."""
+    if memory is not None:
+        with contextlib.suppress(OSError):
+            write_json(memory, outcome)
+
+
+def recall(memory: Path | None, parse: Callable[[Any], Outcome]) -> Outcome | None:
+    """What was kept; None where there is nothing, or nothing whole."""
     try:
-        return DeviceReport.from_dict(json.loads(path.read_bytes()))
+        return None if memory is None else parse(json.loads(memory.read_bytes()))
     except (OSError, ValueError, LookupError, TypeError):
         return None
+
+
+def _memory(visible: str | None) -> Path | None:
+    device = identify_gpu(visible)
+    return None if device is None else memory_of("device-checks", device)

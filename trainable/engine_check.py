@@ -8,11 +8,14 @@ dies costs a check and nothing else: `python -m trainable.engine_check ENGINE DE
 from __future__ import annotations
 
 import json
+import os
+import platform
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -20,10 +23,11 @@ import torch
 from torch import Tensor
 
 from trainable.config import TrialConfig
-from trainable.device_report import Check
+from trainable.device_report import Check, identify_gpu, memory_of, recall, remember
 from trainable.engines import ENGINES, EagerEngine
 from trainable.errors import first_line
 from trainable.evaluation import fp32_of
+from trainable.fingerprint import cpu_name
 from trainable.model import build_model
 from trainable.training import build_optimizer
 
@@ -47,7 +51,8 @@ class Chosen:
 def choose_engine(config: TrialConfig, device: str) -> Chosen:
     """The engine that the configuration asks for where it passes its check on this device, else eager with the reason.
 
-    `auto` is the first of graph, compile and eager that passes. Checks are remembered for the life of the process.
+    `auto` is the first of graph, compile and eager that passes. A check that passed is remembered as a device check is, for all
+    processes of this user; one that failed for the life of this one.
     """
     if config.engine == "eager":
         return Chosen("eager")
@@ -58,18 +63,41 @@ def choose_engine(config: TrialConfig, device: str) -> Chosen:
         if name == "graph" and on_cpu:
             refused.append("graph: a CPU has no CUDA graphs")
             continue
-        check = _ask_check(
-            name, device, json.dumps(replace(config, engine="eager", seed=0, epochs=1, warmup_epochs=0).to_dict())
-        )
+        check = _ask_check(name, device, json.dumps(_what_counts(config).to_dict()))
         if check.passed:
             return Chosen(name, "; ".join(refused) or None)
         refused.append(check.sentence)
     return Chosen("eager", "; ".join(refused))
 
 
+def _what_counts(config: TrialConfig) -> TrialConfig:
+    """Of a configuration what the check of an engine depends on, everything else at its default."""
+    return TrialConfig(
+        width=config.width, batch_size=config.batch_size, momentum=config.momentum, weight_decay=config.weight_decay,
+        precision=config.precision,
+    )  # fmt: skip
+
+
 @cache
 def _ask_check(name: str, device: str, config: str) -> Check:
-    """The check of one engine, in a process of its own."""
+    """The check of one engine: from memory, else in a process of its own."""
+    place = torch.device(device)
+    identity = identify_gpu(os.environ.get("CUDA_VISIBLE_DEVICES"), place.index or 0) if place.type == "cuda" else [
+        cpu_name(), platform.platform()
+    ]  # fmt: skip
+    compilers = [shutil.which(os.environ.get(variable, name)) or "" for variable, name in (("CC", "gcc"), ("CXX", "g++"))]
+    memory = None if identity is None else memory_of("engine-checks", identity, name, config, *compilers)
+    known = recall(memory, Check.from_dict)
+    if known is not None and known.passed:
+        return known
+    check = _check_in_process(name, device, config)
+    if check.passed:
+        remember(memory, asdict(check))
+    return check
+
+
+def _check_in_process(name: str, device: str, config: str) -> Check:
+    """The check in a process that may hang or die."""
     command = [sys.executable, "-m", "trainable.engine_check", name, device]
     check = Check(name, "difference of the weights' change")
     try:
@@ -77,7 +105,7 @@ def _ask_check(name: str, device: str, config: str) -> Check:
             command, input=config, capture_output=True, text=True, timeout=TIME_LIMIT_S, check=False,
             cwd=Path(__file__).parents[1],
         )  # fmt: skip
-        return Check(**json.loads(done.stdout.splitlines()[-1]))
+        return Check.from_dict(json.loads(done.stdout.splitlines()[-1]))
     except subprocess.TimeoutExpired:
         return replace(check, problem=f"no answer within {TIME_LIMIT_S:g} s")
     except (OSError, ValueError, LookupError, TypeError):

@@ -32,6 +32,10 @@ class NVMLError_LibRmVersionMismatch(NVMLError):
         return "Driver/library version mismatch"
 
 
+class NVMLError_NotFound(NVMLError):
+    """No device has this UUID."""
+
+
 class NVMLError_NotSupported(NVMLError):
     """The device does not know."""
 
@@ -55,7 +59,10 @@ def nvmlDeviceGetHandleByIndex(index: int) -> Device:
 
 def nvmlDeviceGetHandleByUUID(uuid: str) -> Device:
     devices = json.loads(os.environ["FAKE_NVML"])
-    return dict(next(device for gpu in devices for device in (gpu, *gpu.get("mig", ())) if device["uuid"] == uuid))
+    for device in (device for gpu in devices for device in (gpu, *gpu.get("mig", ()))):
+        if device["uuid"] == uuid:
+            return dict(device)
+    raise NVMLError_NotFound
 
 
 def nvmlSystemGetDriverVersion() -> str:

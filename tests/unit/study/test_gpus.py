@@ -27,6 +27,7 @@ from study.plan.resources import (
     num_gpus_used,
     reserved_gpus,
 )  # fmt: skip
+from trainable.device_report import identify_gpu
 
 ROOT = Path(__file__).parents[3]
 FAKE_NVML = ROOT / "tests" / "support" / "fake_nvml"
@@ -193,3 +194,15 @@ def test_a_device_is_what_the_driver_says(machine_with: Any) -> None:
     machine_with(FOUR[:1])
     peak_tflops = 2 * 6912 * 1410 / 1e6  # 19.5, as its data sheet says
     assert list_gpus()[0] == (Gpu("GPU-0aaa-0", "NVIDIA A100-SXM4-40GB", peak_tflops=peak_tflops, capability=(8, 0)),)
+
+
+def test_a_check_is_remembered_for_the_device_that_cuda_means(machine_with: Any) -> None:
+    machine_with([{**gpu, "name": "A100"} for gpu in FOUR])
+    assert identify_gpu(None) == identify_gpu("3,1", 1) == identify_gpu("GPU-2aaa-2") == ["A100", "580.65.06"]
+    assert identify_gpu("") is None, "none is visible"
+    assert identify_gpu("0", 1) is None
+    machine_with([{**FOUR[0], "name": "A100"}, {**FOUR[1], "name": "L4"}])
+    assert identify_gpu("GPU-1aaa-1") == ["L4", "580.65.06"]
+    assert identify_gpu("1") is None, "CUDA counts the fastest first, NVML by the bus"
+    machine_with("NVMLError_LibraryNotFound")
+    assert identify_gpu(None) is None

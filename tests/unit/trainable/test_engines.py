@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tests.support.images import make_image_data
-from trainable import engine_check, engines
+from trainable import device_report, engine_check, engines
 from trainable.config import Engine, Precision, TrialConfig, trial_id
 from trainable.data.image_data import ImageData
 from trainable.engine_check import Chosen, check_engine, choose_engine
@@ -38,7 +38,9 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def asked_anew() -> None:
+def asked_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing is remembered, as in a new process of a new user."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     engine_check._ask_check.cache_clear()
 
 
@@ -156,17 +158,59 @@ def test_an_engine_that_fails_or_hangs_is_not_used(monkeypatch: pytest.MonkeyPat
     assert "compile: its check ended early (Segmentation fault)" in str(
         choose_engine(replace(CONFIG, engine="compile"), "cpu")
     )
-    engine_check._ask_check.cache_clear()
-    answer = json.dumps({"name": "compile", "compared": "difference", "allowed": 0.01, "found": 0.5})
-    python.write_text(f"#!/bin/sh\necho '{answer}'\n")
+    answer_with(python, found=0.5)
     assert choose_engine(replace(CONFIG, engine="auto"), "cuda") == Chosen(
         "eager", "compile: difference 0.5, allowed 0.01; compile: difference 0.5, allowed 0.01"
     ), "as said by this check for both"
-    engine_check._ask_check.cache_clear()
-    answer = json.dumps({"name": "compile", "compared": "difference", "allowed": 0.01, "found": 0.001})
-    python.write_text(f"#!/bin/sh\necho '{answer}'\n")
+    answer_with(python, found=0.001)
     assert choose_engine(replace(CONFIG, engine="auto"), "cpu").name == "compile"
     assert choose_engine(replace(CONFIG, engine="auto"), "cuda") == Chosen("graph")
+
+
+def answer_with(python: Path, found: float) -> None:
+    """Put a check that finds this in the place of the process."""
+    answer = json.dumps({"name": "compile", "compared": "difference", "allowed": 0.01, "found": found})
+    python.write_text(f"#!/bin/sh\necho '{answer}'\n")
+    python.chmod(0o755)
+    engine_check._ask_check.cache_clear()  # as in another process
+
+
+def test_only_a_check_that_passed_is_remembered_by_other_processes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config, python, memory = replace(CONFIG, engine="compile"), tmp_path / "python", tmp_path / "cache"
+    monkeypatch.setattr(sys, "executable", str(python))
+    answer_with(python, found=0.5)
+    assert choose_engine(config, "cpu").name == "eager"
+    assert not list(memory.rglob("*.json")), "one that failed is asked again"
+    answer_with(python, found=0.001)
+    assert choose_engine(config, "cpu").name == "compile"
+    (kept,) = memory.rglob("*.json")
+    answer_with(python, found=0.5)
+    assert choose_engine(replace(config, learning_rate=0.2, seed=3, epochs=9), "cpu").name == "compile", "from memory"
+    for other in ({"width": 3}, {"batch_size": 16}, {"precision": "bf16"}, {"momentum": 0.5}, {"weight_decay": 0.0}):
+        assert choose_engine(replace(config, **other), "cpu").name == "eager", other  # type: ignore[arg-type]
+    monkeypatch.setattr(device_report, "code_fingerprint", lambda: "other code")
+    engine_check._ask_check.cache_clear()
+    assert choose_engine(config, "cpu").name == "eager"
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(memory))
+    monkeypatch.setattr(sys, "executable", str(python))
+    whole = json.loads(kept.read_bytes())
+    for damaged in ("", "[]", "{}", json.dumps({**whole, "found": 0.5}), json.dumps({**whole, "found": "0"})):
+        kept.write_text(damaged)
+        engine_check._ask_check.cache_clear()
+        assert choose_engine(config, "cpu").name == "eager", damaged
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+def test_on_a_device_that_nobody_can_name_nothing_is_remembered(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    answer_with(tmp_path / "python", found=0.001)
+    assert choose_engine(replace(CONFIG, engine="graph"), "cuda").name == "graph"
+    assert not list((tmp_path / "cache").rglob("*.json"))
 
 
 def test_the_engine_is_recorded_with_the_trial(tmp_path: Path, data: ImageData) -> None:
