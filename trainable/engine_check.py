@@ -85,7 +85,9 @@ def _ask_check(name: str, device: str, config: str) -> Check:
     identity = identify_gpu(os.environ.get("CUDA_VISIBLE_DEVICES"), place.index or 0) if place.type == "cuda" else [
         cpu_name(), platform.platform()
     ]  # fmt: skip
-    compilers = [shutil.which(os.environ.get(variable, name)) or "" for variable, name in (("CC", "gcc"), ("CXX", "g++"))]
+    compilers = [
+        shutil.which(os.environ.get(variable, name)) or "" for variable, name in (("CC", "gcc"), ("CXX", "g++"))
+    ]
     memory = None if identity is None else memory_of("engine-checks", identity, name, config, *compilers)
     known = recall(memory, Check.from_dict)
     if known is not None and known.passed:

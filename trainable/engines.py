@@ -76,7 +76,7 @@ class EagerEngine:
     def _differentiate(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         with autocast(self._config, self._device):
             logits = self._forward(images)
-            loss = nn.functional.cross_entropy(logits, labels)
+            loss = nn.functional.cross_entropy(logits.float(), labels)  # CUDA's autocast would leave it in bf16
         loss.backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             return loss.detach(), (logits.argmax(dim=1) == labels).sum()

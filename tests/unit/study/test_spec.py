@@ -73,7 +73,9 @@ def test_the_paper_grid_asks_for_the_published_precision_on_gpus_and_keeps_its_t
     spec = build_spec(load_grid("paper"))
     assert spec.gpu_precision == "published"
     ids = [trial_id(config, "data") for config in spec.trial_configs()]
-    assert ids == ["a997cdf3ed954de6", "c59fd2b1a7540353"], "of commit 2de36d5, the first version that studies are kept of"
+    assert ids == ["a997cdf3ed954de6", "c59fd2b1a7540353"], (
+        "of commit 2de36d5, the first version that studies are kept of"
+    )
     on_gpu = build_spec(load_grid("paper"), defaults={"precision": str(spec.gpu_precision)})
     needs = load_claims().claims[0].needs
     assert [unmet_config(cell, needs, {}) for cell in on_gpu.cells] == [[], []], "so the claims are judged"

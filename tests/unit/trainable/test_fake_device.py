@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from torch.utils.backend_registration import _DummyBackendModule, _setup_private
 from tests.support.images import make_image_data
 from trainable import augmentation
 from trainable.augmentation import EvaluationBatches, TrainingBatches, augment, draw_augmentation
-from trainable.config import TrialConfig
+from trainable.config import Precision, TrialConfig
 from trainable.data.data_set import split_data
 from trainable.engines import EagerEngine
 from trainable.evaluation import evaluate
@@ -38,8 +39,37 @@ class _Module(_DummyBackendModule):
 
 
 _setup_privateuseone_for_python_backend("pretended", backend_module=_Module())
+# What autocast does on CUDA to the operations of this model that it has rules for. CUDA's own rules know no other device.
+# Its rule for log_softmax, fp32 where no type is asked for, does nothing here: cross_entropy asks for that of the logits.
+_IN_BF16, _IN_FP32 = ("conv2d", "linear"), ("nll_loss",)
+_RULES = torch.library.Library("aten", "IMPL", "AutocastPrivateUse1")  # type: ignore[no-untyped-call]
+_NO_RULE = torch.library.Library("_", "IMPL", "AutocastPrivateUse1")  # type: ignore[no-untyped-call]
+_NO_RULE.fallback(torch.library.fallthrough_kernel)
+
+
+def _cast_before(name: str, dtype: torch.dtype) -> None:
+    packet, _, overload = name.partition(".")
+    operation = getattr(getattr(torch.ops.aten, packet), overload or "default")
+    without = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
+
+    def cast(value: Any) -> Any:
+        on_device = isinstance(value, Tensor) and value.device.type != "cpu" and value.is_floating_point()
+        return value.to(dtype) if on_device else value
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with torch._C._ExcludeDispatchKeyGuard(without):
+            return operation(*map(cast, args), **kwargs)
+
+    _RULES.impl(name, run)
+
+
+for one in _IN_BF16:
+    _cast_before(one, torch.bfloat16)
+for one in _IN_FP32:
+    _cast_before(one, torch.float32)
 DEVICE = torch.device("pretended", 0)
 CONFIG = TrialConfig(dataset="synthetic", width=2, batch_size=8)
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 STEPS = 3
 
 
@@ -124,23 +154,27 @@ class Training:
         assert take_steps(self.engine, self.batches.epoch(1), self.probe, measured) is not None
 
 
-def test_no_step_mixes_devices_or_is_read_by_the_host() -> None:
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_no_step_mixes_devices_or_is_read_by_the_host(precision: Precision) -> None:
     with fake_tensors():
-        training = Training()
+        training = Training(replace(CONFIG, precision=precision))
         training.run()
         assert training.engine.losses.device == DEVICE
         for parameter in training.model.parameters():
             assert parameter.grad is not None
+            assert parameter.grad.dtype == torch.float32
             assert parameter.grad.is_contiguous() == parameter.is_contiguous(), "else foreach takes its slow path"
 
 
-def test_the_evaluation_mixes_no_devices() -> None:
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_evaluation_mixes_no_devices(precision: Precision) -> None:
     """`evaluate` itself, up to its download of all losses at its end."""
+    config = replace(CONFIG, precision=precision)
     with fake_tensors() as watch:
-        training = Training()
+        training = Training(config)
         watch.calls.clear()
         with pytest.raises(HostRead, match=r"aten\.to"):
-            evaluate(training.model, training.test, CONFIG)
+            evaluate(training.model, training.test, config)
         assert sum(n for name, n in watch.calls.items() if "conv" in name) == 2 * 20, (
             "two batches went through the model before"
         )
@@ -157,16 +191,16 @@ def test_the_noise_scale_mixes_no_devices() -> None:
         assert watch.calls["aten::convolution_backward"] == 2 * 20
 
 
-# Operations of a step in fp32 that are no views: a number that grows is seen here before a device is slower for it.
-OPERATIONS = {"plain": 224, "measured": 326}
+# Operations of a step that are no views: a number that grows is seen here before a device is slower for it.
+OPERATIONS = {("fp32", "plain"): 224, ("fp32", "measured"): 326, ("bf16", "plain"): 271, ("bf16", "measured"): 373}
 
 
-def count_operations(kind: str) -> int:
+def count_operations(precision: Precision, kind: str) -> int:
     """Of the third step, as the difference to two: the first has no momentum yet."""
     found = []
     for steps in (2, 3):
         with fake_tensors() as watch:
-            training = Training()
+            training = Training(replace(CONFIG, precision=precision))
             batches = list(training.batches.epoch(1))[:steps]
             watch.calls.clear()
             take_steps(training.engine, batches, training.probe, range(steps) if kind == "measured" else ())
@@ -175,7 +209,37 @@ def count_operations(kind: str) -> int:
 
 
 def test_the_number_of_operations_of_a_step() -> None:
-    assert {kind: count_operations(kind) for kind in OPERATIONS} == OPERATIONS
+    kinds: tuple[tuple[Precision, str], ...] = tuple((p, kind) for p in PRECISIONS for kind in ("plain", "measured"))
+    assert {kind: count_operations(*kind) for kind in kinds} == OPERATIONS
+
+
+def test_bf16_is_where_cuda_has_it() -> None:
+    """Convolutions and the last layer in bf16, batch statistics too as they follow them, loss and weights in fp32."""
+    seen: dict[str, set[torch.dtype]] = {}
+
+    class Dtypes(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            on_device = [t.dtype for t in _tensors(args) if t.device.type != "cpu" and t.is_floating_point()]
+            seen.setdefault(func.name(), set()).update(on_device[:1])
+            return func(*args, **(kwargs or {}))
+
+    with fake_tensors(), Dtypes():
+        Training(replace(CONFIG, precision="bf16")).run(())
+    in_bf16 = {name for name, dtypes in seen.items() if dtypes == {torch.bfloat16}}
+    assert {"aten::convolution", "aten::convolution_backward"} <= in_bf16
+    assert seen["aten::_log_softmax"] == seen["aten::nll_loss_forward"] == {torch.float32}
+    ruled = {
+        name for name in seen if name.startswith("aten::") and torch._C._dispatch_has_kernel_for_dispatch_key(name, "AutocastCUDA")
+    }  # fmt: skip
+    under_rules = {"aten::convolution", "aten::addmm"}  # of conv2d and linear
+    elsewhere = {
+        "aten::mm",
+        "aten::sum.dim_IntList",
+        "aten::sum",
+    }  # backward, where autocast is off; counts are whole numbers
+    assert ruled <= under_rules | elsewhere, "no rule of CUDA's is missing here"
+    for name in (*_IN_BF16, *_IN_FP32):
+        assert torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{name}", "AutocastCUDA"), name
 
 
 def host_read_in_a_step(training: Training) -> None:
