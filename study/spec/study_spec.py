@@ -41,9 +41,6 @@ class StudySpec:
     search: SearchSpec | None = None
     search_base: dict[str, FieldValue] = field(default_factory=dict)  # of all searched trials, before the search's own
     gpu_precision: Precision | None = None  # of trials on GPUs where nothing else names one
-    search_base: dict[str, FieldValue] = field(
-        default_factory=dict
-    )  # all fields of a searched trial before the search's
 
     def trial_configs(self) -> list[TrialConfig]:
         """One complete configuration per cell and seed, all cells of the first seed first: comparisons come early."""
