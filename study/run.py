@@ -22,6 +22,7 @@ from study.command_line.exit_status import BAD_INPUT, INTERRUPTED, OK, SOME_FAIL
 from study.command_line.options import build_parser, build_study_spec, read_settings
 from study.command_line.program import program_name
 from study.command_line.report import report_results
+from study.driver.device import check_gpus
 from study.driver.interruption import ended_by_signals
 from study.driver.invocation import Invocation
 from study.driver.quiet_output import quiet_output
@@ -31,7 +32,9 @@ from study.folder.progress_file import ProgressFile, StudyState
 from study.folder.study_record import IncomparableError, build_study, extend_study
 from study.plan.calibration import calibrate
 from study.plan.description import describe_header, describe_plan, gpu_notes
-from study.plan.estimate import NoSpaceError, reference_rate
+from study.plan.earlier_trials import read_epoch_times
+from study.plan.epoch_times import find_place
+from study.plan.estimate import NoSpaceError
 from study.plan.resources import (
     Machine,
     ResourceError,
@@ -94,16 +97,18 @@ def _run(options: argparse.Namespace, arguments: list[str], progress_file: Progr
         if spec.search is not None:
             _check_search(spec, settings, machine, resources)
         print(describe_header(spec, resources, machine, f"{settings.results.rstrip('/')}/{spec.name}"))
+        times = read_epoch_times(settings.results, find_place(machine, resources))
         if settings.plan:
             print(f"data      {source}")
             speeds = None
             if settings.calibrate:
                 data = load_study_data(spec, settings.data)
-                speeds = calibrate(spec.trial_configs(), data, resources, reference_rate)
-            for line in describe_plan(spec, resources, machine, speeds):
+                unfit = check_gpus(machine, resources, print)
+                speeds = calibrate(spec.trial_configs(), data, machine, resources, times, unfit)
+            for line in describe_plan(spec, resources, machine, speeds, times):
                 print(line)
             return OK
-        for line in gpu_notes(machine, resources):
+        for line in (*gpu_notes(machine, resources), *times.left_out):
             print(line)
         data = load_study_data(spec, settings.data)
         check_links(store.folder)
@@ -113,7 +118,8 @@ def _run(options: argparse.Namespace, arguments: list[str], progress_file: Progr
         ):
             invocation = Invocation(
                 settings=settings, arguments=arguments, command=f"{program_name('run')} {shlex.join(arguments)}",
-                store=store, lock=lock, data=data, machine=machine, resources=resources, mirror=mirror,
+                store=store, lock=lock, data=data, machine=machine, resources=resources, times=times,
+                mirror=mirror,
                 progress_file=progress_file,
             )  # fmt: skip
             return _run_trials(invocation, spec)

@@ -16,8 +16,12 @@ CPU_FOR_GPU_VARIABLE = "STUDY_CPU_FOR_GPU"
 ALLOW_CPU = f"set {CPU_FOR_GPU_VARIABLE}=1 to train on CPUs what is planned for GPUs"
 
 
-def check_gpus(machine: Machine, resources: TrialResources, say: Callable[[str], None]) -> None:
-    """Check one GPU of each kind that trials of this machine will use, and say how it went. Errors: ResourceError."""
+def check_gpus(machine: Machine, resources: TrialResources, say: Callable[[str], None]) -> frozenset[str]:
+    """Check one GPU of each kind that trials of this machine will use, and say how it went; the kinds whose place CPUs take.
+
+    Errors: ResourceError where a kind fails and nobody asked for CPUs.
+    """
+    unfit = set()
     kinds = {gpu.name: gpu for gpu in machine.gpus[: num_gpus_used(machine, resources)]}
     for gpu in kinds.values():
         report = require_device(gpu.uuid)
@@ -26,6 +30,9 @@ def check_gpus(machine: Machine, resources: TrialResources, say: Callable[[str],
                 f"{report.line}; --gpus-per-trial 0 trains on CPUs, `python -m trainable.device_check` says more"
             )
         say(report.line + ("; CPUs take its place, as asked" if report.failures else ""))
+        if report.failures:
+            unfit.add(gpu.name)
+    return frozenset(unfit)
 
 
 def cpu_allowed() -> bool:

@@ -14,6 +14,7 @@ from study.folder.model_and_samples import model_tables, write_samples
 from study.folder.progress_file import ProgressFile
 from study.folder.repair import write_study
 from study.folder.study_record import describe_invocation, with_invocation
+from study.plan.epoch_times import EpochTimes
 from study.plan.resources import Machine, TrialResources
 from study.spec.run_settings import RunSettings
 from study.storage.study_lock import StudyLock
@@ -34,6 +35,7 @@ class Invocation:
     data: ImageData
     machine: Machine
     resources: TrialResources
+    times: EpochTimes
     mirror: Mirror
     progress_file: ProgressFile
 
@@ -41,12 +43,15 @@ class Invocation:
         """Write study.json, with this invocation and the number of trials that it runs."""
         write_study(self.store.folder, with_invocation(study, describe_invocation(self.arguments, num_to_run)))
 
-    def check_hardware(self) -> None:
-        """Refuse nodes that cannot run trials, or a GPU of this machine that fails its check, before the first trial."""
+    def check_hardware(self) -> frozenset[str]:
+        """Refuse nodes that cannot run trials, or a GPU of this machine that fails its check, before the first trial.
+
+        Returns the kinds of GPUs whose place CPUs take, as someone has asked.
+        """
         if self.machine.is_cluster:
             check_nodes(self.store.trial_storage, self.lock.token)
-        else:
-            check_gpus(self.machine, self.resources, print)
+            return frozenset()
+        return check_gpus(self.machine, self.resources, print)
 
     def check_kept(self) -> None:
         """Refuse to go on with a study that is another driver's, or gone. Errors: StudyFolderError."""

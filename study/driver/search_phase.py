@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 from rich.console import Console
@@ -24,8 +24,10 @@ from study.driver.progress import Progress
 from study.folder.ledger import consolidate
 from study.folder.model_and_samples import model_tables, write_samples
 from study.folder.study_record import build_study, extend_study
-from study.plan.description import describe_basis
-from study.plan.estimate import check_space, estimate_search, searched_config
+from study.plan.calibration import actual_training_s
+from study.plan.description import compare_time
+from study.plan.epoch_times import EpochTimes
+from study.plan.estimate import Cost, check_space, estimate_search, searched_config
 from study.plan.resources import Machine, ResourceError, TrialResources, count_gpu_slots
 from study.plan.units import format_duration
 from study.search.journal import SearchJournal
@@ -90,11 +92,15 @@ def run_search(invocation: Invocation, spec: StudySpec, study: StudyInfo) -> Sea
         invocation.check_hardware()
         check_space(folder.path, store.disk_bytes([searched_config(spec)] * journal.num_to_run))
         invocation.note(study, journal.num_to_run)
-        print(describe_start(journal, spec, invocation.resources))
+        cost, before = predict_search(journal, spec, invocation.resources, invocation.times), journal.states()
+        print(describe_start(journal, cost))
         invocation.mirror.start()
         interrupted = not _train_suggested(invocation, spec, journal)
         invocation.check_kept()
         consolidate(folder)
+        taken_s = actual_training_s(list(before.values()), list(journal.states().values()))
+        if not interrupted and (line := compare_time(cost, taken_s)):
+            print(line)
     print(describe_end(journal, width=shutil.get_terminal_size((120, 24)).columns))
     if not journal.over:
         print(f"the search is not over; every finished epoch is kept, and this goes on:\n  {invocation.command}")
@@ -129,16 +135,24 @@ def _train_suggested(invocation: Invocation, spec: StudySpec, journal: SearchJou
             journal.close()
 
 
-def describe_start(journal: SearchJournal, spec: StudySpec, resources: TrialResources) -> str:
+def predict_search(
+    journal: SearchJournal, spec: StudySpec, resources: TrialResources, times: EpochTimes | None = None
+) -> Cost:
+    """What the search has left; its time, pruning counted in, is None where that or the number of trials is not known."""
+    cost, share = estimate_search(spec, resources, times)
+    if cost.time_s is None or journal.spec.trials is None:
+        return replace(cost, time_s=None)
+    return replace(cost, time_s=cost.time_s * share * journal.num_to_run / journal.spec.trials)
+
+
+def describe_start(journal: SearchJournal, cost: Cost) -> str:
     """What is about to happen, in one line."""
-    cost, share = estimate_search(spec, resources)
     said = f"search with {journal.spec.sampler} until {journal.spec.describe_budget()} are spent"
     if journal.trials:
         said = f"search goes on: {len(journal.trials)} trials so far, {journal.unfinished} of them to be finished"
-    if cost.cpu_time_s is None or journal.spec.trials is None:
+    if cost.time_s is None:
         return said
-    left_s = cost.cpu_time_s * share * journal.num_to_run / journal.spec.trials
-    return f"{said}; training will take about {format_duration(left_s)}, {describe_basis(cost)}"
+    return f"{said}; training will take about {format_duration(cost.time_s)}, {cost.basis}"
 
 
 def describe_end(journal: SearchJournal, width: int) -> str:

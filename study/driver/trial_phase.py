@@ -11,8 +11,8 @@ from study.driver.progress import Progress
 from study.folder.ledger import Ledger, register_trials
 from study.folder.repair import write_study
 from study.plan.calibration import actual_training_s, calibrate
-from study.plan.description import BESIDES_TRAINING, compare_time, describe_basis
-from study.plan.estimate import Cost, check_space, estimate_cost, reference_rate, rest_of_trial
+from study.plan.description import BESIDES_TRAINING, compare_time
+from study.plan.estimate import Cost, check_space, estimate_cost, rest_of_trial
 from study.plan.resources import TrialResources
 from study.plan.units import format_duration
 from trainable.trial_state import read_state
@@ -21,10 +21,12 @@ from trainable.trial_state import read_state
 def run_missing(invocation: Invocation, study: StudyInfo, ledger: Ledger, *, noted: bool) -> bool:
     """Note the invocation in study.json, unless it is `noted`, and run what is to run; False when the user interrupted."""
     store, resources, folder = invocation.store, invocation.resources, invocation.store.folder
-    invocation.check_hardware()
+    unfit = invocation.check_hardware()
     missing = [rest_of_trial(s.config, s.epochs_completed) for s in ledger.to_run]
-    speeds = calibrate(missing, invocation.data, resources, reference_rate) if invocation.settings.calibrate else None
-    cost = estimate_cost(missing, resources, speeds)
+    machine, times, speeds = invocation.machine, invocation.times, None
+    if invocation.settings.calibrate:
+        speeds = calibrate(missing, invocation.data, machine, resources, times, unfit)
+    cost = estimate_cost(missing, resources, speeds, times)
     check_space(folder.path, store.disk_bytes(missing))
     if noted:
         write_study(folder, study)
@@ -66,6 +68,7 @@ def _print_start(ledger: Ledger, cost: Cost, resources: TrialResources) -> None:
         print(
             f"goes on: {len(ledger.done)} trials done, {len(ledger.to_run)} to run, {resumed} of them from a checkpoint"
         )
-    if cost.cpu_time_s is not None:
-        print(f"training will take about {format_duration(cost.cpu_time_s)} on {resources.max_concurrent} x "
-              f"{resources.cpus_per_trial} CPU, {describe_basis(cost)}; {BESIDES_TRAINING}")  # fmt: skip
+    if cost.time_s is not None:
+        each = f"{resources.gpus_per_trial:g} GPU" if resources.gpus_per_trial else f"{resources.cpus_per_trial} CPU"
+        print(f"training will take about {format_duration(cost.time_s)} on {resources.max_concurrent} x {each}, {cost.basis}; "
+              f"{BESIDES_TRAINING}")  # fmt: skip

@@ -1,35 +1,42 @@
 """How fast the studied configurations train on this machine: a few real steps of each, as many at once as in the study.
 
-Times `trainable.training.train` itself on a small part of the data, in processes of their own with the threads that a trial
-gets, so neighbours slow each other as they will later. Knows no Ray; imports torch only in those processes.
+Times `trainable.training.train` itself on a small part of the data, in processes of their own with the threads and the GPU that a
+trial gets, so neighbours slow each other as they will later. Knows no Ray; imports torch only in those processes.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from study.plan.resources import ResourceError, TrialResources
+from study.plan.epoch_times import EpochTimes, epoch_images
+from study.plan.gpus import VISIBLE_DEVICES, claimed_gpus
+from study.plan.resources import Machine, ResourceError, TrialResources, is_part, num_gpus_used
 from trainable.config import TrialConfig
 from trainable.data.image_data import ImageData
 from trainable.instrument import measured_steps
 from trainable.records import EPOCH_INSTRUMENTS
 
 if TYPE_CHECKING:
+    from multiprocessing.queues import SimpleQueue
+
     from trainable.trial_state import TrialState
 
 TIMED_S = 4.0  # about so long an epoch of the calibration trains, if this machine is as fast as the reference one
 LEAST_STEPS = 4
 NUM_EVALUATED = 500
 _TIME_LIMIT_S = 1_800.0
-_BARRIER_LIMIT_S = 300.0
+_BARRIER_LIMIT_S = 1_500.0  # the check of an engine may take minutes in one of them
+_UNKNOWN_EPOCH_S = 10.0  # of a GPU that nobody knows anything of
 _barrier: threading.Barrier | None = None
+_device = "cpu"
 
 
 @dataclass(frozen=True)
@@ -58,55 +65,66 @@ class Speed:
         )
 
 
-SpeedKey = tuple[int, int, str]
+SpeedKey = tuple[int, int, str, str]
 
 
 def speed_key(config: TrialConfig) -> SpeedKey:
-    """Configurations of the same key cost the same per step: width, batch size, precision."""
-    return config.width, config.batch_size, config.precision
+    """Configurations of the same key cost the same per step: width, batch size, precision, engine."""
+    return config.width, config.batch_size, config.precision, config.engine
 
 
 def calibrate(
-    configs: Iterable[TrialConfig], data: ImageData, resources: TrialResources, reference_rate: Callable[[int], float]
+    configs: Iterable[TrialConfig],
+    data: ImageData,
+    machine: Machine,
+    resources: TrialResources,
+    times: EpochTimes,
+    unfit: Collection[str] = (),
 ) -> dict[SpeedKey, Speed]:
-    """Time one configuration of each key on the CPU; `reference_rate` (images/s and core at a width) decides how many steps are enough.
+    """Time one configuration of each key where its trials will run; `times` decides how many steps are enough.
 
-    Errors: ResourceError for GPUs, where this was never run, and where the timing processes end without an answer.
+    GPUs are claimed meanwhile, and trials spread over them as in the study; in the place of those with a name in `unfit` the CPU
+    trains. Errors: ResourceError where the timing processes end without an answer; GpuTakenError.
     """
-    if resources.gpus_per_trial:
-        raise ResourceError("--calibrate times CPUs only in this version: leave it out, or --gpus-per-trial")
     kinds = {speed_key(config): config for config in configs}
     slots = resources.max_concurrent
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(slots, context, initializer=_join, initargs=(context.Barrier(slots),)) as pool:
-        try:
-            return {
-                key: _combine(
-                    pool.map(_measure, *zip(*[_task(config, data, resources, reference_rate)] * slots, strict=True),
-                             timeout=_TIME_LIMIT_S)
-                )
-                for key, config in kinds.items()
-            }  # fmt: skip
-        except (OSError, RuntimeError, TimeoutError) as error:
-            raise ResourceError(f"--calibrate: the timing ended early ({type(error).__name__} {error})") from error
+    shared, number = is_part(resources.gpus_per_trial), num_gpus_used(machine, resources)
+    with claimed_gpus(machine.gpus, number, shared=shared) as gpus:
+        places = context.SimpleQueue()
+        for slot in range(slots):
+            gpu = gpus[slot % number] if number else None
+            places.put(None if gpu is None or gpu.name in unfit else gpu.uuid)
+        with ProcessPoolExecutor(slots, context, initializer=_join, initargs=(context.Barrier(slots), places)) as pool:
+            try:
+                return {
+                    key: _combine(
+                        pool.map(_measure, *zip(*[_task(config, data, resources, times)] * slots, strict=True),
+                                 timeout=_TIME_LIMIT_S)
+                    )
+                    for key, config in kinds.items()
+                }  # fmt: skip
+            except (OSError, RuntimeError, TimeoutError) as error:
+                raise ResourceError(f"--calibrate: the timing ended early ({type(error).__name__} {error})") from error
 
 
 def actual_training_s(before: Sequence[TrialState], after: Sequence[TrialState]) -> float | None:
     """From the first trial's first step of this attempt to the last one's end; None where no trial has ended."""
-    earlier = {state.trial_id: state.wall_time_s for state in before}
+    earlier = {state.trial_id: state.wall_time_s for state in before}  # 0 s of those that a search has added since
     spans = [
-        (datetime.fromisoformat(state.ended_at).timestamp(), state.wall_time_s - earlier[state.trial_id])
+        (datetime.fromisoformat(state.ended_at).timestamp(), state.wall_time_s - earlier.get(state.trial_id, 0.0))
         for state in after
-        if state.ended_at is not None and state.trial_id in earlier and state.wall_time_s > earlier[state.trial_id]
+        if state.ended_at is not None and state.wall_time_s > earlier.get(state.trial_id, 0.0)
     ]
     return max(end for end, _ in spans) - min(end - took for end, took in spans) if spans else None
 
 
 def _task(
-    config: TrialConfig, data: ImageData, resources: TrialResources, rate: Callable[[int], float]
+    config: TrialConfig, data: ImageData, resources: TrialResources, times: EpochTimes
 ) -> tuple[TrialConfig, ImageData, int]:
     """The shortened configuration, as much of the data as it needs, and the number of threads."""
-    wanted_steps = max(LEAST_STEPS, round(TIMED_S * rate(config.width) * resources.cpus_per_trial / config.batch_size))
+    epoch_s = times.estimate_s(config)[0] or _UNKNOWN_EPOCH_S
+    wanted_steps = max(LEAST_STEPS, round(TIMED_S / epoch_s * epoch_images(config)[0] / config.batch_size))
     num_train = min(wanted_steps, len(data.train_labels) // config.batch_size) * config.batch_size
     num_test = min(NUM_EVALUATED, len(data.test_labels))
     # An instrument that the configuration turns on measures both epochs, whatever its cadence.
@@ -125,24 +143,32 @@ def _task(
     return shortened, part, resources.cpus_per_trial
 
 
-def _join(barrier: threading.Barrier) -> None:
-    global _barrier
-    _barrier = barrier
+def _join(barrier: threading.Barrier, places: SimpleQueue[str | None]) -> None:
+    """Take a place, before torch is imported: a GPU's UUID, or None for the CPU."""
+    global _barrier, _device
+    _barrier, gpu = barrier, places.get()
+    if gpu is not None:
+        os.environ[VISIBLE_DEVICES], _device = gpu, "cuda"
 
 
 def _measure(config: TrialConfig, data: ImageData, num_threads: int) -> Speed:
     """Two epochs: the first warms up; the second is timed, but an instrument that is not due in it, as in the first."""
     import torch
 
+    from trainable.engine_check import choose_engine
     from trainable.training import train
 
     torch.set_num_threads(num_threads)
     assert _barrier is not None
-    epochs = train(config, data)
     results = []
-    for _ in range(config.epochs):
-        _barrier.wait(_BARRIER_LIMIT_S)
-        results.append(next(epochs))
+    try:
+        epochs = train(config, data, device=_device, engine=choose_engine(config, _device).name)
+        for _ in range(config.epochs):
+            _barrier.wait(_BARRIER_LIMIT_S)
+            results.append(next(epochs))
+    except BaseException:
+        _barrier.abort()  # the neighbours wait for nobody then
+        raise
     first, timed = results
     at_end_s = {**first.instrument_s, **timed.instrument_s}
     num_images = len(data.train_labels)

@@ -10,7 +10,8 @@ from analysis.design.grid_text import write_grid
 from analysis.records.factors import short_name
 from analysis.search.objectives import list_objectives
 from study.plan.calibration import Speed, SpeedKey
-from study.plan.estimate import Cost, epoch_images, estimate_cost, estimate_search, nominal_train_images, num_parameters
+from study.plan.epoch_times import EpochTimes, epoch_images
+from study.plan.estimate import Cost, estimate_cost, estimate_search, nominal_train_images, num_parameters
 from study.plan.resources import Machine, TrialResources, has_native_bf16, is_part, num_gpus_used
 from study.plan.units import format_bytes, format_duration, format_flops
 from study.spec.pruners import list_pruners
@@ -25,17 +26,26 @@ _COMPARED_FROM_S = 60.0  # a shorter prediction is smaller than what a worker do
 
 
 def describe_plan(
-    spec: StudySpec, resources: TrialResources, machine: Machine, speeds: Mapping[SpeedKey, Speed] | None
+    spec: StudySpec,
+    resources: TrialResources,
+    machine: Machine,
+    speeds: Mapping[SpeedKey, Speed] | None,
+    times: EpochTimes,
 ) -> Iterator[str]:
     """The plan line by line, as `--plan` prints it: what would run and what it costs; of a grid also what it cannot tell, and a grid that can."""
     if spec.search is not None:
-        yield from describe_search(spec, resources)
+        yield from describe_search(spec, resources, times)
         return
     configs = spec.trial_configs()
-    yield from describe_cost(estimate_cost(configs, resources, speeds), resources, len(configs))
+    yield from describe_cost(estimate_cost(configs, resources, speeds, times), resources, len(configs))
     yield from (
         f"note      {line}"
-        for line in [*gpu_notes(machine, resources), *offer_bf16(spec, machine, resources), *spec.reductions]
+        for line in [
+            *gpu_notes(machine, resources),
+            *offer_bf16(spec, machine, resources),
+            *times.left_out,
+            *spec.reductions,
+        ]
     )
     yield from ("", *describe_trials(spec))
     confounds = find_confounds(spec.cells, spec.factors, nominal_train_images(configs[0]))
@@ -69,56 +79,46 @@ def describe_cost(cost: Cost, resources: TrialResources, num_trials: int) -> lis
         f"compute   {format_flops(cost.train_flops)} of training (two per multiply-accumulate, forward and backward)",
         f"disk      about {format_bytes(cost.disk_bytes)}",
     ]
-    if cost.cpu_time_s is None:
-        lines.append("time      not estimated: no GPU times have been measured yet")
+    if cost.time_s is None:
+        lines.append(f"time      not estimated: {cost.basis}")
     else:
-        lines.append(
-            f"time      about {format_duration(cost.cpu_time_s)} of training, {describe_basis(cost)}; {BESIDES_TRAINING}"
-        )
+        lines.append(f"time      about {format_duration(cost.time_s)} of training, {cost.basis}; {BESIDES_TRAINING}")
     if cost.peak_memory_bytes is not None:
-        lines.append(f"memory    about {format_bytes(cost.peak_memory_bytes)} at the same time, besides data and Ray")
+        where = "of each GPU" if resources.gpus_per_trial else "at the same time, besides data and Ray"
+        lines.append(f"memory    about {format_bytes(cost.peak_memory_bytes)} {where}")
     return lines
-
-
-def describe_basis(cost: Cost) -> str:
-    """What the estimated time rests on."""
-    return (
-        "from steps timed on this machine"
-        if cost.calibrated
-        else "judged by the speed of the reference machine's cores"
-    )
 
 
 def compare_time(cost: Cost, actual_s: float | None) -> str | None:
     """Predicted against actual training time in words, a prediction of seconds left out; None where nothing was predicted."""
-    if cost.cpu_time_s is None or not actual_s:
+    if cost.time_s is None or not actual_s:
         return None
-    if cost.cpu_time_s < _COMPARED_FROM_S:
+    if cost.time_s < _COMPARED_FROM_S:
         return f"training took {format_duration(actual_s)}"
-    difference = actual_s / cost.cpu_time_s - 1
+    difference = actual_s / cost.time_s - 1
     return (
-        f"training took {format_duration(actual_s)}; {format_duration(cost.cpu_time_s)} were predicted, "
-        f"{describe_basis(cost)} ({difference:+.0%})"
+        f"training took {format_duration(actual_s)}; {format_duration(cost.time_s)} were predicted, "
+        f"{cost.basis} ({difference:+.0%})"
     )
 
 
-def describe_search(spec: StudySpec, resources: TrialResources) -> list[str]:
+def describe_search(spec: StudySpec, resources: TrialResources, times: EpochTimes | None = None) -> list[str]:
     """What a search would do, one line each."""
     search = spec.search
     assert search is not None
     objectives, sampler, pruner = (
         [list_objectives()[name] for name in search.objectives], list_samplers()[search.sampler], list_pruners()[search.pruner],
     )  # fmt: skip
-    cost, share = estimate_search(spec, resources)
+    cost, share = estimate_search(spec, resources, times)
     epochs, trials = max_epochs(search.space, spec.search_base), search.trials
     count = f"at most {trials} trials of {epochs} epochs" if trials else f"trials of {epochs} epochs (cost: of each)"
     pruned = f", about {share:.0%} of these epochs with {search.pruner} pruning" if share < 1 else ""
     if pruner.expect_epochs and share == 1:
         pruned = f"; {pruner.name} prunes none of them: too few epochs, or too long a warm-up, to judge early"
     time = (
-        "not estimated on a GPU"
-        if cost.cpu_time_s is None
-        else f"about {format_duration(cost.cpu_time_s)} without pruning"
+        f"time not estimated: {cost.basis}"
+        if cost.time_s is None
+        else f"about {format_duration(cost.time_s)} without pruning, {cost.basis}"
     )
     confirmed = [TrialConfig.from_dict({**spec.cells[0].config, "seed": 0})] * (
         (search.top_k + len(spec.cells)) * len(spec.seeds)
@@ -135,7 +135,7 @@ def describe_search(spec: StudySpec, resources: TrialResources) -> list[str]:
         f"configurations x {len(spec.seeds)} fresh seeds; only these are tested",
         *(
             f"          {line}"
-            for line in describe_cost(estimate_cost(confirmed, resources), resources, len(confirmed))
+            for line in describe_cost(estimate_cost(confirmed, resources, times=times), resources, len(confirmed))
         ),
     ]
 

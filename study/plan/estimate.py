@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import itertools
 import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from study.plan.calibration import Speed, SpeedKey, speed_key
+from study.plan.epoch_times import REFERENCE_BASIS, EpochTimes, Place, epoch_images, train_flops
 from study.plan.resources import TrialResources
 from study.plan.units import format_bytes
 from study.spec.pruners import list_pruners
@@ -18,12 +18,7 @@ from study.spec.search_space import max_epochs, max_warmup_epochs
 from study.spec.study_spec import NOMINAL_TRAIN_IMAGES, StudySpec
 from trainable.config import TrialConfig
 
-# Training images per second and CPU core at some widths, measured by tests/benchmarks/training.py on the project's
-# reference machine (docs/benchmarks.md). Other machines differ; the live table corrects the estimate from the first epoch on.
-REFERENCE_IMAGES_PER_S = {8: 930.0, 16: 600.0, 64: 56.0}
-EVALUATION_COST = 1 / 3  # of a training image: the forward pass alone
-_TEST_IMAGES = {"cifar10": 10_000, "synthetic": 2_000}
-_FLOPS_PER_IMAGE_WIDTH_64 = 3_328_997_376  # forward and backward, two per multiply-accumulate
+CALIBRATED = "from steps timed on this machine"
 _PARAMETERS_WIDTH_64 = 11_173_962
 _RECORD_BYTES_PER_LAYER_ROW = 60
 
@@ -37,31 +32,36 @@ class Cost:
     """Estimates for a list of trials."""
 
     train_flops: float
-    cpu_time_s: float | None  # None on a GPU: nothing was measured there
+    time_s: float | None  # None where nobody can say
     disk_bytes: int
-    peak_memory_bytes: int | None = None  # of all trials that run at a time; None where it was not measured
-    calibrated: bool = False  # times measured on this machine, not judged by the reference machine's
+    peak_memory_bytes: int | None = None  # of all trials that run at a time, of those on one GPU; None: not measured
+    basis: str = REFERENCE_BASIS  # what the time rests on, or why there is none
 
 
 def estimate_cost(
-    configs: Sequence[TrialConfig], resources: TrialResources, speeds: Mapping[SpeedKey, Speed] | None = None
+    configs: Sequence[TrialConfig],
+    resources: TrialResources,
+    speeds: Mapping[SpeedKey, Speed] | None = None,
+    times: EpochTimes | None = None,
 ) -> Cost:
-    """The cost of training `configs`: floating-point operations, wall time on CPUs, and disk.
+    """The cost of training `configs`: floating-point operations, wall time, and disk.
 
-    With the `speeds` of a calibration times and memory are this machine's. Wall time is that of the trials one after the
-    other on the slots that there are, without starting up and the report.
+    With the `speeds` of a calibration times and memory are this machine's, else time is what `times` estimates. Wall time is that
+    of the trials one after the other on the slots that there are, without starting up and the report.
     """
-    flops = sum(epoch_images(config)[0] * config.epochs * _flops_per_image(config.width) for config in configs)
-    disk = disk_bytes(configs)
-    if resources.gpus_per_trial:
-        return Cost(flops, None, disk)
+    times = times or EpochTimes(Place(None, resources.cpus_per_trial, resources.gpus_per_trial))
+    flops, disk = train_flops(configs), disk_bytes(configs)
     if speeds is None:
-        times_s = [_trial_time_s(config, resources.cpus_per_trial) for config in configs]
-        return Cost(flops, _wall_time_s(times_s, resources.max_concurrent), disk)
+        estimates = [times.estimate_s(config) for config in configs]
+        basis = "; ".join(dict.fromkeys(words for _, words in estimates))
+        known_s = [c.epochs * s for c, (s, _) in zip(configs, estimates, strict=True) if s is not None]
+        whole = len(known_s) == len(configs)
+        return Cost(flops, _wall_time_s(known_s, resources.max_concurrent) if whole else None, disk, basis=basis)
     found = [speeds[speed_key(config)] for config in configs]
     times_s = [c.epochs * speed.epoch_s(c, *epoch_images(c)) for c, speed in zip(configs, found, strict=True)]
-    memory = max((speed.peak_memory_bytes for speed in found), default=0) * resources.max_concurrent
-    return Cost(flops, _wall_time_s(times_s, resources.max_concurrent), disk, memory, calibrated=True)
+    sharing = times.place.trials_per_gpu if resources.gpus_per_trial else resources.max_concurrent
+    memory = max((speed.peak_memory_bytes for speed in found), default=0) * sharing
+    return Cost(flops, _wall_time_s(times_s, resources.max_concurrent), disk, memory, CALIBRATED)
 
 
 def rest_of_trial(config: TrialConfig, epochs_completed: int) -> TrialConfig:
@@ -80,14 +80,14 @@ def check_space(folder: Path, disk_bytes: int) -> None:
         )
 
 
-def estimate_search(spec: StudySpec, resources: TrialResources) -> tuple[Cost, float]:
+def estimate_search(spec: StudySpec, resources: TrialResources, times: EpochTimes | None = None) -> tuple[Cost, float]:
     """The cost of all searched trials without pruning, and the share of their epochs that pruning is expected to leave."""
     assert spec.search is not None
     config = searched_config(spec)
     warmup = max_warmup_epochs(spec.search.space, spec.search_base)
     expect_epochs = list_pruners()[spec.search.pruner].expect_epochs
     share = expect_epochs(config.epochs, warmup) / config.epochs if expect_epochs else 1.0
-    return estimate_cost([config] * (spec.search.trials or 1), resources), share
+    return estimate_cost([config] * (spec.search.trials or 1), resources, times=times), share
 
 
 def searched_config(spec: StudySpec) -> TrialConfig:
@@ -101,40 +101,12 @@ def nominal_train_images(config: TrialConfig) -> int:
     return NOMINAL_TRAIN_IMAGES[config.dataset]
 
 
-def _trial_time_s(config: TrialConfig, num_cpus: int) -> float:
-    train, test = epoch_images(config)
-    return config.epochs * (train + EVALUATION_COST * test) / (reference_rate(config.width) * num_cpus)
-
-
 def _wall_time_s(times_s: Sequence[float], num_slots: int) -> float:
     """Each trial in its order on the slot that is free first."""
     ends = [0.0] * num_slots
     for time_s in times_s:
         heapq.heapreplace(ends, ends[0] + time_s)
     return max(ends)
-
-
-def reference_rate(width: int) -> float:
-    """Images per second and core, straight lines through the measured widths on logarithmic axes."""
-    known = sorted(REFERENCE_IMAGES_PER_S)
-    pairs = list(itertools.pairwise(known))
-    low, high = next((pair for pair in pairs if width <= pair[1]), pairs[-1])
-    slope = math.log(REFERENCE_IMAGES_PER_S[high] / REFERENCE_IMAGES_PER_S[low]) / math.log(high / low)
-    return float(REFERENCE_IMAGES_PER_S[low] * (width / low) ** slope)
-
-
-def epoch_images(config: TrialConfig) -> tuple[int, int]:
-    """Training and test images of an epoch, as far as known without reading the data."""
-    train = min(config.train_limit or math.inf, NOMINAL_TRAIN_IMAGES[config.dataset]) - config.validation_size
-    test = (
-        min(math.inf if config.test_limit is None else config.test_limit, _TEST_IMAGES[config.dataset])
-        + config.validation_size
-    )
-    return int(train), int(test)
-
-
-def _flops_per_image(width: int) -> float:
-    return _FLOPS_PER_IMAGE_WIDTH_64 * (width / 64) ** 2
 
 
 def num_parameters(width: int) -> float:

@@ -36,7 +36,7 @@ batch_size = [32, 64]
 def run(folder: Path, gpus: int, *arguments: str, expect: int = 0, **variables: str) -> str:
     (folder / "small.toml").write_text(GRID)
     (folder / "tmp").mkdir(exist_ok=True)
-    devices = [{"uuid": f"GPU-{i}", "name": "NVIDIA A100"} for i in range(gpus)]
+    devices = [{"uuid": f"GPU-{i}", "name": "NVIDIA A100", "cores": 6912, "clock_mhz": 1410} for i in range(gpus)]
     environment = {
         **os.environ, "HOME": str(folder), "TMPDIR": str(folder / "tmp"), "RAY_TMPDIR": "/tmp", CPU_FOR_GPU_VARIABLE: "1", **variables,
         "PYTHONPATH": f"{ROOT / 'tests/support/fake_nvml'}:{ROOT}", "FAKE_NVML": json.dumps(devices),
@@ -60,6 +60,9 @@ def run(folder: Path, gpus: int, *arguments: str, expect: int = 0, **variables: 
         (4, ("--max-concurrent", "2"), "2 x NVIDIA A100, 1 GPU a trial, bf16   "),
         (4, ("--gpus-per-trial", "0.5", "--max-concurrent", "1"), "1 x NVIDIA A100, 0.5 GPU a trial, bf16   "),
         (4, ("--set", "precision=fp32"), " GPU a trial, fp32   "),
+        (0, (), "judged by the speed of the reference machine's cores"),
+        (1, (), "a guess, bound by launches: the host needs 3.4 ms for a step (eager), assumed"),
+        (4, ("--set", "width=64"), "a guess: 150% of the 19 TFLOP/s that NVIDIA A100 has in fp32, assumed for bf16"),
     ],
 )
 def test_a_plan_says_what_trials_run_on(gpus: int, arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
@@ -90,8 +93,18 @@ def test_a_gpu_that_fails_its_check_trains_nothing(tmp_path: Path) -> None:
     assert "--gpus-per-trial 0 trains on CPUs" in output
 
 
+def test_a_plan_is_calibrated_on_what_the_trials_will_use(tmp_path: Path) -> None:
+    """The GPU fails its check, so a plan is refused, or times the CPU that takes its place, as asked."""
+    assert "error: device check FAILED" in run(tmp_path, 1, "--plan", "--calibrate", expect=2, STUDY_CPU_FOR_GPU="")
+    said = run(tmp_path, 1, "--plan", "--calibrate")
+    assert "; CPUs take its place, as asked" in said
+    assert "of training, from steps timed on this machine" in said
+
+
 def test_trials_get_a_gpu_each_by_its_uuid(tmp_path: Path) -> None:
-    run(tmp_path, 4, CUDA_VISIBLE_DEVICES="3,1")
+    said = run(tmp_path, 4, CUDA_VISIBLE_DEVICES="3,1")
+    assert "training will take about " in said
+    assert "x 1 GPU, a guess, bound by launches" in said
     study = analysis.load_study(tmp_path / "results" / "small")
     assert set(study.trials["gpu_ids"]) <= {"GPU-3", "GPU-1"}
     assert set(study.trials["config.precision"]) == {"bf16"}

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import queue
+import tempfile
+import threading
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from study.plan import calibration, description
 from study.plan import estimate as plan
 from study.plan.calibration import Speed, actual_training_s, calibrate, speed_key
-from study.plan.resources import ResourceError, TrialResources
+from study.plan.epoch_times import EpochTimes, find_place
+from study.plan.gpus import VISIBLE_DEVICES, Gpu, GpuTakenError, claimed_gpus
+from study.plan.resources import Machine, ResourceError, TrialResources
 from trainable.config import TrialConfig
 from trainable.data.data_set import load_data
 from trainable.trial_state import TrialState
@@ -39,14 +48,14 @@ def test_the_wall_time_is_that_of_the_slots_filled_in_order() -> None:
     short, long = replace(config, seed=1), replace(config, epochs=6)
     speeds = {speed_key(config): replace(SPEED, evaluated_image_s=0.0)}  # 1 s an epoch
     cost = plan.estimate_cost([short, long, short, short], TrialResources(1, 0, 2), speeds)
-    assert cost.cpu_time_s == pytest.approx(6.0), "2, 2 and 2 s on one slot, 6 s on the other"
+    assert cost.time_s == pytest.approx(6.0), "2, 2 and 2 s on one slot, 6 s on the other"
     assert cost.peak_memory_bytes == 2 * 10**9
     assert "from steps timed on this machine" in description.describe_cost(cost, TrialResources(1, 0, 2), 4)[-2]
-    assert plan.estimate_cost([short, long], TrialResources(1, 0, 1), speeds).cpu_time_s == pytest.approx(8.0)
+    assert plan.estimate_cost([short, long], TrialResources(1, 0, 1), speeds).time_s == pytest.approx(8.0)
 
 
 def test_predictions_are_held_against_what_happened() -> None:
-    cost = plan.Cost(0.0, 600.0, 0, calibrated=True)
+    cost = plan.Cost(0.0, 600.0, 0, basis=plan.CALIBRATED)
     assert description.compare_time(cost, 660.0) == (
         "training took 11 min; 10 min were predicted, from steps timed on this machine (+10%)"
     )
@@ -73,18 +82,58 @@ def test_the_actual_time_runs_from_the_first_start_to_the_last_end_of_this_attem
     assert actual_training_s([idle], [idle]) is None
 
 
-def test_calibration_on_gpus_is_refused() -> None:
-    data = load_data("synthetic")
-    with pytest.raises(ResourceError, match="times CPUs only"):
-        calibrate([TrialConfig(dataset="synthetic")], data, TrialResources(1, 1, 1), plan.reference_rate)
+GPUS = (Gpu("GPU-a", "NVIDIA H200"), Gpu("GPU-b", "NVIDIA H200"))
+TINY = TrialConfig(dataset="synthetic", width=1, batch_size=64)
+
+
+@pytest.fixture(autouse=True)
+def own_claims(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+def test_gpus_are_timed_on_themselves_and_claimed_meanwhile() -> None:
+    """Without a driver: what the processes run asks for CUDA and nothing else."""
+    machine, on_gpus = Machine(2, 2, gpus=GPUS), TrialResources(1, 1, 2)
+    times = EpochTimes(find_place(machine, on_gpus))
+    with pytest.raises(
+        ResourceError, match=r"--calibrate: the timing ended early \((RuntimeError|AssertionError|BrokenBarr)"
+    ):
+        calibrate([TINY], load_data("synthetic"), machine, on_gpus, times)
+    with claimed_gpus(GPUS, 1, shared=False), pytest.raises(GpuTakenError, match="1 of the 2 GPUs"):
+        calibrate([TINY], load_data("synthetic"), machine, on_gpus, times)
+
+
+def test_cpus_are_timed_in_the_place_of_gpus_that_are_unfit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "TIMED_S", 0.01)
+    machine, on_gpus = Machine(2, 2, gpus=GPUS), TrialResources(1, 0.5, 2)
+    times = EpochTimes(find_place(machine, on_gpus))
+    (speed,) = calibrate([TINY], load_data("synthetic"), machine, on_gpus, times, unfit={"NVIDIA H200"}).values()
+    cost = plan.estimate_cost([TINY], on_gpus, {speed_key(TINY): speed}, times)
+    assert cost.time_s is not None
+    assert description.describe_cost(cost, on_gpus, 1)[-1].endswith(" of each GPU")
+
+
+def test_each_process_sees_the_gpu_of_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VISIBLE_DEVICES, "before")
+    monkeypatch.setattr(calibration, "_device", "cpu")
+    monkeypatch.setattr(calibration, "_barrier", None)
+    places: Any = queue.SimpleQueue()
+    for place in (None, "GPU-b"):
+        places.put(place)
+    calibration._join(threading.Barrier(1), places)
+    assert (os.environ[VISIBLE_DEVICES], calibration._device) == ("before", "cpu")
+    calibration._join(threading.Barrier(1), places)
+    assert (os.environ[VISIBLE_DEVICES], calibration._device) == ("GPU-b", "cuda")
 
 
 def test_every_kind_of_trial_is_timed_with_its_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "TIMED_S", 0.1)
+    monkeypatch.setattr(calibration, "TIMED_S", 0.05)
     config = TrialConfig(dataset="synthetic", width=1, batch_size=64)
     kinds = [config, replace(config, seed=5), replace(config, learning_rate=0.3), replace(config, batch_size=128)]
-    speeds = calibrate(kinds, load_data("synthetic"), TrialResources(1, 0, 2), lambda width: 500.0)
-    assert set(speeds) == {(1, 64, "fp32"), (1, 128, "fp32")}
+    machine, resources = Machine(2, 0), TrialResources(1, 0, 2)
+    speeds = calibrate(kinds, load_data("synthetic"), machine, resources, EpochTimes(find_place(machine, resources)))
+    assert set(speeds) == {(1, 64, "fp32", "eager"), (1, 128, "fp32", "eager")}
     for speed in speeds.values():
         assert (
             min(speed.step_s, speed.measurement_s, speed.epoch_instruments_s["noise_scale"], speed.evaluated_image_s)

@@ -189,7 +189,7 @@ def test_only_a_check_that_passed_is_remembered_by_other_processes(
     answer_with(python, found=0.5)
     assert choose_engine(replace(config, learning_rate=0.2, seed=3, epochs=9), "cpu").name == "compile", "from memory"
     for other in ({"width": 3}, {"batch_size": 16}, {"precision": "bf16"}, {"momentum": 0.5}, {"weight_decay": 0.0}):
-        assert choose_engine(replace(config, **other), "cpu").name == "eager", other  # type: ignore[arg-type]
+        assert choose_engine(replace(config, **other), "cpu").name == "eager", other
     monkeypatch.setattr(device_report, "code_fingerprint", lambda: "other code")
     engine_check._ask_check.cache_clear()
     assert choose_engine(config, "cpu").name == "eager"

@@ -44,13 +44,13 @@ _setup_privateuseone_for_python_backend("pretended", backend_module=_Module())
 _IN_BF16, _IN_FP32 = ("conv2d", "linear"), ("nll_loss",)
 _RULES = torch.library.Library("aten", "IMPL", "AutocastPrivateUse1")  # type: ignore[no-untyped-call]
 _NO_RULE = torch.library.Library("_", "IMPL", "AutocastPrivateUse1")  # type: ignore[no-untyped-call]
-_NO_RULE.fallback(torch.library.fallthrough_kernel)
+_NO_RULE.fallback(torch.library.fallthrough_kernel)  # type: ignore[no-untyped-call]
 
 
 def _cast_before(name: str, dtype: torch.dtype) -> None:
     packet, _, overload = name.partition(".")
     operation = getattr(getattr(torch.ops.aten, packet), overload or "default")
-    without = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
+    without = torch._C.DispatchKeySet(torch._C._dispatch_key_parse("AutocastPrivateUse1"))
 
     def cast(value: Any) -> Any:
         on_device = isinstance(value, Tensor) and value.device.type != "cpu" and value.is_floating_point()
@@ -60,7 +60,7 @@ def _cast_before(name: str, dtype: torch.dtype) -> None:
         with torch._C._ExcludeDispatchKeyGuard(without):
             return operation(*map(cast, args), **kwargs)
 
-    _RULES.impl(name, run)
+    _RULES.impl(name, run)  # type: ignore[no-untyped-call]
 
 
 for one in _IN_BF16:
@@ -217,13 +217,13 @@ def test_bf16_is_where_cuda_has_it() -> None:
     """Convolutions and the last layer in bf16, batch statistics too as they follow them, loss and weights in fp32."""
     seen: dict[str, set[torch.dtype]] = {}
 
-    class Dtypes(TorchDispatchMode):
+    class Dtypes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             on_device = [t.dtype for t in _tensors(args) if t.device.type != "cpu" and t.is_floating_point()]
             seen.setdefault(func.name(), set()).update(on_device[:1])
             return func(*args, **(kwargs or {}))
 
-    with fake_tensors(), Dtypes():
+    with fake_tensors(), Dtypes():  # type: ignore[no-untyped-call]
         Training(replace(CONFIG, precision="bf16")).run(())
     in_bf16 = {name for name, dtypes in seen.items() if dtypes == {torch.bfloat16}}
     assert {"aten::convolution", "aten::convolution_backward"} <= in_bf16

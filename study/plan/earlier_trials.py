@@ -1,0 +1,94 @@
+"""What trials of earlier studies in a results folder took on a device: they correct the estimate of the next study.
+
+A study may have been changed by hand, or be damaged: one that cannot be believed is left out with a reason. Imports neither torch
+nor Ray.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pyarrow.compute as pc
+
+from analysis.records.study_folder import StudyFolder, StudyFolderError
+from analysis.sources.pull import is_url
+from study.plan.epoch_times import EarlierTrial, EpochTimes, Place, guess_epoch_s
+from trainable.config import FIELDS, TrialConfig, trial_id
+from trainable.errors import first_line
+
+_MOST_STUDIES = 50  # the latest ones
+_BELIEVED = 100.0  # a trial that took so many times longer or shorter than guessed was not timed by this program
+_TIMES = ("train_time_s", "eval_time_s", "instrument_time_s")
+_PLACE = ("hardware", "num_threads", "gpu_share", "timing_exclusive")
+
+
+class _UnbelievableError(ValueError):
+    """A trial whose records contradict themselves; the message says which and how."""
+
+
+def read_epoch_times(results: str, place: Place) -> EpochTimes:
+    """Estimates for a place, with the earlier trials at this place that a results folder holds; a URL is not searched."""
+    if place.hardware is None or is_url(results) or not Path(results).is_dir():
+        return EpochTimes(place)
+    found: list[EarlierTrial] = []
+    left_out: list[str] = []
+    for folder in _latest_studies(Path(results)):
+        try:
+            found += _read_study(StudyFolder(folder), place)
+        except (StudyFolderError, ValueError, OverflowError) as error:
+            left_out.append(f"earlier times of {folder.name} are not used: {first_line(error)}")
+    return EpochTimes(place, tuple(found), tuple(left_out))
+
+
+def _latest_studies(results: Path) -> list[Path]:
+    """The study folders that have epochs, the latest ones first."""
+    try:
+        dated = [(path.stat().st_mtime, path.parent) for path in results.glob("*/epochs.parquet")]
+    except OSError:
+        return []
+    return [folder for _, folder in sorted(dated, reverse=True)][:_MOST_STUDIES]
+
+
+def _read_study(folder: StudyFolder, place: Place) -> list[EarlierTrial]:
+    """Its trials at this place. Errors: StudyFolderError, ValueError."""
+    columns = ["trial_id", "data_fingerprint", *_PLACE, *(f"config.{name}" for name in FIELDS)]
+    rows = [row for row in folder.read_records("trials", columns).to_pylist() if _is_at(row, place)]
+    if not rows:
+        return []
+    epochs = folder.read_records(
+        "epochs", ["trial_id", *_TIMES], pc.field("trial_id").isin([r["trial_id"] for r in rows])
+    )
+    taken: dict[str, list[Sequence[Any]]] = {}
+    for row in epochs.to_pylist():
+        taken.setdefault(row["trial_id"], []).append([row[name] for name in _TIMES])
+    return [_read_trial(row, taken[row["trial_id"]], place) for row in rows if row["trial_id"] in taken]
+
+
+def _is_at(row: dict[str, Any], place: Place) -> bool:
+    """Whether a trial ran where the next ones will: threads decide on CPUs alone."""
+    same = (row["hardware"], row["gpu_share"], row["timing_exclusive"])
+    return same == (place.hardware, place.gpu_share, place.timing_exclusive) and (
+        bool(place.gpu_share) or row["num_threads"] == place.num_threads
+    )
+
+
+def _read_trial(row: dict[str, Any], taken: list[Sequence[Any]], place: Place) -> EarlierTrial:
+    name = row["trial_id"]
+    values = {field: row[f"config.{field}"] for field in FIELDS}
+    present = {f: v for f, v in values.items() if v is not None or FIELDS[f].default is None}
+    config = TrialConfig.from_stored(present)
+    if trial_id(config, row["data_fingerprint"]) != name:
+        raise _UnbelievableError(f"the configuration of trial {name} does not match its id")
+    if wrong := [s for times in taken for s in times if s is None or not (math.isfinite(s) and s >= 0)]:
+        raise _UnbelievableError(f"an epoch of trial {name} took {wrong[0]} s")
+    epoch_s = median(sum(times) for times in taken)
+    guessed_s = guess_epoch_s(config, place)
+    if epoch_s == 0 or (guessed_s and not 1 / _BELIEVED <= epoch_s / guessed_s <= _BELIEVED):
+        raise _UnbelievableError(
+            f"{epoch_s:.3g} s for an epoch of trial {name} cannot be: about {guessed_s:.2g} s are guessed"
+        )
+    return EarlierTrial(config, epoch_s)

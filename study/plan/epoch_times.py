@@ -1,0 +1,174 @@
+"""How long an epoch takes where nothing was timed: by the reference machine's cores, or a guess from a GPU's peak.
+
+What earlier trials took on the same device corrects it (earlier_trials.py). Imports neither torch nor Ray.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import median
+
+from study.plan.resources import Machine, TrialResources, num_gpus_used
+from study.spec.study_spec import NOMINAL_TRAIN_IMAGES
+from trainable.config import TrialConfig
+from trainable.fingerprint import cpu_name
+
+# Training images per second and CPU core at some widths, measured by tests/benchmarks/training.py on the project's
+# reference machine (docs/benchmarks.md). Other machines differ; the live table corrects the estimate from the first epoch on.
+REFERENCE_IMAGES_PER_S = {8: 930.0, 16: 600.0, 64: 56.0}
+EVALUATION_COST = 1 / 3  # of a training image: the forward pass alone
+REFERENCE_BASIS = "judged by the speed of the reference machine's cores"
+_TEST_IMAGES = {"cifar10": 10_000, "synthetic": 2_000}
+_FLOPS_PER_IMAGE_WIDTH_64 = 3_328_997_376  # forward and backward, two per multiply-accumulate
+# Assumed, not measured: what training reaches of the peak that a GPU's ordinary cores have in fp32. bf16 and TF32 run on others.
+_SHARE_OF_PEAK = {"fp32": 0.4, "published": 0.6, "bf16": 1.5}
+# The host's time for a step of about 310 kernels: measured on fake tensors without a GPU; of two CUDA graphs it is assumed.
+_HOST_STEP_S = {"graph": 0.001}
+_HOST_EAGER_STEP_S = 0.0034
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where trials run, as far as their speed depends on it."""
+
+    hardware: str | None = None  # the device as trials record it; None: not known before they run
+    num_threads: int = 1
+    gpu_share: float = 0.0
+    timing_exclusive: bool = False
+    peak_tflops: float | None = None  # of a GPU in fp32; None: not known, or a CPU
+    trials_per_gpu: int = 1
+
+
+@dataclass(frozen=True)
+class EarlierTrial:
+    """What an epoch of a trial of an earlier study took at the same place."""
+
+    config: TrialConfig
+    epoch_s: float
+
+
+@dataclass(frozen=True)
+class EpochTimes:
+    """Estimates of epochs at a place, and the earlier trials that correct them."""
+
+    place: Place
+    earlier: tuple[EarlierTrial, ...] = ()
+    left_out: tuple[str, ...] = ()  # earlier studies that are not used, and why
+
+    def estimate_s(self, config: TrialConfig) -> tuple[float | None, str]:
+        """Seconds of an epoch and in words what they rest on; None where nobody can say.
+
+        Earlier trials with this precision and engine count, those of the nearest width and batch size: the median of what they
+        took over what was guessed for them.
+        """
+        place = self.place
+        guessed_s = guess_epoch_s(config, place)
+        alike = [
+            trial for trial in self.earlier
+            if (trial.config.precision, trial.config.engine) == (config.precision, config.engine)
+        ]  # fmt: skip
+        if not alike:
+            return guessed_s, _describe_guess(config, place, guessed_s)
+        nearest = min(_distance(trial.config, config) for trial in alike)
+        used = [trial for trial in alike if _distance(trial.config, config) == nearest]
+        if guessed_s is None:  # the peak is not known: by computation alone
+            factor = median(trial.epoch_s / epoch_flops(trial.config) for trial in used)
+            found_s = factor * epoch_flops(config)
+        else:
+            factor = median(trial.epoch_s / (guess_epoch_s(trial.config, place) or math.inf) for trial in used)
+            found_s = factor * guessed_s
+        scaled = (
+            "" if nearest == 0 else f", scaled from width {used[0].config.width} and batch {used[0].config.batch_size}"
+        )
+        number = f"{len(used)} earlier trial{'s' if len(used) > 1 else ''}"
+        return found_s, f"as {number} took on this device ({place.hardware}, {config.precision}{scaled})"
+
+
+def find_place(machine: Machine, resources: TrialResources) -> Place:
+    """Where trials with these resources run. Of several kinds of GPUs the slowest counts; those of a cluster are not known."""
+    if machine.is_cluster:
+        return Place(None, resources.cpus_per_trial, resources.gpus_per_trial)
+    if not resources.gpus_per_trial:
+        return Place(cpu_name(), resources.cpus_per_trial, 0.0, resources.timing_exclusive)
+    used = machine.gpus[: num_gpus_used(machine, resources)]
+    slowest = min(used, key=lambda gpu: gpu.peak_tflops or 0.0)
+    per_gpu = math.ceil(resources.max_concurrent / len(used))
+    return Place(
+        slowest.name, resources.cpus_per_trial, resources.gpus_per_trial, resources.timing_exclusive,
+        slowest.peak_tflops, per_gpu,
+    )  # fmt: skip
+
+
+def guess_epoch_s(config: TrialConfig, place: Place) -> float | None:
+    """Seconds of an epoch where nothing is known of the place but its kind; None for a GPU whose peak is not known."""
+    train, test = epoch_images(config)
+    if not place.gpu_share:
+        return (train + EVALUATION_COST * test) / (reference_rate(config.width) * place.num_threads)
+    if place.peak_tflops is None:
+        return None
+    computing_s, launching_s = _gpu_parts_s(config, place.peak_tflops, place.trials_per_gpu)
+    return max(computing_s, launching_s)
+
+
+def _gpu_parts_s(config: TrialConfig, peak_tflops: float, trials_per_gpu: int) -> tuple[float, float]:
+    """Of an epoch the device's time, and the host's to launch its steps: trials on one GPU share the first only."""
+    steps = epoch_images(config)[0] // config.batch_size
+    flops_per_s = peak_tflops * 1e12 * _SHARE_OF_PEAK[config.precision] / trials_per_gpu
+    return epoch_flops(config) / flops_per_s, steps * _HOST_STEP_S.get(config.engine, _HOST_EAGER_STEP_S)
+
+
+def _describe_guess(config: TrialConfig, place: Place, guessed_s: float | None) -> str:
+    if not place.gpu_share:
+        return REFERENCE_BASIS
+    if place.peak_tflops is None or guessed_s is None:
+        return "no GPU times have been measured yet; --calibrate times them"
+    computing_s, launching_s = _gpu_parts_s(config, place.peak_tflops, place.trials_per_gpu)
+    if launching_s > computing_s:
+        host_ms = 1e3 * _HOST_STEP_S.get(config.engine, _HOST_EAGER_STEP_S)
+        return f"a guess, bound by launches: the host needs {host_ms:.2g} ms for a step ({config.engine}), assumed"
+    share = _SHARE_OF_PEAK[config.precision]
+    return (
+        f"a guess: {share:.0%} of the {place.peak_tflops:.0f} TFLOP/s that {place.hardware} has in fp32, assumed for "
+        f"{config.precision}"
+    )
+
+
+def _distance(one: TrialConfig, other: TrialConfig) -> float:
+    return abs(math.log2(one.width / other.width)) + abs(math.log2(one.batch_size / other.batch_size))
+
+
+def reference_rate(width: int) -> float:
+    """Images per second and core, straight lines through the measured widths on logarithmic axes."""
+    known = sorted(REFERENCE_IMAGES_PER_S)
+    pairs = list(itertools.pairwise(known))
+    low, high = next((pair for pair in pairs if width <= pair[1]), pairs[-1])
+    slope = math.log(REFERENCE_IMAGES_PER_S[high] / REFERENCE_IMAGES_PER_S[low]) / math.log(high / low)
+    return float(REFERENCE_IMAGES_PER_S[low] * (width / low) ** slope)
+
+
+def epoch_images(config: TrialConfig) -> tuple[int, int]:
+    """Training and test images of an epoch, as far as known without reading the data."""
+    train = min(config.train_limit or math.inf, NOMINAL_TRAIN_IMAGES[config.dataset]) - config.validation_size
+    test = (
+        min(math.inf if config.test_limit is None else config.test_limit, _TEST_IMAGES[config.dataset])
+        + config.validation_size
+    )
+    return int(train), int(test)
+
+
+def train_flops(configs: Iterable[TrialConfig]) -> float:
+    """Of training all epochs of these trials, evaluation left out."""
+    return sum(epoch_images(config)[0] * config.epochs * _flops_per_image(config.width) for config in configs)
+
+
+def epoch_flops(config: TrialConfig) -> float:
+    """Of an epoch, its evaluation included."""
+    train, test = epoch_images(config)
+    return (train + EVALUATION_COST * test) * _flops_per_image(config.width)
+
+
+def _flops_per_image(width: int) -> float:
+    return _FLOPS_PER_IMAGE_WIDTH_64 * (width / 64) ** 2
