@@ -28,6 +28,7 @@ from study.driver.invocation import Invocation
 from study.driver.quiet_output import quiet_output
 from study.driver.study_data import check_study_source, load_study_data
 from study.folder.ledger import Ledger, consolidate, open_ledger
+from study.folder.model_and_samples import write_telling_images
 from study.folder.progress_file import ProgressFile, StudyState
 from study.folder.study_record import IncomparableError, build_study, extend_study
 from study.plan.calibration import calibrate
@@ -49,7 +50,6 @@ from study.spec.run_settings import RunSettings
 from study.spec.study_spec import StudySpec
 from study.storage.location import find_store
 from study.storage.study_lock import StudyLockedError
-from study.storage.study_store import StudyStore
 from study.tracking.mirror import Mirror
 from study.tracking.mode import check_offline, choose_mode
 from trainable.data.data_set import DataError
@@ -200,7 +200,7 @@ def _run_phases(invocation: Invocation, spec: StudySpec, study: StudyInfo) -> in
             pass
     elif not run_missing(invocation, study, ledger, noted=len(study.attempts) > num_invocations):
         return _say_interrupted(invocation, ledger)
-    status = _report(invocation.store, ledger)
+    status = _report(invocation, ledger)
     invocation.mirror.finish()
     return status
 
@@ -214,13 +214,15 @@ def _say_interrupted(invocation: Invocation, ledger: Ledger) -> int:
     return INTERRUPTED
 
 
-def _report(store: StudyStore, ledger: Ledger) -> int:
+def _report(invocation: Invocation, ledger: Ledger) -> int:
     """Gather the records, write the report, print the comparison; the exit status says whether all trials have ended."""
     planned = {state.trial_id for state in (*ledger.done, *ledger.to_run, *ledger.left_failed)}
+    store = invocation.store
     everything = consolidate(store.folder)
     states = [state for state in everything if state.trial_id in planned]
     unfinished = [state for state in states if not state.finished]
     unfinished += [state for state in everything if state.role == "search" and state.status == "failed"]
+    write_telling_images(store.folder, invocation.data)
     page = report_results(store.folder)
     for state in unfinished:
         print(f"{state.status}: seed {state.config.seed}, trial {state.trial_id}: {state.reason or 'not run'}")

@@ -5,7 +5,8 @@
       trials.parquet   epochs.parquet  steps.parquet  layers.parquet   records of all trials (trainable/records.py)
       model.parquet    the layers of every model of the study
       search.journal   Optuna's own storage of a search, where there is one
-      samples.npz      images (10, n, 32, 32, 3) uint8 and class_names (10,) for the sample figure
+      samples.npz      images (10, n, 32, 32, 3) uint8 and class_names (10,) for the sample figure, test_labels (N,) uint8
+      telling_images.npz   the test images on which cells differ most (image_files.py)
       trials/<id>/     one trial: trial.json, its newest checkpoints, its own records
       ray/             Ray Tune's own files
       report/          index.html, tables/, figures/
@@ -110,6 +111,10 @@ class StudyFolder:
         return self.path / "samples.npz"
 
     @property
+    def telling_images(self) -> Path:
+        return self.path / "telling_images.npz"
+
+    @property
     def trials(self) -> Path:
         return self.path / "trials"
 
@@ -197,14 +202,19 @@ class StudyFolder:
         """The sample images (classes, n, 32, 32, 3) uint8 and the class names; None where none were kept."""
         if not self.samples.exists():
             return None
-        try:
-            with np.load(self.samples, allow_pickle=False) as content:
-                images, names = content["images"], [str(name) for name in content["class_names"]]
-        except (OSError, ValueError, KeyError, EOFError, MemoryError, zlib.error, zipfile.BadZipFile) as error:
-            raise StudyFolderError(f"{self.samples}: cannot be read ({first_line(error)})") from error
+        images, names = read_arrays(self.samples, "images", "class_names")
         if images.ndim != 5 or images.dtype != np.uint8 or len(images) != len(names):
             raise StudyFolderError(f"{self.samples}: images have shape {images.shape} and type {images.dtype}")
-        return images, names
+        return images, [str(name) for name in names]
+
+
+def read_arrays(path: Path, *names: str) -> list[np.ndarray]:
+    """These arrays of an NPZ file. Errors: StudyFolderError where it or one of them cannot be read."""
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return [content[name] for name in names]
+    except (OSError, ValueError, KeyError, EOFError, MemoryError, zlib.error, zipfile.BadZipFile) as error:
+        raise StudyFolderError(f"{path}: cannot be read ({first_line(error)})") from error
 
 
 def check_links(folder: StudyFolder) -> None:

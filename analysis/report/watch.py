@@ -65,6 +65,7 @@ def _state(folder: StudyFolder) -> tuple[tuple[str, int, int], ...]:
     paths = [
         folder.study_json,
         folder.samples,
+        folder.telling_images,
         folder.search_journal,
         *map(folder.records, ("trials", "epochs", "steps", "layers", "model")),
     ]

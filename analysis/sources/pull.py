@@ -86,7 +86,13 @@ def _staging(target: Path) -> Iterator[StudyFolder]:
 def _fetch(source: str, staged: StudyFolder) -> None:
     filesystem, root = open_source(source)
     try:
-        names = ["study.json", "samples.npz", "search.journal", *(f"{kind}.parquet" for kind in SCHEMAS)]
+        names = [
+            "study.json",
+            "samples.npz",
+            "telling_images.npz",
+            "search.journal",
+            *(f"{kind}.parquet" for kind in SCHEMAS),
+        ]
         found = [name for name in names if _is_file(filesystem, f"{root}/{name}")]
         if "study.json" not in found:
             raise PullError(f"{source}: no study there, study.json is missing")

@@ -1,4 +1,4 @@
-"""What the report draws besides measurements: the layers of the models, and sample images; written once per study."""
+"""What the report shows besides measurements: the layers of the models, sample images and classes, telling test images."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from analysis.records.study_folder import StudyFolder
+from analysis.records.image_files import read_test_labels
+from analysis.records.study_folder import StudyFolder, StudyInfo
+from trainable.config import TrialConfig
+from trainable.data.data_set import Split, split_data
 from trainable.data.image_data import ImageData
 from trainable.files import write_atomically
 
@@ -62,16 +66,51 @@ def _missing_widths(folder: StudyFolder, widths: Iterable[int]) -> list[int]:
     return sorted(set(widths) - set(folder.read_records("model", ["width"]).column("width").to_pylist()))
 
 
-def write_samples(folder: StudyFolder, data: ImageData) -> None:
-    """Keep the first images of every class for the sample figure: (classes, n, 32, 32, 3) uint8."""
+def write_samples(folder: StudyFolder, data: ImageData, study: StudyInfo | None = None) -> None:
+    """Keep the first images of every class for the sample figure, (classes, n, 32, 32, 3) uint8, and the classes of the images
+    that the cells of `study` are tested on, (N,) uint8; of no study, or one without cells yet, none."""
+    tested = None if study is None else tested_part(data, study)
+    labels = np.empty(0, np.uint8) if tested is None else tested.labels.astype(np.uint8)
     if folder.samples.exists():
-        return
+        kept = read_test_labels(folder)
+        if not len(labels) or (kept is not None and np.array_equal(kept, labels)):
+            return
     rows = [np.flatnonzero(data.train_labels == label)[:SAMPLES_PER_CLASS] for label in range(len(data.class_names))]
     count = min(len(row) for row in rows)
     images = np.stack([data.train_images[row[:count]] for row in rows])
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, images=images, class_names=np.array(data.class_names))
+    known: dict[str, Any] = {"test_labels": labels} if len(labels) else {}
+    np.savez_compressed(buffer, images=images, class_names=np.array(data.class_names), **known)
     write_atomically(folder.samples, buffer.getvalue())
+
+
+def tested_part(data: ImageData, study: StudyInfo) -> Split | None:
+    """The largest test set of the study's cells, in the order of the bits of `test_correct`; None without cells."""
+    available = len(data.test_labels)
+    limits = [cell.config["test_limit"] for cell in study.cells]
+    if not limits:
+        return None
+    limit = max(available if limit is None else min(limit, available) for limit in limits)
+    return split_data(data, TrialConfig(batch_size=1, test_limit=limit)).test
+
+
+def write_telling_images(folder: StudyFolder, data: ImageData) -> None:
+    """Keep the test images on which the compared cells differ most: their places in the test set and (n, 32, 32, 3) uint8.
+
+    An earlier file is replaced, or removed where there is nothing to tell.
+    """
+    from analysis.comparison.tested_images import compare_images  # pandas and SciPy take a second to import
+    from analysis.records.frames import load_study
+
+    study = load_study(folder)
+    compared, tested = compare_images(study), tested_part(data, study.info)
+    if compared is None or tested is None or len(tested.labels) != len(compared.shares[0]):
+        folder.telling_images.unlink(missing_ok=True)
+        return
+    indices = compared.most_telling()
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, indices=indices, images=tested.images[indices])
+    write_atomically(folder.telling_images, buffer.getvalue())
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from analysis.records.image_files import read_telling_images, read_test_labels
 from analysis.records.study_folder import (
     IncompatibleStudyError,
     StudyFolder,
@@ -55,6 +56,8 @@ def repair_study(folder: StudyFolder) -> list[str]:
             done.append(line)
     for path, check in (
         (folder.samples, folder.read_samples),
+        (folder.samples, lambda: read_test_labels(folder)),
+        (folder.telling_images, lambda: read_telling_images(folder)),
         (folder.records("model"), lambda: folder.read_records("model")),
     ):
         try:

@@ -18,7 +18,7 @@ LINE_BYTES = 48 * 1024
 _DATA, _END, ERROR_MARK = "@study-data ", "@study-end ", "@study-error "
 # The files that analysis.pull fetches, no others: a test compares the two.
 _NAME = re.compile(
-    r"(study\.json|samples\.npz|search\.journal|[a-z]+\.parquet|report/tables/[a-z][a-z0-9_]*\.(csv|md|tex|html))"
+    r"(study\.json|samples\.npz|telling_images\.npz|search\.journal|[a-z]+\.parquet|report/tables/[a-z][a-z0-9_]*\.(csv|md|tex|html))"
 )
 
 

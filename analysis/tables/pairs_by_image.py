@@ -1,0 +1,36 @@
+"""The table `pairs_by_image`: how sure a difference of two cells is over test images, beside how sure it is over seeds."""
+
+from __future__ import annotations
+
+from analysis.comparison.tested_images import is_recorded, measure_pairs, read_correct_images
+from analysis.records.frames import Study
+from analysis.results.result_table import Column, TableContent, TableKind
+from analysis.tables.variance import NOT_RECORDED
+
+
+def build_pairs_by_image(study: Study) -> TableContent:
+    """One row per pair of cells."""
+    frame = measure_pairs(study)
+    for name in ("difference", "error_images", "error_seeds"):
+        frame[f"shown_{name}"] = 100 * frame[name]
+    columns = (
+        Column("label_a", "cell A"), Column("label_b", "cell B"), Column("seeds", "seeds", "count"),
+        Column("shown_difference", "A - B", "number", unit="points"),
+        Column("shown_error_images", "standard error over images", "number", unit="points"),
+        Column("shown_error_seeds", "over seeds", "number", unit="points"),
+        Column("agreement", "agreement", "percent"),
+    )  # fmt: skip
+    notes = (
+        "Difference of test accuracy in the last epoch, over the seeds that both completed. Over images: how far it would move with "
+        "other test images and these trainings, paired by image. Over seeds: with other seeds and these test images, paired by seed; "
+        "the verdicts are about these.",
+        "Agreement: share of test images on which a training of A and one of B are both right or both wrong, mean over all pairs.",
+    )
+    gaps = study.derive(read_correct_images).gaps
+    return TableContent(frame, columns, (*notes, *gaps) if is_recorded(study) else (NOT_RECORDED,))
+
+
+TABLE = TableKind(
+    name="pairs_by_image", section="variance", position=20, title="Pairs of cells over images and over seeds",
+    build=build_pairs_by_image, applies=lambda study: len(study.cells) > 1 and is_recorded(study),
+)  # fmt: skip
