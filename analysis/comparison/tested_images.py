@@ -160,15 +160,19 @@ def measure_pairs(study: Study) -> pd.DataFrame:
 
 
 def measure_classes(study: Study, labels: np.ndarray, class_names: list[str]) -> pd.DataFrame:
-    """One row per cell and class that has images: cell_id, class_name, images, seeds, accuracy [low, high, over seeds]."""
+    """One row per cell and class that has images: cell_id, class_name, images, seeds, accuracy [low, high, over seeds].
+
+    The interval is Student's t, as far as an accuracy can be.
+    """
     tested = study.derive(read_correct_images)
     rows = []
-    for cell_id, correct in tested.correct.items():
+    for cell_id in (cell for cell in study.cells if cell in tested.correct):
+        correct = tested.correct[cell_id]
         for number, name in enumerate(class_names):
             own = correct[:, labels == number]
             if own.shape[1]:
                 mean, low, high = mean_interval(own.mean(axis=1))
-                rows.append((cell_id, name, own.shape[1], len(own), mean, low, high))
+                rows.append((cell_id, name, own.shape[1], len(own), mean, *np.clip((low, high), 0, 1)))
     return pd.DataFrame(rows, columns=["cell_id", "class_name", "images", "seeds", "accuracy", "low", "high"])
 
 

@@ -20,7 +20,7 @@ def build_per_class(study: Study) -> TableContent:
         Column("label", "cell"), Column("class_name", "class"), Column("images", "test images", "count"),
         Column("seeds", "seeds", "count"), Column("accuracy", "accuracy [95 %]", "accuracy", low="low", high="high"),
     )  # fmt: skip
-    note = "Accuracy in the last epoch; each interval by itself over seeds (Student's t), for these test images."
+    note = "Accuracy in the last epoch; each interval by itself over seeds (Student's t, cut off at 0 and 100 %), for these test images."
     gaps = study.derive(read_correct_images).gaps
     return TableContent(add_factors(study, frame), columns, (reason,) if reason else (note, *gaps))
 

@@ -126,7 +126,7 @@ def test_rows_of_cells_and_pairs_follow_the_records(tmp_path: Path) -> None:
 
 def test_tables_say_what_is_missing(tmp_path: Path) -> None:
     study, correct = write_study(tmp_path)
-    first, second, *others = correct
+    _, second, *others = correct
     gaps = record(study, {second: np.ones(9, dtype=bool), **{trial: correct[trial] for trial in others}})
     table = build_tables(gaps, ["test_variance"])["test_variance"]
     assert sorted(table.frame["seeds"]) == [1, 3]
@@ -181,13 +181,16 @@ def test_intervals_of_classes_are_over_seeds(tmp_path: Path) -> None:
     study, correct = write_study(tmp_path)
     data = make_image_data()
     write_samples(study.folder, data, study.info)
-    row = build_tables(study, ["per_class"])["per_class"].frame.iloc[0]
+    frame = build_tables(study, ["per_class"])["per_class"].frame
+    row = frame.iloc[0]
     own = study.trials.loc[study.trials["cell_id"] == row["cell_id"], "trial_id"]
     values = np.array([correct[trial][data.test_labels == 0].mean() for trial in own])
     reach = 4.302652729911275 * values.std(ddof=1) / 3**0.5  # Student's t, 2 degrees of freedom
-    assert (row["accuracy"], row["low"], row["high"]) == pytest.approx(
-        (values.mean(), values.mean() - reach, values.mean() + reach)
-    )
+    ends = max(values.mean() - reach, 0), min(values.mean() + reach, 1)
+    assert (row["accuracy"], row["low"], row["high"]) == pytest.approx((values.mean(), *ends))
+    assert frame["label"].unique().tolist() == ["cell 0", "cell 1"]
+    assert frame[["low", "high"]].stack().between(0, 1).all()
+    assert ((frame["low"] > 0) & (frame["high"] < 1)).any(), "not all are cut off"
 
 
 @pytest.mark.parametrize("limit", [None, 40])

@@ -178,7 +178,9 @@ def test_a_diverged_epoch_is_trained_again_and_ends_the_same(folder: StudyFolder
 
 def test_a_truncated_layer_table_or_sample_file_is_made_again(folder: StudyFolder) -> None:
     folder.samples.write_bytes(b"PK")
+    folder.telling_images.write_bytes(b"PK")
     folder.records("model").write_bytes(b"PAR1")
-    assert len(repair_study(folder)) == 2
+    assert len(repair_study(folder)) == 3
     assert not folder.samples.exists()
+    assert not folder.telling_images.exists()
     assert not folder.records("model").exists()

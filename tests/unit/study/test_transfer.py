@@ -27,7 +27,7 @@ from tests.support.search_studies import write_search_study
 
 def write_study(folder: Path) -> dict[str, bytes]:
     files = {
-        "study.json": b"{}", "epochs.parquet": bytes(range(256)) * 1000, "samples.npz": b"",
+        "study.json": b"{}", "epochs.parquet": bytes(range(256)) * 1000, "samples.npz": b"", "telling_images.npz": b"",
         "report/tables/comparison.csv": b"a,b\n", "report/tables/comparison.md": b"|a|\n",
     }  # fmt: skip
     ours = {
