@@ -52,7 +52,7 @@ def figures(study: Study) -> dict[str, StudyFigure]:
 
 def test_catalogue_lists_every_figure_of_the_study(figures: dict[str, StudyFigure]) -> None:
     of_study = {"samples", "architecture-width64", "training_curves", "update_ratio", "angular_update", "noise_scale",
-                "axes_views", "flops_by_layer-width64", "learning_rate"}  # fmt: skip
+                "axes_views", "flops_by_layer-width64", "learning_rate", "pair-pair1"}  # fmt: skip
     of_cells = {
         f"{name}-cell{cell}" for cell in (1, 2)
         for name in ("training_curves", "gradient_flow", "gradient_heatmap", "weight_updates", "combined_analysis")
