@@ -11,8 +11,10 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from analysis.records.study_folder import StudyFolderError, StudyInfo, check_links
@@ -27,7 +29,7 @@ from study.driver.interruption import ended_by_signals
 from study.driver.invocation import Invocation
 from study.driver.quiet_output import quiet_output
 from study.driver.study_data import check_study_source, load_study_data
-from study.folder.ledger import Ledger, consolidate, open_ledger
+from study.folder.ledger import Ledger, consolidate, list_states, open_ledger
 from study.folder.model_and_samples import write_telling_images
 from study.folder.progress_file import ProgressFile, StudyState
 from study.folder.study_record import IncomparableError, build_study, extend_study
@@ -52,6 +54,7 @@ from study.storage.location import find_store
 from study.storage.study_lock import StudyLockedError
 from study.tracking.mirror import Mirror
 from study.tracking.mode import check_offline, choose_mode
+from trainable.config import TrialConfig, cell_id
 from trainable.data.data_set import DataError
 
 _USER_ERRORS = (
@@ -187,22 +190,54 @@ def _run_phases(invocation: Invocation, spec: StudySpec, study: StudyInfo) -> in
         if not outcome.over:
             return INTERRUPTED if outcome.interrupted else SOME_FAILED
         study, spec = outcome.study, outcome.spec
-    ledger = open_ledger(
-        invocation.store.folder, spec.trial_configs(), invocation.data.fingerprint,
-        retry_failed=invocation.settings.retry_failed, role="confirmation" if spec.search else "grid",
-    )  # fmt: skip
-    invocation.progress_file.change(
-        num_trials=ledger.total, num_done=len(ledger.done), num_failed=len(ledger.left_failed)
-    )
-    if not ledger.to_run:
-        print(f"nothing to run: {len(ledger.done)} of {ledger.total} trials are done")
-        with invocation.artifacts():
-            pass
-    elif not run_missing(invocation, study, ledger, noted=len(study.attempts) > num_invocations):
-        return _say_interrupted(invocation, ledger)
+    configs, folder = _plan_trials(invocation, spec), invocation.store.folder
+    while True:
+        ledger = open_ledger(
+            folder, configs, invocation.data.fingerprint, retry_failed=invocation.settings.retry_failed,
+            role="confirmation" if spec.search else "grid",
+        )  # fmt: skip
+        invocation.progress_file.change(
+            num_trials=ledger.total, num_done=len(ledger.done), num_failed=len(ledger.left_failed)
+        )
+        if not ledger.to_run:
+            print(f"nothing to run: {len(ledger.done)} of {ledger.total} trials are done")
+            with invocation.artifacts():
+                pass
+        elif not run_missing(invocation, study, ledger, noted=len(study.attempts) > num_invocations):
+            return _say_interrupted(invocation, ledger)
+        more = _next_trials(invocation, configs) if spec.stopping else ()
+        if not more:
+            break
+        configs = [*configs, *more]
+        study = folder.read_study()
+        study = replace(study, seeds=tuple(sorted({*study.seeds, *(config.seed for config in more)})))
     status = _report(invocation, ledger)
     invocation.mirror.finish()
     return status
+
+
+def _plan_trials(invocation: Invocation, spec: StudySpec) -> list[TrialConfig]:
+    """The trials that are asked for; where seeds are added until it is settled, also those that were added before."""
+    planned = spec.trial_configs()
+    if spec.stopping is None:
+        return planned
+    cells = {cell.cell_id for cell in spec.cells}
+    before = [state.config for state in list_states(invocation.store.folder) if state.role != "search"]
+    return list(dict.fromkeys([*planned, *(config for config in before if cell_id(config) in cells)]))
+
+
+def _next_trials(invocation: Invocation, configs: Sequence[TrialConfig]) -> tuple[TrialConfig, ...]:
+    """Look at the verdicts, say what they are, and return the trials that may settle what is open."""
+    from analysis.records.frames import load_study
+    from study.driver.until_decided import look
+
+    consolidate(invocation.store.folder)
+    tried: dict[str, set[int]] = defaultdict(set)
+    for config in configs:
+        tried[cell_id(config)].add(config.seed)
+    found = look(load_study(invocation.store.folder), tried, invocation.resources.max_concurrent)
+    print(found.said)
+    return found.configs
 
 
 def _say_interrupted(invocation: Invocation, ledger: Ledger) -> int:

@@ -63,8 +63,9 @@ _COLUMNS = (
 def _measure(study: Study, metric: Metric, effects: Sequence[Effect], num_metrics: int) -> pd.DataFrame:
     by_seed = values_by_seed(study, metric.name).to_numpy(dtype=np.float64)
     values = np.array([effect.weights[used] @ by_seed[used] for effect in effects for used in [effect.weights != 0]])
-    spent = spent_share(study, np.isfinite(values).sum(axis=1))
-    found, margin = statistics.compare_paired(values, len(effects) * num_metrics, spent), margin_of(study, metric)
+    family = len(effects) * num_metrics
+    spent = spent_share(study, np.isfinite(values).sum(axis=1), family)
+    found, margin = statistics.compare_paired(values, family, spent), margin_of(study, metric)
     return pd.DataFrame(
         {
             "metric": metric.name, "kind": [effect.kind for effect in effects], "factor": [e.factor for e in effects],

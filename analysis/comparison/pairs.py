@@ -56,10 +56,12 @@ def margin_of(study: Study, metric: Metric) -> float:
     return study.info.equivalence_margin if metric.in_percent else float("nan")
 
 
-def spent_share(study: Study, num_seeds: np.ndarray) -> np.ndarray | float:
-    """The share of the error that a comparison over so many seeds may spend; all of it unless the study looks repeatedly."""
+def spent_share(study: Study, num_seeds: np.ndarray, num_comparisons: int) -> np.ndarray | float:
+    """The share of its error that a comparison over so many seeds may spend; all of it unless the study looks repeatedly."""
     stopping = study.info.stopping
-    return 1.0 if stopping is None else statistics.spend(num_seeds, stopping["first"], stopping["most"])
+    return (
+        1.0 if stopping is None else statistics.spend(num_seeds, stopping["first"], stopping["most"], num_comparisons)
+    )
 
 
 def compare_cells(study: Study) -> pd.DataFrame:
@@ -91,8 +93,9 @@ def _compare(study: Study, metric: Metric, pairs: Sequence[tuple[str, str]], num
     values = values_by_seed(study, metric.name)
     first, second = ([pair[side] for pair in pairs] for side in (0, 1))
     differences = np.asarray(values.loc[first].to_numpy() - values.loc[second].to_numpy(), dtype=np.float64)
-    spent = spent_share(study, np.isfinite(differences).sum(axis=1))
-    found = statistics.compare_paired(differences, len(pairs) * num_metrics, spent)
+    family = len(pairs) * num_metrics
+    spent = spent_share(study, np.isfinite(differences).sum(axis=1), family)
+    found = statistics.compare_paired(differences, family, spent)
     margin, effects = margin_of(study, metric), statistics.measure_effects(found)
     verdicts = statistics.decide(found, margin)
     sign = -1.0 if metric.better == "lower" else 1.0

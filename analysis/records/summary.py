@@ -108,6 +108,8 @@ def count_outcomes(study: Study) -> dict[str, int]:
         zip(zip(study.trials["cell_id"], study.trials["seed"], strict=True), study.trials["status"], strict=True)
     )
     asked = {(cell_id, seed): "missing" for cell_id in study.cells for seed in study.info.seeds}
+    if study.info.stopping is not None:  # settled cells have fewer seeds
+        asked = {}
     counts = Counter((asked | found).values())
     order = [FINISHED, *sorted(set(counts) - {FINISHED})]
     return {} if set(counts) <= {FINISHED} else {name: counts[name] for name in order}

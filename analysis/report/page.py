@@ -117,7 +117,7 @@ def render_page(
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         statuses=[(str(status), int(number)) for status, number in statuses.items()],
         searched=[(str(s), int(n)) for s, n in study.search_trials["status"].value_counts().items()],
-        num_asked=len(info.cells) * len(info.seeds),
+        num_asked=len(study.trials) if info.stopping else len(info.cells) * len(info.seeds),
         verdict=build_verdict(study, tables, figures, confounds),
         sections=build_sections(study, tables, figures, confounds, grid, left_out_note(study)),
         environment=build_environment(study),

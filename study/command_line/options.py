@@ -18,6 +18,7 @@ from study.tracking.mode import CHOICES, DEFAULT_PROJECT
 from trainable.config import FIELDS, parse_override
 
 DEFAULTS = RunSettings()
+MOST_SEEDS = 20  # of --until-decided
 _YES_NO = {True: "yes", False: "no"}
 
 
@@ -30,6 +31,17 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--grid", required=True, metavar="NAME|FILE", help=f"{', '.join(list_grids())}, or a TOML file")
     parser.add_argument("--seeds", metavar="N|LIST", help="number of seeds, or a list such as 0,1,5")
+    parser.add_argument(
+        "--until-decided",
+        action="store_true",
+        help="add seeds until every cell is different from the best or equivalent to it",
+    )
+    parser.add_argument(
+        "--max-seeds",
+        type=int,
+        metavar="N",
+        help=f"of --until-decided: at most so many seeds per cell (default: {MOST_SEEDS})",
+    )
     parser.add_argument("--epochs", metavar="N", help="as --set epochs=N")
     parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="a field for all trials; repeatable"
@@ -106,8 +118,17 @@ def build_study_spec(options: argparse.Namespace, precision: str = "fp32") -> St
         overrides=overrides,
         defaults={"precision": precision},
         trials=options.trials,
+        most_seeds=_most_seeds(options),
         searching={"optuna": True, "none": False}.get(options.search or ""),
     )
+
+
+def _most_seeds(options: argparse.Namespace) -> int | None:
+    if not options.until_decided:
+        if options.max_seeds is not None:
+            raise SpecError("--max-seeds belongs to --until-decided; a fixed number of seeds is --seeds")
+        return None
+    return MOST_SEEDS if options.max_seeds is None else int(options.max_seeds)
 
 
 def read_settings(options: argparse.Namespace) -> RunSettings:

@@ -46,6 +46,7 @@ def build_study(spec: StudySpec, data: ImageData, machine: Machine, resources: T
         equivalence_margin=spec.equivalence_margin,
         primary_metric=spec.primary_metric,
         claims=spec.claims,
+        stopping=spec.stopping,
         data={
             "dataset": data.dataset,
             "fingerprint": data.fingerprint,
@@ -70,6 +71,14 @@ def build_study(spec: StudySpec, data: ImageData, machine: Machine, resources: T
 
 def extend_study(existing: StudyInfo, asked: StudyInfo, *, accept_changes: bool) -> StudyInfo:
     """The existing study with the asked cells and seeds added. Errors: IncomparableError unless changes are accepted."""
+    if asked.stopping is not None and asked.stopping != existing.stopping:
+        planned = (
+            "all at once" if existing.stopping is None else "for {first} to {most} seeds".format(**existing.stopping)
+        )
+        raise IncomparableError(
+            f"study {existing.name!r} has planned its looks at the verdicts {planned}, which fixes its intervals: go on with that, or "
+            "use another --name"
+        )
     changes = find_changes(existing, asked)
     accepted = existing.accepted_changes
     if changes and not accept_changes:
@@ -92,6 +101,7 @@ def extend_study(existing: StudyInfo, asked: StudyInfo, *, accept_changes: bool)
         reductions=tuple(dict.fromkeys((*existing.reductions, *asked.reductions))),
         attempts=existing.attempts,
         search=asked.search or existing.search,
+        stopping=asked.stopping or existing.stopping,
         accepted_changes=accepted,
         unknown=existing.unknown,
         data=existing.data if not changes else asked.data,

@@ -13,6 +13,7 @@ from study.plan.calibration import Speed, SpeedKey
 from study.plan.epoch_times import EpochTimes, epoch_images
 from study.plan.estimate import Cost, estimate_cost, estimate_search, nominal_train_images, num_parameters
 from study.plan.resources import Machine, TrialResources, has_native_bf16, is_part, num_gpus_used
+from study.plan.seeds import describe_seeds
 from study.plan.units import format_bytes, format_duration, format_flops
 from study.spec.pruners import list_pruners
 from study.spec.samplers import list_samplers
@@ -38,6 +39,8 @@ def describe_plan(
         return
     configs = spec.trial_configs()
     yield from describe_cost(estimate_cost(configs, resources, speeds, times), resources, len(configs))
+    if spec.stopping is not None:
+        yield from describe_seeds(spec)
     yield from (
         f"note      {line}"
         for line in [

@@ -5,6 +5,7 @@ Imports neither torch nor Ray.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 # Images of the whole training set, as far as known without reading the data.
 NOMINAL_TRAIN_IMAGES = {"cifar10": 50_000, "synthetic": 10_000}
+FEWEST_SEEDS = 3  # before the first look of --until-decided
 _SIZE_FIELDS = ("epochs", "width", "train_limit", "test_limit")
 
 
@@ -38,6 +40,7 @@ class StudySpec:
     equivalence_margin: float = EQUIVALENCE_MARGIN
     primary_metric: str = PRIMARY_METRIC
     claims: str = ""
+    stopping: dict[str, int] | None = None  # first and most: seeds after which one first and last looks at the verdicts
     search: SearchSpec | None = None
     search_base: dict[str, FieldValue] = field(default_factory=dict)  # of all searched trials, before the search's own
     gpu_precision: Precision | None = None  # of trials on GPUs where nothing else names one
@@ -56,17 +59,20 @@ def build_spec(
     defaults: Mapping[str, FieldValue] | None = None,
     trials: int | None = None,
     searching: bool | None = None,
+    most_seeds: int | None = None,
 ) -> StudySpec:
     """Grid and command line -> StudySpec. `overrides` replace what the grid says, `defaults` fill what it leaves open.
 
     Without `name` the study is called after the grid and its overrides, so that a reduced run never lands in the
-    folder of the full one. `trials` is the search's budget; `searching` True demands a search, False leaves out that of the
+    folder of the full one. With `most_seeds` seeds are added until the primary question is settled, up to so many. `trials` is the search's budget; `searching` True demands a search, False leaves out that of the
     grid. Errors: SpecError.
     """
     overrides, defaults = dict(overrides or {}), dict(defaults or {})
     search = _choose_search(grid, trials, searching)
     configs = _build_configs(grid, overrides, defaults)
     used = _choose_seeds(grid, search, seeds, len(configs))
+    if most_seeds is not None:
+        used = _first_seeds(used, most_seeds, len(configs))
     search_base = None if search is None else _search_base(configs[0])
     if search is not None:
         configs = [replace(config, validation_size=0) for config in configs]  # confirmed on the full training set
@@ -83,6 +89,7 @@ def build_spec(
         primary_metric=grid.primary_metric,
         claims=grid.claims,
         gpu_precision=grid.gpu_precision,
+        stopping=None if most_seeds is None else {"first": len(used), "most": most_seeds},
     )
     return spec if search is None else _with_search(spec, search, search_base or {}, overrides)
 
@@ -115,6 +122,19 @@ def _choose_seeds(
         raise SpecError(str(error)) from error
     if num_cells * len(seeds) > MAX_TRIALS:
         raise SpecError(f"{num_cells:,} cells x {len(seeds):,} seeds are more than {MAX_TRIALS:,} trials")
+    return seeds
+
+
+def _first_seeds(seeds: tuple[int, ...], most: int, num_cells: int) -> tuple[int, ...]:
+    """The seeds before the first look, three or more. Errors: SpecError."""
+    if num_cells < 2:
+        raise SpecError("--until-decided: the study has one cell, there is nothing to decide; give it a second one")
+    further = (seed for seed in range(len(seeds) + FEWEST_SEEDS) if seed not in seeds)
+    seeds = (*seeds, *itertools.islice(further, max(FEWEST_SEEDS - len(seeds), 0)))
+    if most < len(seeds):
+        raise SpecError(f"--max-seeds {most}: fewer than the {len(seeds)} seeds before the first look at the verdicts")
+    if num_cells * most > MAX_TRIALS:
+        raise SpecError(f"{num_cells:,} cells x {most:,} seeds are more than {MAX_TRIALS:,} trials")
     return seeds
 
 

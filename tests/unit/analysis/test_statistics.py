@@ -180,8 +180,12 @@ def test_further_seeds_grow_with_noise_and_end_at_the_cap() -> None:
 
 @pytest.mark.parametrize(("first", "most"), [(2, 2), (3, 12), (5, 40)])
 def test_all_looks_together_spend_the_error_once(first: int, most: int) -> None:
+    """The shares add up to 1 with a single look, and to more with several, which resemble each other."""
     shares = statistics.spend(np.arange(most + 5), first, most)
-    assert shares.sum() == pytest.approx(1)
+    assert 1 <= shares.sum() < most
+    assert shares.max() <= 1
+    assert (shares.sum() == pytest.approx(1)) == (first == most)
+    assert statistics.spend(np.arange(most + 5), first, most, 10**6).sum() == pytest.approx(1)
     assert (shares[first : most + 1] > 0).all()
     assert shares[:first].sum() == shares[most + 1 :].sum() == 0
 

@@ -325,7 +325,7 @@ def test_nothing_measured(tmp_path: Path) -> None:
 def test_of_several_cells_the_one_that_fits_what_the_claim_needs(tmp_path: Path) -> None:
     cells = [build_cell(f"{m}", momentum=m, instrument_every_steps=0) for m in (0.5, 0.9, 0.99)]
     truths = [Truth(0.5), Truth(0.931), Truth(0.6)]
-    write_synthetic_study(tmp_path, cells=cells, truths=truths, seeds=range(3), data=ORIGINAL)
+    write_synthetic_study(tmp_path, cells=cells, truths=truths, seeds=range(3), data=ORIGINAL, claims="worksheet")
     checked = {claim.claim.id: claim for claim in check_claims(load_study(tmp_path))}
     assert checked["test-accuracy-experiment-1"].verdict == "reproduced"
     assert "missing cells" in checked["test-accuracy-experiment-2"].reason
