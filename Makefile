@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test test-fast test-slow test-cluster test-faults test-full lint format audit bench lock clean
+.PHONY: setup demo test test-fast test-slow test-cluster test-faults test-full lint format audit bench pictures lock clean
 
 setup: .venv/installed
 
@@ -52,6 +52,10 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m tests.benchmarks
+
+# Needs a chromium on the PATH.
+pictures: setup
+	$(BIN)/python docs/pictures/make.py
 
 format: setup
 	$(BIN)/ruff check --fix .

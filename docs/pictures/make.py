@@ -1,0 +1,63 @@
+"""Make the README's pictures from the example study: `make pictures`. architecture.svg is drawn by hand.
+
+The report is built anew from the example's records, its first screen photographed by a headless Chromium, two of its
+figures copied in a smaller size. Needs a `chromium` on the PATH.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+from analysis.records.study_folder import StudyFolder
+from analysis.report.page import write_report
+
+HERE = Path(__file__).parent
+EXAMPLE = HERE.parents[1] / "examples" / "factorial-small"
+FIGURES = {"training_curves": "training_curves", "gradient_flow-cell1": "gradient_flow"}  # of the report: the picture
+WINDOW = (1200, 860)  # CSS pixels of the first screen
+FIGURE_WIDTH = 900
+
+
+def main() -> int:
+    """Write report.png and the figures beside this file; status 2 where there is no Chromium."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        print("error: no chromium on the PATH: install it to make the pictures", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory() as scratch:
+        study = Path(scratch, EXAMPLE.name)
+        shutil.copytree(EXAMPLE, study)
+        page = write_report(StudyFolder(study))
+        photograph(browser, page, Path(scratch, "report.png"))
+        save_small(Path(scratch, "report.png"), HERE / "report.png", WINDOW[0])
+        for name, picture in FIGURES.items():
+            save_small(study / "report" / "figures" / f"{name}.png", HERE / f"{picture}.png", FIGURE_WIDTH)
+    return 0
+
+
+def photograph(browser: str, page: Path, target: Path) -> None:
+    """The first screen of a page as a PNG."""
+    with tempfile.TemporaryDirectory() as profile:
+        subprocess.run(
+            [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--hide-scrollbars",
+             f"--user-data-dir={profile}", f"--window-size={WINDOW[0]},{WINDOW[1]}", f"--screenshot={target}", page.as_uri()],
+            check=True, capture_output=True, timeout=120,
+        )  # fmt: skip
+
+
+def save_small(source: Path, target: Path, width: int) -> None:
+    """A copy of a PNG at most `width` pixels wide, with a palette of 128 colours."""
+    picture = Image.open(source).convert("RGB")
+    if picture.width > width:
+        picture = picture.resize((width, round(picture.height * width / picture.width)), Image.Resampling.LANCZOS)
+    picture.quantize(128).save(target, optimize=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""The tables of docs/results.md that come from the example studies: `python -m tests.support.results` writes them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from analysis.records.frames import load_study
+from analysis.results.formats import to_markdown
+from analysis.tables import build_tables
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "results.md"
+EXAMPLES = ROOT / "examples"
+TABLES = {"factorial-small": ("best", "factors", "hypotheses", "test_variance")}
+
+
+def render(example: str) -> str:
+    """What stands between the marks of an example: tables without their notes, effects on the primary metric only."""
+    parts = [f"<!-- {example} -->"]
+    for name, table in build_tables(load_study(EXAMPLES / example), TABLES[example]).items():
+        frame = table.frame[table.frame["primary"].astype(bool)] if name == "factors" else table.frame
+        text = to_markdown(type(table)(name, table.title, frame, table.columns))
+        parts.append(text.replace("## ", "### ", 1))
+    return "\n".join([*parts, f"<!-- end of {example} -->"])
+
+
+def replace_examples(text: str) -> str:
+    """The page with the tables as the records say them."""
+    for example in TABLES:
+        mark = re.compile(f"<!-- {example} -->.*?<!-- end of {example} -->", re.DOTALL)
+        text = mark.sub(lambda _, example=example: render(example), text, count=1)  # type: ignore[misc]
+    return text
+
+
+if __name__ == "__main__":
+    PAGE.write_text(replace_examples(PAGE.read_text()))
