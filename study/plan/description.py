@@ -36,11 +36,13 @@ def describe_plan(
     """The plan line by line, as `--plan` prints it: what would run and what it costs; of a grid also what it cannot tell, and a grid that can."""
     if spec.search is not None:
         yield from describe_search(spec, resources, times)
+        if spec.stopping is not None:
+            yield from describe_seeds(spec, spec.search.top_k + len(spec.cells))
         return
     configs = spec.trial_configs()
     yield from describe_cost(estimate_cost(configs, resources, speeds, times), resources, len(configs))
     if spec.stopping is not None:
-        yield from describe_seeds(spec)
+        yield from describe_seeds(spec, len(spec.cells))
     yield from (
         f"note      {line}"
         for line in [

@@ -26,10 +26,10 @@ def simulate_seeds(first: int, most: int, num_pairs: int, difference: float, mar
     return seeds
 
 
-def describe_seeds(spec: StudySpec) -> Iterator[str]:
-    """Lines of a plan: the fewest and the most trials, and what is to be expected."""
+def describe_seeds(spec: StudySpec, count: int) -> Iterator[str]:
+    """Lines of a plan of `count` cells: the fewest and the most trials, and what is to be expected."""
     assert spec.stopping is not None
-    first, most, count = spec.stopping["first"], spec.stopping["most"], len(spec.cells)
+    first, most = spec.stopping["first"], spec.stopping["most"]
     yield f"seeds     {first} to {most} per cell, until each is different from the best or equivalent to it: {count * first} to {count * most} trials"
     margin = 100 * spec.equivalence_margin
     for spread in (0.5, 1.0):

@@ -72,7 +72,7 @@ def build_spec(
     configs = _build_configs(grid, overrides, defaults)
     used = _choose_seeds(grid, search, seeds, len(configs))
     if most_seeds is not None:
-        used = _first_seeds(used, most_seeds, len(configs))
+        used = _first_seeds(used, most_seeds, len(configs) + (search.top_k if search else 0))
     search_base = None if search is None else _search_base(configs[0])
     if search is not None:
         configs = [replace(config, validation_size=0) for config in configs]  # confirmed on the full training set
