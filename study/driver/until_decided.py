@@ -33,7 +33,9 @@ def look(study: Study, tried: Mapping[str, set[int]], num_slots: int) -> Look:
     assert study.info.stopping is not None
     most, pairs = study.info.stopping["most"], _asked(study)
     undecided = pairs[pairs["verdict"] == "undecided"]
-    seeds = f"after {_range(pairs['seeds'])} seeds" if len(pairs) else ""
+    if pairs.empty:
+        return Look((), "fewer than two cells have results: there is nothing to settle")
+    seeds = f"after {_range(pairs['seeds'])} seeds"
     if undecided.empty:
         return Look((), f"settled {seeds}: every cell is different from the best one or equivalent to it")
     open_cells = list(dict.fromkeys(undecided.sort_values("more_seeds")[["cell_a", "cell_b"]].to_numpy().ravel()))

@@ -89,6 +89,25 @@ def side_by_side(workplace: Path, cluster: RayCluster) -> dict[str, str]:
         node.kill()
 
 
+def test_seeds_are_added_on_a_cluster(workplace: Path, cluster: RayCluster) -> None:
+    asked = (
+        "--address",
+        cluster.address,
+        "--name",
+        "looks",
+        "--until-decided",
+        "--max-seeds",
+        "4",
+        "--gpus-per-trial",
+        "0",
+    )
+    output = run(workplace, cluster.environment, *asked)
+    assert "comparisons with the best cell are open after 3 seeds: 2 more trials" in output
+    study = analysis.load_study(workplace / "results" / "looks")
+    assert list(study.trials["status"]) == ["completed"] * 8
+    assert study.info.seeds == (0, 1, 2, 3)
+
+
 def test_studies_run_side_by_side_and_no_two_trials_share_an_exclusive_gpu(
     workplace: Path, side_by_side: dict[str, str]
 ) -> None:

@@ -83,7 +83,9 @@ def test_cells_that_never_complete_are_not_pursued(tmp_path: Path) -> None:
     outcomes = {(1, seed): "diverged" for seed in range(3)}
     write_synthetic_study(tmp_path, cells=cells, seeds=range(3), outcomes=outcomes, stopping={"first": 3, "most": 9})
     study = load_study(tmp_path)
-    assert look(study, {cell: {0, 1, 2} for cell in study.cells}, 2).configs == ()
+    found = look(study, {cell: {0, 1, 2} for cell in study.cells}, 2)
+    assert found.configs == ()
+    assert "nothing to settle" in found.said
 
 
 def test_three_seeds_come_before_the_first_look() -> None:
