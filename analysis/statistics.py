@@ -181,10 +181,11 @@ class WithTheBest:
     may_be_best: npt.NDArray[np.bool_]
 
 
-def compare_with_best(values: Array) -> WithTheBest:
+def compare_with_best(values: Array, looks: tuple[int, int] | None = None) -> WithTheBest:
     """Multiple comparisons with the best (Hsu), on `values` (cells x seeds, NaN where missing) of which more is better.
 
-    The set of cells that may be the best holds the best one in at least 95 % of studies. Differences are paired by seed.
+    The set of cells that may be the best holds the best one in at least 95 % of studies. Differences are paired by seed. `looks` are
+    the fewest and the most seeds at which one looks, where that is more than once.
     """
     count = len(values)
     difference, reach = np.full((count, count), np.nan), np.full((count, count), np.inf)
@@ -192,7 +193,10 @@ def compare_with_best(values: Array) -> WithTheBest:
         found = compare_paired(values[number] - values, 1)
         difference[number] = found.mean
         error = np.where(np.isfinite(found.low), found.sd / np.sqrt(np.maximum(found.num_seeds, 1)), np.inf)
-        reach[number] = special.stdtrit(np.maximum(found.num_seeds - 1, 1), 1 - ALPHA / max(count - 1, 1)) * error
+        share = 1.0 if looks is None else spend(found.num_seeds, *looks, count - 1)
+        with np.errstate(invalid="ignore"):
+            quantiles = special.stdtrit(np.maximum(found.num_seeds - 1, 1), 1 - ALPHA * share / max(count - 1, 1))
+            reach[number] = np.where(error > 0, quantiles * error, np.inf)
     np.fill_diagonal(difference, np.nan)
     known = np.isfinite(difference) & np.isfinite(reach)
     upper = np.where(known, difference + reach, np.inf)

@@ -19,7 +19,9 @@ def rank_cells(study: Study) -> pd.DataFrame:
     metric = find_primary(study)
     values = values_by_seed(study, metric.name)
     sign = -1.0 if metric.better == "lower" else 1.0
-    found = statistics.compare_with_best(sign * values.to_numpy(dtype=np.float64))
+    stopping = study.info.stopping
+    looks = None if stopping is None else (stopping["first"], stopping["most"])
+    found = statistics.compare_with_best(sign * values.to_numpy(dtype=np.float64), looks)
     ends = sign * found.low, sign * found.high
     frame = pd.DataFrame(
         {
