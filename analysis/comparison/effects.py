@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import statistics
-from analysis.comparison.pairs import list_compared, margin_of, spent_share, values_by_seed
+from analysis.comparison.pairs import compare_in_families, find_primary, values_by_seed
 from analysis.metrics import Metric
 from analysis.records.frames import Study
 from analysis.records.study_folder import Cell
@@ -49,30 +49,28 @@ def measure_effects(study: Study) -> pd.DataFrame:
     """One row per metric and effect, the primary metric first: metric, primary, kind, effect, factor, seeds, value [low, high], p,
     margin, verdict. The effects on the primary metric are a family of their own, those on all others a second one."""
     effects = list_effects(study.info.cells, study.info.factors)
-    metrics = list_compared(study) if effects else []
-    parts = [_measure(study, metric, effects, 1 if n == 0 else len(metrics) - 1) for n, metric in enumerate(metrics)]
-    frame: pd.DataFrame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(_COLUMNS))
-    return frame.assign(primary=frame["metric"] == (metrics[0].name if metrics else ""))
+    if not effects:
+        return pd.DataFrame(columns=list(_COLUMNS))
+
+    def contrasts(metric: Metric) -> np.ndarray:
+        by_seed = values_by_seed(study, metric.name).to_numpy(dtype=np.float64)
+        return np.array([effect.weights[used] @ by_seed[used] for effect in effects for used in [effect.weights != 0]])
+
+    primary, parts = find_primary(study), []
+    for metric, found, margin in compare_in_families(study, contrasts):
+        columns = {
+            "metric": metric.name, "primary": metric == primary, "kind": [effect.kind for effect in effects],
+            "factor": [effect.factor for effect in effects], "effect": [effect.text for effect in effects],
+            "seeds": found.num_seeds, "value": found.mean, "sd": found.sd, "low": found.low, "high": found.high, "p": found.p,
+            "margin": margin, "verdict": statistics.decide(found, margin),
+        }  # fmt: skip
+        parts.append(pd.DataFrame(columns, columns=list(_COLUMNS)))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(_COLUMNS))
 
 
 _COLUMNS = (
-    "metric", "kind", "factor", "effect", "seeds", "value", "sd", "low", "high", "p", "margin", "verdict",
+    "metric", "kind", "factor", "effect", "seeds", "value", "sd", "low", "high", "p", "margin", "verdict", "primary",
 )  # fmt: skip
-
-
-def _measure(study: Study, metric: Metric, effects: Sequence[Effect], num_metrics: int) -> pd.DataFrame:
-    by_seed = values_by_seed(study, metric.name).to_numpy(dtype=np.float64)
-    values = np.array([effect.weights[used] @ by_seed[used] for effect in effects for used in [effect.weights != 0]])
-    family = len(effects) * num_metrics
-    spent = spent_share(study, np.isfinite(values).sum(axis=1), family)
-    found, margin = statistics.compare_paired(values, family, spent), margin_of(study, metric)
-    return pd.DataFrame(
-        {
-            "metric": metric.name, "kind": [effect.kind for effect in effects], "factor": [e.factor for e in effects],
-            "effect": [effect.text for effect in effects], "seeds": found.num_seeds, "value": found.mean, "sd": found.sd,
-            "low": found.low, "high": found.high, "p": found.p, "margin": margin, "verdict": statistics.decide(found, margin),
-        }, columns=list(_COLUMNS),
-    )  # fmt: skip
 
 
 def _is_full(cells: Sequence[Cell], levels: Mapping[str, Sequence[Any]]) -> bool:

@@ -8,14 +8,16 @@ known: all pairs would be too many to correct for, or to read.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from analysis import statistics
 from analysis.metrics import Metric, list_metrics
 from analysis.records.frames import Study
+from analysis.records.study_folder import PRIMARY_METRIC
 from analysis.records.summary import summarize_trials
 
 MOST_CELLS_IN_PAIRS = 20
@@ -31,7 +33,7 @@ def list_pairs(cell_ids: Sequence[str]) -> list[tuple[str, str]]:
 def find_primary(study: Study) -> Metric:
     """The metric that decides: the study's, or validation accuracy where a study without a test set has nothing else."""
     metrics, trials = list_metrics(), study.derive(summarize_trials)
-    name = study.info.primary_metric if study.info.primary_metric in metrics else "final_test_accuracy"
+    name = study.info.primary_metric if study.info.primary_metric in metrics else PRIMARY_METRIC
     if not trials[name].notna().any() and trials["final_val_accuracy"].notna().any():
         name = "final_val_accuracy"
     return metrics[name]
@@ -51,34 +53,42 @@ def values_by_seed(study: Study, metric: str) -> pd.DataFrame:
     )
 
 
-def margin_of(study: Study, metric: Metric) -> float:
-    """The margin of equivalence in a metric: it is about fractions, other metrics have none (NaN)."""
-    return study.info.equivalence_margin if metric.in_percent else float("nan")
+def compare_in_families(
+    study: Study, measure: Callable[[Metric], npt.NDArray[np.float64]]
+) -> Iterator[tuple[Metric, statistics.Comparisons, float]]:
+    """Each metric with what `measure` gives of it (comparisons x seeds) compared, and its margin of equivalence; the primary first.
 
-
-def spent_share(study: Study, num_seeds: np.ndarray, num_comparisons: int) -> np.ndarray | float:
-    """The share of its error that a comparison over so many seeds may spend; all of it unless the study looks repeatedly."""
-    stopping = study.info.stopping
-    return (
-        1.0 if stopping is None else statistics.spend(num_seeds, stopping["first"], stopping["most"], num_comparisons)
-    )
+    The primary metric is a family of its own, all others are a second one. The margin is about fractions: other metrics have none
+    (NaN). A study that looks repeatedly spends a share of the error at each look.
+    """
+    metrics, stopping = list_compared(study), study.info.stopping
+    for number, metric in enumerate(metrics):
+        values = measure(metric)
+        family, seeds = len(values) * (1 if number == 0 else len(metrics) - 1), np.isfinite(values).sum(axis=1)
+        spent = 1.0 if stopping is None else statistics.spend(seeds, stopping["first"], stopping["most"], family)
+        margin = study.info.equivalence_margin if metric.in_percent else float("nan")
+        yield metric, statistics.compare_paired(values, family, spent), margin
 
 
 def compare_cells(study: Study) -> pd.DataFrame:
     """One row per metric and pair of cells, the primary metric first; differences are the first cell less the second."""
     pairs = list_pairs(list(study.cells))
-    metrics = list_compared(study) if pairs else []
-    parts = [
-        _compare(study, metric, pairs, 1 if number == 0 else len(metrics) - 1) for number, metric in enumerate(metrics)
-    ]
-    if not parts:
-        return pd.DataFrame({name: pd.Series(dtype=object) for name in _COLUMNS})
-    return pd.concat(parts, ignore_index=True)
+    if not pairs:
+        return _empty()
+    first, second = ([pair[side] for pair in pairs] for side in (0, 1))
+
+    def differences(metric: Metric) -> npt.NDArray[np.float64]:
+        values = values_by_seed(study, metric.name)
+        return np.asarray(values.loc[first].to_numpy() - values.loc[second].to_numpy(), dtype=np.float64)
+
+    compared = compare_in_families(study, differences)
+    parts = [_describe(study, metric, pairs, differences(metric), found, margin) for metric, found, margin in compared]
+    return pd.concat(parts, ignore_index=True) if parts else _empty()
 
 
 def compare_primary(study: Study) -> pd.DataFrame:
     """The rows of `compare_cells` in the primary metric."""
-    frame = compare_cells(study)
+    frame = study.derive(compare_cells)
     return frame[frame["primary"].astype(bool)].reset_index(drop=True)
 
 
@@ -88,15 +98,17 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def _compare(study: Study, metric: Metric, pairs: Sequence[tuple[str, str]], num_metrics: int) -> pd.DataFrame:
-    """The pairs in one metric, which is one of `num_metrics` in its family."""
-    values = values_by_seed(study, metric.name)
+def _empty() -> pd.DataFrame:
+    return pd.DataFrame({name: pd.Series(dtype=object) for name in _COLUMNS})
+
+
+def _describe(
+    study: Study, metric: Metric, pairs: Sequence[tuple[str, str]], differences: npt.NDArray[np.float64],
+    found: statistics.Comparisons, margin: float,
+) -> pd.DataFrame:  # fmt: skip
+    """The rows of one metric."""
     first, second = ([pair[side] for pair in pairs] for side in (0, 1))
-    differences = np.asarray(values.loc[first].to_numpy() - values.loc[second].to_numpy(), dtype=np.float64)
-    family = len(pairs) * num_metrics
-    spent = spent_share(study, np.isfinite(differences).sum(axis=1), family)
-    found = statistics.compare_paired(differences, family, spent)
-    margin, effects = margin_of(study, metric), statistics.measure_effects(found)
+    effects = statistics.measure_effects(found)
     verdicts = statistics.decide(found, margin)
     sign = -1.0 if metric.better == "lower" else 1.0
     chance, *ends = effects.chance if sign > 0 else tuple(1 - part for part in effects.chance)

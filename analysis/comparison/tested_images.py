@@ -193,7 +193,11 @@ class ComparedImages:
 def compare_images(study: Study) -> ComparedImages | None:
     """The two cells of a study, or the best and the worst of more; None where not both were tested on the same images."""
     tested = study.derive(read_correct_images)
-    cells = list(study.cells) if len(study.cells) == 2 else rank_cells(study).dropna(subset="mean")["cell_id"].tolist()
+    cells = (
+        list(study.cells)
+        if len(study.cells) == 2
+        else study.derive(rank_cells).dropna(subset="mean")["cell_id"].tolist()
+    )
     known = [cell for cell in cells if cell in tested.correct]
     if len(known) < 2:
         return None

@@ -19,6 +19,7 @@ from analysis.statistics import MOST_SEEDS
 
 _FEW_SEEDS = 5
 _MOST_NAMED = 4
+_UNITS = {"accuracy": " points", "points": " points", "loss": " nats", "seconds": " s"}  # of a difference
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def answer(study: Study) -> Answer:
         return Answer(
             metric.title, str(row[0]["verdict"]), (describe_pair(row[0], metric), *_few_seeds([row[0]["seeds"]]))
         )
-    ranked = rank_cells(study)
+    ranked = study.derive(rank_cells)
     if not ranked["mean"].notna().any():
         return Answer(metric.title, "", ("No trial has completed yet.",))
     verdict, best = _describe_best(study, ranked, metric)
@@ -98,13 +99,13 @@ def _describe_best(study: Study, ranked: pd.DataFrame, metric: Metric) -> tuple[
 
 
 def _mean(cell: Mapping[Any, Any], metric: Metric) -> str:
-    unit = {"accuracy": " %", "points": " points", "loss": " nats", "seconds": " s"}.get(metric.kind, "")
+    unit = " %" if metric.kind == "accuracy" else _UNITS.get(metric.kind, "")
     return format_value(float(cell["mean"]), metric.kind, float(cell["sd"])) + unit
 
 
 def _describe_factors(study: Study, metric: Metric) -> list[str]:
     """The largest main effect of each factor, one sentence each."""
-    effects = measure_effects(study)
+    effects = study.derive(measure_effects)
     main = effects[effects["primary"].astype(bool) & (effects["kind"] == "main effect") & effects["value"].notna()]
     largest = main.loc[main.groupby("factor", sort=False)["value"].apply(lambda values: values.abs().idxmax())]
     return [describe_effect(row, metric) for row in largest.to_dict("records")]
@@ -117,9 +118,7 @@ def _few_seeds(seeds: Sequence[int]) -> list[str]:
     words = {0: "No seed", 1: "One seed", 2: "Two seeds", 3: "Three seeds", 4: "Four seeds"}[fewest]
     if fewest < 2:
         return [f"{words} of a cell completed: nothing can be said about the luck of the seed."]
-    return [
-        f"{words} per cell {'are' if fewest > 1 else 'is'} few: the spread itself is hardly known, which makes the intervals wide."
-    ]
+    return [f"{words} per cell are few: the spread itself is hardly known, which makes the intervals wide."]
 
 
 def _amount(row: Mapping[Any, Any], metric: Metric, name: str = "difference", *, absolute: bool = False) -> str:
@@ -137,11 +136,7 @@ def _amount(row: Mapping[Any, Any], metric: Metric, name: str = "difference", *,
 def _number(value: float, metric: Metric, spread: float = math.nan, *, unit: bool = True) -> str:
     scale = 100 if metric.in_percent else 1
     kind = "number" if metric.in_percent else metric.kind
-    words = (
-        {"accuracy": " points", "points": " points", "loss": " nats", "seconds": " s"}.get(metric.kind, "")
-        if unit
-        else ""
-    )
+    words = _UNITS.get(metric.kind, "") if unit else ""
     return f"{format_value(scale * value, kind, scale * spread)}{words}"
 
 

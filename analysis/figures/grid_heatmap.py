@@ -50,7 +50,7 @@ def build_grid_map(study: Study) -> GridMap:
     columns = tuple(_text(level) for level in levels[across])
     values, ranked = (
         values_by_seed(study, metric.name),
-        rank_cells(study).set_index("cell_id")[["seeds", "may_be_best"]].to_dict("index"),
+        study.derive(rank_cells).set_index("cell_id")[["seeds", "may_be_best"]].to_dict("index"),
     )
     found = []
     for cell_id, cell in study.cells.items():

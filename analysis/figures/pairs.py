@@ -47,7 +47,7 @@ def list_shown(study: Study) -> list[int]:
     """The rows of `compare_primary` that have a picture: all pairs of few cells, else those with the best cell."""
     pairs = compare_primary(study)
     if len(pairs) > MOST_PAIRS:
-        best = rank_cells(study)["cell_id"].iloc[0]
+        best = study.derive(rank_cells)["cell_id"].iloc[0]
         pairs = pairs[(pairs["cell_a"] == best) | (pairs["cell_b"] == best)]
     return list(pairs.index[:MOST_PAIRS])
 

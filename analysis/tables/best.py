@@ -10,7 +10,7 @@ from analysis.results.result_table import Column, TableContent, TableKind
 
 def build_best(study: Study) -> TableContent:
     """One row per cell, the best first; of two cells the pairwise table says it all."""
-    metric, frame = find_primary(study), rank_cells(study)
+    metric, frame = find_primary(study), study.derive(rank_cells).copy()
     if len(frame) < 3:
         frame = frame.iloc[:0]
     scale = 100.0 if metric.in_percent else 1.0

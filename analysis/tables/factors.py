@@ -12,7 +12,7 @@ from analysis.results.result_table import Column, TableContent, TableKind
 
 def build_factors(study: Study) -> TableContent:
     """The table `factors`."""
-    frame = measure_effects(study)
+    frame = study.derive(measure_effects).copy()
     metrics = list_metrics()
     frame.insert(0, "title", [metrics[name].title for name in frame["metric"]])
     scale = np.where([metrics[name].in_percent for name in frame["metric"]], 100.0, 1.0)

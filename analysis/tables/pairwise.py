@@ -13,7 +13,7 @@ from analysis.statistics import MOST_SEEDS, POWER
 
 def build_pairwise(study: Study) -> TableContent:
     """The table `pairwise`."""
-    frame = compare_cells(study)
+    frame = study.derive(compare_cells).copy()
     metrics = list_metrics()
     frame.insert(0, "title", [metrics[name].title for name in frame["metric"]])
     # Accuracies and losses stand in one column: as plain numbers, accuracies in points, each with its own digits.

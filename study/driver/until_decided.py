@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 
 import pandas as pd
 
@@ -41,10 +41,10 @@ def look(study: Study, tried: Mapping[str, set[int]], num_slots: int) -> Look:
     open_cells = list(dict.fromkeys(undecided.sort_values("more_seeds")[["cell_a", "cell_b"]].to_numpy().ravel()))
     reached = max(len(tried[cell]) for cell in open_cells)
     left = f"{len(undecided)} of {len(pairs)} comparisons with the best cell are open {seeds}"
-    if reached >= most and all(len(tried[cell]) >= most for cell in open_cells):
+    if all(len(tried[cell]) >= most for cell in open_cells):
         return Look((), f"{left}, and the {most} seeds that were allowed are spent")
     step = max(1, min(num_slots // len(open_cells), _fewest(undecided["more_seeds"]), most - reached))
-    wanted = _first(_order(study), min(reached + step, most))
+    wanted = list(islice(_order(study), min(reached + step, most)))
     found = {cell.cell_id: cell for cell in study.info.cells}
     configs = tuple(
         TrialConfig.from_dict({**found[cell].config, "seed": seed})
@@ -70,10 +70,6 @@ def _order(study: Study) -> Iterator[int]:
     """The seeds in the order in which cells get them: those of the study, then 0, 1, 2, ... without them."""
     yield from study.info.seeds
     yield from (seed for seed in count() if seed not in study.info.seeds)
-
-
-def _first(seeds: Iterator[int], number: int) -> list[int]:
-    return [next(seeds) for _ in range(number)]
 
 
 def _fewest(more_seeds: pd.Series[float]) -> int:

@@ -13,7 +13,6 @@ from study.plan.calibration import Speed, SpeedKey
 from study.plan.epoch_times import EpochTimes, epoch_images
 from study.plan.estimate import Cost, estimate_cost, estimate_search, nominal_train_images, num_parameters
 from study.plan.resources import Machine, TrialResources, has_native_bf16, is_part, num_gpus_used
-from study.plan.seeds import describe_seeds
 from study.plan.units import format_bytes, format_duration, format_flops
 from study.spec.pruners import list_pruners
 from study.spec.samplers import list_samplers
@@ -36,13 +35,11 @@ def describe_plan(
     """The plan line by line, as `--plan` prints it: what would run and what it costs; of a grid also what it cannot tell, and a grid that can."""
     if spec.search is not None:
         yield from describe_search(spec, resources, times)
-        if spec.stopping is not None:
-            yield from describe_seeds(spec, spec.search.top_k + len(spec.cells))
+        yield from _describe_seeds(spec, spec.search.top_k + len(spec.cells))
         return
     configs = spec.trial_configs()
     yield from describe_cost(estimate_cost(configs, resources, speeds, times), resources, len(configs))
-    if spec.stopping is not None:
-        yield from describe_seeds(spec, len(spec.cells))
+    yield from _describe_seeds(spec, len(spec.cells))
     yield from (
         f"note      {line}"
         for line in [
@@ -59,6 +56,13 @@ def describe_plan(
     if confounds.extra_cells:
         yield "\nA grid that tells them apart, to save as a FILE.toml for --grid:\n"
         yield write_grid(confounds, spec)
+
+
+def _describe_seeds(spec: StudySpec, num_cells: int) -> Iterator[str]:
+    if spec.stopping is not None:
+        from study.plan.seeds import describe_seeds  # scipy, which no other plan needs
+
+        yield from describe_seeds(spec, num_cells)
 
 
 def describe_header(spec: StudySpec, resources: TrialResources, machine: Machine, shown_folder: str) -> str:
