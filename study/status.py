@@ -9,13 +9,14 @@ import argparse
 import dataclasses
 import json
 import sys
+import time
 from typing import Any
 
 from study.command_line.exit_status import OK, SOME_FAILED
 from study.command_line.program import program_name
 from study.folder.progress_file import StudyProgress, StudyState, format_clock
 from study.service.command_line import add_cluster_options, connect_as_asked, guarded
-from study.service.connection import Cluster
+from study.service.connection import Cluster, ClusterError
 from study.service.study_jobs import (
     DRIVER_FAILED,
     StudyJob,
@@ -26,7 +27,11 @@ from study.service.study_jobs import (
     read_reason,
 )
 
+Seen = tuple[StudyJob, StudyProgress | None]
+
 _FAILED = 1
+_WATCH_INTERVAL_S = 2.0
+_CLEAR = "\x1b[H\x1b[2J"  # what a terminal takes for an empty screen
 _HEADER = ("study", "state", "trials done", "left", "since")
 
 
@@ -38,7 +43,11 @@ def build_parser() -> argparse.ArgumentParser:
         "lost, 3 some of its trials failed.",
     )  # fmt: skip
     parser.add_argument("name", nargs="?", metavar="NAME", help="one study, with what went wrong (default: all)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object, or a list of them without NAME")
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--json", action="store_true", help="print one JSON object, or a list of them without NAME")
+    shown.add_argument(
+        "--watch", action="store_true", help="show it again as it changes, until every study shown has ended"
+    )
     add_cluster_options(parser)
     return parser
 
@@ -46,20 +55,68 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = build_parser().parse_args(arguments)
-    return guarded(lambda: _show(connect_as_asked(options), options.name, as_json=options.json))
+
+    def command() -> int:
+        cluster = connect_as_asked(options)
+        if options.watch:
+            return _watch(cluster, options.name)
+        return _show(cluster, options.name, as_json=options.json)
+
+    return guarded(command)
 
 
 def _show(cluster: Cluster, name: str | None, *, as_json: bool) -> int:
-    studies = list_studies(cluster) if name is None else [find_study(cluster, name)]
-    seen = [(found, read_progress(cluster, found)) for found in studies]
+    seen = _look(cluster, name)
     if as_json:
         described = [_as_json(cluster, found, progress) for found, progress in seen]
         print(json.dumps(described if name is None else described[0], indent=1))
     else:
-        print("\n".join(_table(seen)) if seen else f"no study was submitted to {cluster.address}")
-        if name is not None:
-            print("\n" + "\n".join(_details(cluster, *seen[0])))
+        print(_describe(cluster, name, seen))
     return OK if name is None else _exit_status(find_state(*seen[0]))
+
+
+def _watch(cluster: Cluster, name: str | None) -> int:
+    """Show the studies whenever something has changed, on a terminal in the same place, until all that are shown have ended.
+
+    Ctrl-C ends the watching, no study. A cluster that stops answering is waited for.
+    """
+    shown, seen = "", _look(cluster, name)
+    try:
+        while True:
+            if (text := _describe(cluster, name, seen)) != shown:
+                print(f"{_CLEAR if sys.stdout.isatty() else ''}{text}", flush=True)
+                shown = text
+            if not any(found.active for found, _ in seen):
+                return OK if name is None else _exit_status(find_state(*seen[0]))
+            seen = _look_again(cluster, name)
+    except KeyboardInterrupt:
+        return OK
+
+
+def _look(cluster: Cluster, name: str | None) -> list[Seen]:
+    studies = list_studies(cluster) if name is None else [find_study(cluster, name)]
+    return [(found, read_progress(cluster, found)) for found in studies]
+
+
+def _look_again(cluster: Cluster, name: str | None) -> list[Seen]:
+    """Look after a while; a cluster that does not answer is waited for, and that is said once."""
+    said = ""
+    while True:
+        time.sleep(_WATCH_INTERVAL_S)
+        try:
+            return _look(cluster, name)
+        except ClusterError as error:
+            if (trouble := f"no news: {error}") != said:
+                print(trouble, file=sys.stderr, flush=True)
+                said = trouble
+
+
+def _describe(cluster: Cluster, name: str | None, seen: list[Seen]) -> str:
+    """What is shown of the studies: a table, and of one study what went wrong."""
+    if not seen:
+        return f"no study was submitted to {cluster.address}"
+    details = [] if name is None else ["", *_details(cluster, *seen[0])]
+    return "\n".join([*_table(seen), *details])
 
 
 def _exit_status(state: StudyState) -> int:
@@ -68,7 +125,7 @@ def _exit_status(state: StudyState) -> int:
     return SOME_FAILED if state == StudyState.SOME_FAILED else OK
 
 
-def _table(seen: list[tuple[StudyJob, StudyProgress | None]]) -> list[str]:
+def _table(seen: list[Seen]) -> list[str]:
     rows = [_HEADER, *(_row(found, progress) for found, progress in seen)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
     return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -108,15 +108,19 @@ class RunningTrials(NotSaved, tune.Callback):
 
 
 class ShareKeeper(NotSaved, tune.Callback):
-    """Lets Tune start no more trials than the study's share of a cluster; the share changes as other studies come and go."""
+    """Lets Tune start no more trials than the study's share of a cluster, which changes as other studies come and go.
 
-    def __init__(self, trials: Any, share: FairShare) -> None:
+    The time left is estimated with that share, so that those of several studies side by side fit together.
+    """
+
+    def __init__(self, trials: Any, share: FairShare, progress: Progress) -> None:
         self._trials = trials  # Tune's source of trials, which starts one whenever fewer than its max_concurrent run
-        self._share = share
+        self._share, self._progress = share, progress
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Called in every round of Tune's loop."""
         self._trials.max_concurrent = self._share.trials
+        self._progress.share_out(self._share.trials)
 
 
 class InterruptionStopper(NotSaved, tune.Stopper):

@@ -142,7 +142,7 @@ def _build_callbacks(
         hang_watch,
         RunningTrials(interruption),
         ProgressReporter(work.progress, store),
-        *([ShareKeeper(source, share)] if share else []),
+        *([ShareKeeper(source, share, work.progress)] if share else []),
         *_mirror_callbacks(invocation.mirror),
     ]
 

@@ -87,6 +87,10 @@ class Progress:
         """A trial joins the study."""
         self._rows[state.trial_id] = Row(state, "waiting", state.epochs_completed)
 
+    def share_out(self, max_concurrent: int) -> None:
+        """From now on so many trials run at the same time: other studies of the cluster have come or gone."""
+        self._max_concurrent = max(1, max_concurrent)
+
     def start(self, trial_id: str) -> None:
         """The trial got its slot."""
         self._rows[trial_id].status = "running"

@@ -110,7 +110,7 @@ def extend_study(existing: StudyInfo, asked: StudyInfo, *, accept_changes: bool)
 
 
 def find_changes(existing: StudyInfo, asked: StudyInfo) -> list[dict[str, Any]]:
-    """What makes trials of the two incomparable: data, code that trains differently, torch, precision, engine."""
+    """What makes trials of the two incomparable: data, code that trains differently, torch, precision, engine, another grid."""
     pairs = (
         ("data fingerprint", existing.data.get("fingerprint"), asked.data.get("fingerprint")),
         (
@@ -121,10 +121,24 @@ def find_changes(existing: StudyInfo, asked: StudyInfo) -> list[dict[str, Any]]:
         ("torch", _packages(existing).get("torch"), _packages(asked).get("torch")),
         ("precision", _values(existing, "precision"), _values(asked, "precision") | _values(existing, "precision")),
         ("engine", _values(existing, "engine"), _values(asked, "engine") | _values(existing, "engine")),
+        *_grid_differences(existing, asked),
     )
     return [
         {"what": what, "before": _short(before), "now": _short(now)} for what, before, now in pairs if before != now
     ]
+
+
+def _grid_differences(existing: StudyInfo, asked: StudyInfo) -> list[tuple[str, set[str], set[str]]]:
+    """The fields that this study holds constant and that every asked cell, none of which it has, may have otherwise.
+
+    A grid that shares a cell with the study, or has other values of what it varies, extends it. A search adds what it finds.
+    """
+    shared = {cell.cell_id for cell in existing.cells} & {cell.cell_id for cell in asked.cells}
+    if shared or asked.search is not None or not (existing.cells and asked.cells):
+        return []
+    varied = {"seed", "precision", "engine", *find_factors(cell.config for cell in existing.cells)}
+    found = [(name, _values(existing, name), _values(asked, name)) for name in FIELDS if name not in varied]
+    return [values for values in found if values[1] != values[2]]
 
 
 def with_invocation(study: StudyInfo, invocation: dict[str, Any]) -> StudyInfo:

@@ -60,6 +60,15 @@ def test_trials_that_are_not_known_yet_count_as_planned_and_take_time() -> None:
     assert summary_of(progress, output) == f"progress: 1 of 40 trials done, {left_s // 60}:{left_s % 60:02} left"
 
 
+def test_the_time_left_follows_the_share_of_the_cluster() -> None:
+    output, states = StringIO(), make_states(9)
+    progress = Progress(Console(file=output), states, [], max_concurrent=4)
+    run_trials(progress, states[:1])
+    assert summary_of(progress, output) == "progress: 1 of 9 trials done, 1:00 left"
+    progress.share_out(2)  # another study has come
+    assert summary_of(progress, output) == "progress: 1 of 9 trials done, 2:00 left"
+
+
 def test_without_a_plan_there_are_as_many_trials_as_are_known() -> None:
     output, states = StringIO(), make_states(3)
     progress = Progress(Console(file=output), states, [], max_concurrent=1)

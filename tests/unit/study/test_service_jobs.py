@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -192,6 +193,29 @@ def test_the_status_of_a_study_names_what_went_wrong(capsys: pytest.CaptureFixtu
     assert (told["study"], told["state"], told["active"]) == ("a", "ended with an error", False)
     assert told["reason"] == progress.reason
     assert told["progress"] == asdict(progress)
+
+
+def test_a_watched_study_is_shown_as_it_changes_until_it_ends(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = iter([
+        dashboard([job("a", 1)], progress=FAR),
+        dashboard([job("a", 1)], progress=replace(FAR, updated_at="later")),  # nothing that is shown
+        {"/api/jobs/": (500, "its head starts again")},
+        dashboard([job("a", 1)], progress=replace(FAR, num_done=3)),
+        dashboard([job("a", 1, "FAILED", 3)], progress=replace(FAR, state=StudyState.SOME_FAILED, num_done=5, num_failed=1)),
+    ])  # fmt: skip
+    answers = dashboard([])
+    answers.update(next(steps))
+    pause = SimpleNamespace(sleep=lambda seconds: answers.update(next(steps)))
+    monkeypatch.setattr(status, "time", pause)
+    with server(answers) as url:
+        assert status.main(["a", "--watch", "--cluster", url]) == 3
+        shown, troubles = capsys.readouterr()
+        assert status.main(["--watch", "--cluster", url]) == 0, "nothing runs: nothing to watch"
+    assert re.findall(r"^a .* (\d of 6)", shown, re.MULTILINE) == ["2 of 6", "3 of 6", "5 of 6"]
+    assert troubles.startswith("no news: ")
+    assert (troubles.count("\n"), "its head starts again" in troubles) == (1, True)
 
 
 def test_a_driver_that_wrote_no_reason_has_its_last_line_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,6 +63,20 @@ def test_other_versions_of_other_packages_and_other_commits_are_no_change() -> N
     assert find_changes(make_study(), other) == []
 
 
+def test_a_name_that_was_used_with_another_grid_is_refused_with_the_difference() -> None:
+    cells = tuple(build_cell(f"long {b}", batch_size=b, epochs=77, weight_decay=0.5) for b in (64, 128))
+    other = replace(make_study(), cells=cells)
+    with pytest.raises(IncomparableError, match=r"\(epochs: \d+ -> 77; weight_decay: [\d.e-]+ -> 0\.5\)"):
+        extend_study(make_study(), other, accept_changes=False)
+    mixed = extend_study(make_study(), other, accept_changes=True)
+    assert [change["what"] for change in mixed.accepted_changes[0]["changes"]] == ["epochs", "weight_decay"]
+    assert extend_study(mixed, other, accept_changes=False).accepted_changes == mixed.accepted_changes
+    assert find_changes(make_study(), replace(other, cells=(*make_study().cells, *cells))) == [], (
+        "with its cells it extends"
+    )
+    assert find_changes(make_study(), replace(make_study(), cells=make_study().cells[:1])) == [], "a part of it"
+
+
 def test_extending_adds_cells_and_seeds_and_keeps_the_beginning() -> None:
     first = replace(make_study(seeds=(0, 3)), created_at="then", attempts=({"started_at": "then"},))
     asked = replace(make_study(seeds=(1,)), cells=(build_cell("new", batch_size=256),), created_at="now")
