@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from analysis.comparison.looks import merge_looks
 from analysis.records.factors import find_factors
 from analysis.records.study_folder import Cell, StudyFolder, StudyFolderError, StudyInfo, check_schema
 from trainable.errors import first_line
@@ -83,6 +84,10 @@ def merge_studies(folders: Sequence[StudyFolder], to: Path) -> StudyFolder:
 
 def _merge_info(infos: Sequence[StudyInfo]) -> StudyInfo:
     first = infos[0]
+    try:
+        stopping = merge_looks(infos)
+    except ValueError as error:
+        raise StudiesDifferError(f"not comparable: {error}") from None
     cells: dict[str, Cell] = {}
     for info in infos:
         for cell in info.cells:
@@ -102,6 +107,7 @@ def _merge_info(infos: Sequence[StudyInfo]) -> StudyInfo:
         code=first.code,
         environment=first.environment,
         resources=first.resources,
+        stopping=stopping,
     )
 
 

@@ -8,13 +8,14 @@ the number of looks makes a false verdict more likely than 5 %.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import islice
 
 import pandas as pd
 
 from analysis.comparison.best import rank_cells
+from analysis.comparison.looks import order_seeds
 from analysis.comparison.pairs import MOST_CELLS_IN_PAIRS, compare_primary
 from analysis.records.frames import Study
 from trainable.config import TrialConfig
@@ -44,7 +45,7 @@ def look(study: Study, tried: Mapping[str, set[int]], num_slots: int) -> Look:
     if all(len(tried[cell]) >= most for cell in open_cells):
         return Look((), f"{left}, and the {most} seeds that were allowed are spent")
     step = max(1, min(num_slots // len(open_cells), _fewest(undecided["more_seeds"]), most - reached))
-    wanted = list(islice(_order(study), min(reached + step, most)))
+    wanted = list(islice(order_seeds(study.info.seeds), min(reached + step, most)))
     found = {cell.cell_id: cell for cell in study.info.cells}
     configs = tuple(
         TrialConfig.from_dict({**found[cell].config, "seed": seed})
@@ -64,12 +65,6 @@ def _asked(study: Study) -> pd.DataFrame:
     leader = ranked["cell_id"].iloc[0]
     with_leader: pd.DataFrame = pairs[(pairs["cell_a"] == leader) | (pairs["cell_b"] == leader)]
     return with_leader
-
-
-def _order(study: Study) -> Iterator[int]:
-    """The seeds in the order in which cells get them: those of the study, then 0, 1, 2, ... without them."""
-    yield from study.info.seeds
-    yield from (seed for seed in count() if seed not in study.info.seeds)
 
 
 def _fewest(more_seeds: pd.Series[float]) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 
+from analysis.comparison.pairs import compare_primary
 from analysis.records.frames import load_study
 from analysis.records.study_folder import StudyFolder, StudyFolderError
 from analysis.sources.compare import StudiesDifferError, merge_studies
@@ -85,6 +87,51 @@ def test_trials_of_other_code_in_a_study_that_claims_the_same(paper: StudyFolder
     other.write_records("trials", build_table("trials", [{**rows[0], "code_fingerprint": "patched"}]))
     with pytest.raises(StudiesDifferError, match=r"do not share their code_fingerprint: .*patched in "):
         merge_studies([paper, other], tmp_path / "merged")
+
+
+def _looking(folder: Path, batch_size: int, seeds: int, first: int | None, most: int | None = None) -> StudyFolder:
+    """A study of two cells, looked at from `first` to `most` seeds, of which it took `seeds`; looked at once where first is None."""
+    cells = [build_cell(f"lr {lr}", batch_size=batch_size, learning_rate=lr, **SMALL) for lr in (0.1, 0.2)]
+    stopping = None if first is None else {"first": first, "most": most}
+    return write_synthetic_study(
+        folder, cells=cells, seeds=range(seeds), truths=[Truth(0.9), Truth(0.901)], layers=False,
+        name=folder.name, stopping=stopping,
+    )  # fmt: skip
+
+
+def test_looks_of_sequential_studies_are_kept(tmp_path: Path) -> None:
+    """No interval of the merged study is narrower than that of the study it is from: it has more pairs, and all their looks."""
+    parts = [_looking(tmp_path / "a", 64, 5, 3, 20), _looking(tmp_path / "b", 128, 6, 4, 30)]
+    merged = load_study(merge_studies(parts, tmp_path / "merged"))
+    assert merged.info.stopping == {"first": 3, "most": 30}
+    rows = {(row["cell_a"], row["cell_b"]): row for row in compare_primary(merged).to_dict("records")}
+    for part in parts:
+        (own,) = compare_primary(load_study(part)).to_dict("records")
+        row = rows[own["cell_a"], own["cell_b"]]
+        assert row["difference"] == own["difference"]
+        assert row["high"] - row["low"] > own["high"] - own["low"]
+
+
+@pytest.mark.parametrize(("seeds", "looks"), [(1, (2, 20)), (2, (2, 20)), (5, (3, 20)), (25, (3, 25))])
+def test_a_study_that_was_looked_at_once_has_its_look_among_those_of_the_others(
+    tmp_path: Path, seeds: int, looks: tuple[int, int]
+) -> None:
+    parts = [_looking(tmp_path / "once", 64, seeds, None), _looking(tmp_path / "often", 128, 3, 3, 20)]
+    merged = load_study(merge_studies(parts, tmp_path / "merged"))
+    assert merged.info.stopping == {"first": looks[0], "most": looks[1]}
+    once, *_, often = compare_primary(merged).to_dict("records")
+    assert [math.isfinite(pair["high"] - pair["low"]) for pair in (once, often)] == [seeds > 1, True]
+
+
+def test_sequential_studies_of_other_seeds_are_refused(tmp_path: Path) -> None:
+    """No plan of looks holds for pairs whose common seeds do not grow in one order."""
+    often = _looking(tmp_path / "often", 128, 3, 3, 20)
+    cells = [build_cell("x", batch_size=64, **SMALL)]
+    for name, stopping in (("again", {"first": 3, "most": 20}), ("once", None)):
+        other = write_synthetic_study(tmp_path / name, cells=cells, seeds=[7, 8, 9], name=name, stopping=stopping)
+        with pytest.raises(StudiesDifferError, match=rf"often: 0, 1, 2, 3, 4; {name}: 7, 8, 9, 0, 1, ...\): leave out"):
+            merge_studies([often, other], tmp_path / "merged")
+        assert not (tmp_path / "merged").exists()
 
 
 def test_what_cannot_be_merged(paper: StudyFolder, tmp_path: Path) -> None:
