@@ -29,7 +29,7 @@ from trainable.errors import first_line
 from trainable.evaluation import fp32_of
 from trainable.fingerprint import cpu_name
 from trainable.model import build_model
-from trainable.training import build_optimizer
+from trainable.optimization import build_optimizer
 
 NUM_STEPS = 20
 TIME_LIMIT_S = 600.0  # compiling takes a minute or two where it has never been done

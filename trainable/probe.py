@@ -18,10 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from trainable.columns import TENSOR_INSTRUMENTS
 from trainable.instrument import Array, StepTensors, TensorList
 from trainable.model import layer_group, parameter_kinds
 from trainable.packing import PackedTensors
-from trainable.records import SCHEMAS, TENSOR_INSTRUMENTS
+from trainable.records import SCHEMAS
 
 _STARTS = list(accumulate((one.num_values for one in TENSOR_INSTRUMENTS), initial=0))
 _PARTS = {one.name: slice(*bounds) for one, bounds in zip(TENSOR_INSTRUMENTS, pairwise(_STARTS), strict=True)}

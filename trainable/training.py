@@ -8,7 +8,6 @@ Knows no Ray, no files and no terminal.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 from trainable.augmentation import EvaluationBatches, TrainingBatches
 from trainable.checkpoint import Checkpoint
+from trainable.columns import EPOCH_INSTRUMENTS
 from trainable.config import TrialConfig, trial_id
 from trainable.data.data_set import ImageData, Split, split_data
 from trainable.engines import ENGINES, EagerEngine
@@ -30,8 +30,9 @@ from trainable.evaluation import evaluate, fp32_of
 from trainable.instrument import EpochEnd, is_due, measured_steps
 from trainable.memory import StepMemory, reset_peak_memory
 from trainable.model import build_model
+from trainable.optimization import build_optimizer, scheduled_learning_rate
 from trainable.probe import LayerMeasurements, LayerProbe
-from trainable.records import EPOCH_INSTRUMENTS, TrialRecords, build_table
+from trainable.records import TrialRecords, build_table
 
 _EVALUATION_BATCH = {"cpu": 250, "cuda": 2_000}
 
@@ -182,13 +183,6 @@ def _prepare(
         torch.cuda.synchronize(batches.device)
 
 
-def build_optimizer(model: nn.Module, config: TrialConfig) -> torch.optim.Optimizer:
-    """SGD as the configuration says."""
-    return torch.optim.SGD(
-        model.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
-    )
-
-
 def _train_epoch(
     model: nn.Module, engine: EagerEngine, batches: TrainingBatches, probe: LayerProbe,
     config: TrialConfig, name: str, epoch: int, stop: threading.Event | None,
@@ -229,19 +223,6 @@ def take_steps(
         else:
             engine.update()
     return instrument_time_s
-
-
-def scheduled_learning_rate(config: TrialConfig, finished_epochs: int) -> float:
-    """The learning rate after so many epochs; the schedule steps once per epoch, as published.
-
-    With w = warmup_epochs: epoch k <= w trains at learning_rate * k / (w + 1), equal steps up to learning_rate, which
-    epoch w + 1 is the first to use; from there cosine annealing to 0 with T_max = epochs - w. w = 0 is the published schedule.
-    It is torch's SequentialLR of LinearLR(1 / (w + 1), 1, w) and CosineAnnealingLR(epochs - w), stepped per epoch.
-    """
-    warmup = config.warmup_epochs
-    if finished_epochs < warmup:
-        return config.learning_rate * (finished_epochs + 1) / (warmup + 1)
-    return config.learning_rate * (1 + math.cos(math.pi * (finished_epochs - warmup) / (config.epochs - warmup))) / 2
 
 
 def _step_records(config: TrialConfig, name: str, epoch: int, totals: _EpochTotals, num_batches: int) -> pa.Table:

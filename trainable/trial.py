@@ -26,12 +26,13 @@ import torch
 
 from trainable.checkpoint import Checkpoint, load_newest_checkpoint, write_checkpoint
 from trainable.clock import utc_now
+from trainable.columns import TRIAL_INSTRUMENTS
 from trainable.config import TrialConfig
 from trainable.data.data_set import ImageData
 from trainable.engine_check import Chosen, choose_engine
 from trainable.files import write_atomically
 from trainable.fingerprint import code_fingerprint, cpu_name
-from trainable.records import TRIAL_INSTRUMENTS, TrialRecords
+from trainable.records import TrialRecords
 from trainable.training import EpochResult, TrainingDiverged, train
 from trainable.trial_state import (
     CHECKPOINT_INTERVAL_S,

@@ -29,7 +29,7 @@ _MOMENT = ("trial_id", "epoch", "step")
 
 @dataclass(frozen=True)
 class Study(Derivable):
-    """A study: `info` is study.json, and each kind of record is a DataFrame with the columns of trainable/records.py.
+    """A study: `info` is study.json, and each kind of record is a DataFrame with the columns of trainable/columns.py.
 
     `trials` has the label of the cell beside its id, one row per cell and seed; trials of cells that the study does not
     have are left out, and so are those of a search (`search_trials`), which were never tested. `layers` holds every

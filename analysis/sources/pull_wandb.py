@@ -14,8 +14,9 @@ from typing import Any
 
 from analysis.records.factors import find_factors
 from analysis.records.study_folder import EQUIVALENCE_MARGIN, Cell, StudyFolder, StudyFolderError, StudyInfo
+from trainable.columns import EPOCH_INSTRUMENTS
 from trainable.config import FIELDS, TrialConfig, cell_id, trial_id
-from trainable.records import EPOCH_INSTRUMENTS, build_table, config_columns
+from trainable.records import build_table, config_columns
 
 _TIMEOUT_S = 60
 _STATUS = {"finished": "completed", "running": "running", "failed": "failed", "crashed": "failed", "killed": "failed"}

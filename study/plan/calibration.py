@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 from study.plan.epoch_times import EpochTimes, epoch_images
 from study.plan.gpus import VISIBLE_DEVICES, claimed_gpus
 from study.plan.resources import Machine, ResourceError, TrialResources, is_part, num_gpus_used
+from trainable.columns import EPOCH_INSTRUMENTS
 from trainable.config import TrialConfig
 from trainable.data.image_data import ImageData
 from trainable.instrument import measured_steps
-from trainable.records import EPOCH_INSTRUMENTS
 
 if TYPE_CHECKING:
     from multiprocessing.queues import SimpleQueue

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trainable.records import EPOCH_INSTRUMENTS
+from trainable.columns import EPOCH_INSTRUMENTS
 from trainable.trial_state import TrialState
 
 STEP_AXIS, EPOCH_AXIS, PUBLISHED_STEP_AXIS = "step", "epoch", "train/step"

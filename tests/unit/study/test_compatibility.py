@@ -231,7 +231,7 @@ def column_added(tmp_path_factory: pytest.TempPathFactory) -> partial[str]:
     for package in ("trainable", "analysis", "study", "tests/support"):
         shutil.copytree(ROOT / package, code / package, ignore=shutil.ignore_patterns("__pycache__"))
     (code / "tests/__init__.py").touch()
-    insert(code / "trainable/records.py", '    Column("train_accuracy",',
+    insert(code / "trainable/columns.py", '    Column("train_accuracy",',
            '    Column("train_margin", pa.float32(), "", "of a newer version"),\n')  # fmt: skip
     insert(
         code / "trainable/training.py", '            "train_accuracy": ', '            "train_margin": float(epoch),\n'

@@ -19,9 +19,9 @@ import torch
 from tests.support.images import make_image_data
 from tests.support.page_examples import read_examples
 from trainable.checkpoint import list_checkpoints, read_checkpoint
+from trainable.columns import COLUMNS
 from trainable.config import TrialConfig, trial_id
 from trainable.instrument import TensorInstrument
-from trainable.records import COLUMNS
 from trainable.trial import Placement, run_trial
 
 ROOT = Path(__file__).parents[3]

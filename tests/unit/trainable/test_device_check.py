@@ -17,7 +17,8 @@ from torch import Tensor
 
 from trainable import device_report
 from trainable.augmentation import augment, normalise
-from trainable.device_check import Operations, check_device, main
+from trainable.device_check import check_device, main
+from trainable.device_comparisons import Operations
 from trainable.device_report import Check, DeviceReport, require_device
 from trainable.engines import EagerEngine
 from trainable.evaluation import evaluate

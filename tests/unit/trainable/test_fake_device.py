@@ -29,8 +29,9 @@ from trainable.engines import EagerEngine
 from trainable.evaluation import evaluate
 from trainable.instruments.noise_scale import measure_noise_scale
 from trainable.model import build_model
+from trainable.optimization import build_optimizer
 from trainable.probe import LayerProbe
-from trainable.training import build_optimizer, take_steps
+from trainable.training import take_steps
 
 
 class _Module(_DummyBackendModule):

@@ -50,6 +50,30 @@ def test_outputs_gradients_and_buffers_equal_torchvision(width: int) -> None:
     assert torch.equal(ours.eval()(images), theirs.eval()(images))
 
 
+def test_a_state_dict_of_the_published_naming_loads() -> None:
+    """The published program names the projections `shortcut`: 18 entries. Strictly, and the outputs are the same bits."""
+    theirs, ours = _NarrowResNet(8), build_model(8, seed=5)
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    theirs(images)  # moves the batch statistics
+    published = {name.replace(".downsample.", ".shortcut."): value for name, value in theirs.state_dict().items()}
+    assert sum(".shortcut." in name for name in published) == 18
+    names = list(published)
+    ours.load_state_dict(published)
+    assert list(published) == names, "the caller's dict is left as it is"
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    for training in (True, False):
+        assert torch.equal(ours.train(training)(images), theirs.train(training)(images))
+
+
+def test_a_state_dict_of_neither_naming_is_refused() -> None:
+    state = build_model(8, seed=5).state_dict()
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*layer2\.0\.bypass\.0\.weight"):
+        build_model(8, seed=5).load_state_dict({n.replace(".downsample.", ".bypass."): v for n, v in state.items()})
+    twice = {**state, "layer2.0.shortcut.0.weight": state["layer2.0.downsample.0.weight"]}
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*layer2\.0\.shortcut\.0\.weight"):
+        build_model(8, seed=5).load_state_dict(twice)
+
+
 def test_published_size() -> None:
     parameters = list(build_model(64, seed=0).parameters())
     assert len(parameters) == 62

@@ -21,7 +21,8 @@ from trainable.data.data_set import Split
 from trainable.data.image_data import ImageData
 from trainable.evaluation import evaluate
 from trainable.model import ResNet18, build_model
-from trainable.training import EpochResult, TrainingDiverged, scheduled_learning_rate, train
+from trainable.optimization import scheduled_learning_rate
+from trainable.training import EpochResult, TrainingDiverged, train
 
 CONFIG = TrialConfig(
     dataset="synthetic",
