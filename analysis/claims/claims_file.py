@@ -46,12 +46,16 @@ def load_claims(path: Path | None = None) -> ClaimSet:
         return parse_claims(
             resources.files("analysis.claims").joinpath("worksheet.toml").read_bytes(), "worksheet.toml"
         )
+    return parse_claims(read_claims(path), str(path))
+
+
+def read_claims(path: Path) -> bytes:
+    """The content of a claims file, no more of it than one may hold. Errors: ClaimsError."""
     try:
         with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
+            return file.read(MOST_BYTES + 1)
     except OSError as error:
         raise ClaimsError(f"{path}: cannot be read ({error.strerror})") from error
-    return parse_claims(content, str(path))
 
 
 def parse_claims(content: bytes, source: str) -> ClaimSet:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,9 @@ from analysis.statistics import ALPHA, mean_interval
 
 Bits = npt.NDArray[np.bool_]
 MOST_TELLING = 24
+NOT_RECORDED = (
+    "No completed trial says which test images it got right: this is an older study, or one that is not tested."
+)
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,11 @@ def read_correct_images(study: Study) -> CorrectImages:
         correct[str(cell_id)] = np.unpackbits(np.stack(packed), axis=1, count=num_images).astype(bool)
         seeds[str(cell_id)] = tuple(int(seed) for seed in own["seed"])
     return CorrectImages(num_images, correct, seeds, _describe_gaps(len(trials), len(sizes), len(used), num_images))
+
+
+def describe_images(study: Study, notes: Sequence[str]) -> tuple[str, ...]:
+    """The notes of a table about test images, with what was left out behind them; or that nothing was recorded, instead of them."""
+    return (*notes, *study.derive(read_correct_images).gaps) if is_recorded(study) else (NOT_RECORDED,)
 
 
 def is_recorded(study: Study) -> bool:

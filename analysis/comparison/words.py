@@ -16,6 +16,7 @@ from analysis.metrics import Metric
 from analysis.records.frames import Study
 from analysis.results.formats import format_value
 from analysis.statistics import MOST_SEEDS
+from analysis.words import join_words
 
 _FEW_SEEDS = 5
 _MOST_NAMED = 4
@@ -154,4 +155,4 @@ def _direction(metric: Metric) -> int:
 
 def _listed(names: Sequence[str]) -> str:
     shown = [*names[:_MOST_NAMED], *([f"{len(names) - _MOST_NAMED} more"] if len(names) > _MOST_NAMED else [])]
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+    return join_words(shown)

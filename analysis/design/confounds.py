@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis.records.study_folder import Cell
+from analysis.words import join_words
 from trainable.config import FIELDS
 
 Config = Mapping[str, Any]
@@ -226,5 +227,5 @@ def _describe(
 
 
 def _listed(names: Sequence[str]) -> str:
-    text = f"{', '.join(names[:-1])} and {names[-1]}"
+    text = join_words(names)
     return text[0].upper() + text[1:]

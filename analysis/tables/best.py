@@ -6,6 +6,7 @@ from analysis.comparison.best import rank_cells
 from analysis.comparison.pairs import find_primary
 from analysis.records.frames import Study
 from analysis.results.result_table import Column, TableContent, TableKind
+from analysis.results.scaled import add_shown
 
 
 def build_best(study: Study) -> TableContent:
@@ -13,9 +14,7 @@ def build_best(study: Study) -> TableContent:
     metric, frame = find_primary(study), study.derive(rank_cells).copy()
     if len(frame) < 3:
         frame = frame.iloc[:0]
-    scale = 100.0 if metric.in_percent else 1.0
-    for name in ("behind", "low", "high"):
-        frame[f"shown_{name}"] = frame[name] * scale
+    frame = add_shown(frame, ("behind", "low", "high"), 100.0 if metric.in_percent else 1.0)
     unit = "points" if metric.in_percent else ""
     columns = (
         Column("label", "cell"), Column("seeds", "seeds", "count"), Column("mean", metric.title, metric.kind, spread="sd"),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from analysis.comparison.effects import list_effects, measure_effects
 from analysis.metrics import list_metrics
 from analysis.records.frames import Study
 from analysis.results.result_table import Column, TableContent, TableKind
+from analysis.results.scaled import add_shown, points_of
 
 
 def build_factors(study: Study) -> TableContent:
@@ -15,9 +14,7 @@ def build_factors(study: Study) -> TableContent:
     frame = study.derive(measure_effects).copy()
     metrics = list_metrics()
     frame.insert(0, "title", [metrics[name].title for name in frame["metric"]])
-    scale = np.where([metrics[name].in_percent for name in frame["metric"]], 100.0, 1.0)
-    for name in ("value", "low", "high"):
-        frame[f"shown_{name}"] = frame[name] * scale
+    frame = add_shown(frame, ("value", "low", "high"), points_of(frame["metric"]))
     columns = (
         Column("title", "metric"), Column("kind", "kind"), Column("effect", "effect"), Column("seeds", "seeds", "count"),
         Column("shown_value", "change [95 %]", "number", low="shown_low", high="shown_high"),

@@ -7,15 +7,16 @@ from analysis.comparison.pairs import MOST_CELLS_IN_PAIRS, find_primary
 from analysis.design.confounds import find_confounds
 from analysis.records.frames import Study, count_training_images
 from analysis.results.result_table import Column, TableContent, TableKind
+from analysis.results.scaled import add_shown
 
 
 def build_hypotheses(study: Study) -> TableContent:
     """One row per quantity of which it is asked whether it alone decides."""
     metric = find_primary(study)
     confounds = find_confounds(study.info.cells, study.info.factors, count_training_images(study))
-    frame = judge_hypotheses(study, confounds)
-    for name in ("difference", "low", "high"):
-        frame[f"shown_{name}"] = frame[name] * (100.0 if metric.in_percent else 1.0)
+    frame = add_shown(
+        judge_hypotheses(study, confounds), ("difference", "low", "high"), 100.0 if metric.in_percent else 1.0
+    )
     columns = (
         Column("quantity", "this alone decides"), Column("verdict", "verdict"),
         Column("pairs", "pairs that agree in it", "count"), Column("different", "of them different", "count"),

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from analysis.comparison.tested_images import is_recorded, measure_pairs, read_correct_images
+from analysis.comparison.tested_images import describe_images, is_recorded, measure_pairs
 from analysis.records.frames import Study
 from analysis.results.result_table import Column, TableContent, TableKind
-from analysis.tables.variance import NOT_RECORDED
+from analysis.results.scaled import add_shown
 
 
 def build_pairs_by_image(study: Study) -> TableContent:
     """One row per pair of cells."""
-    frame = measure_pairs(study)
-    for name in ("difference", "error_images", "error_seeds"):
-        frame[f"shown_{name}"] = 100 * frame[name]
+    frame = add_shown(measure_pairs(study), ("difference", "error_images", "error_seeds"))
     columns = (
         Column("label_a", "cell A"), Column("label_b", "cell B"), Column("seeds", "seeds", "count"),
         Column("shown_difference", "A - B", "number", unit="points"),
@@ -26,8 +24,7 @@ def build_pairs_by_image(study: Study) -> TableContent:
         "the verdicts are about these.",
         "Agreement: share of test images on which a training of A and one of B are both right or both wrong, mean over all pairs.",
     )
-    gaps = study.derive(read_correct_images).gaps
-    return TableContent(frame, columns, (*notes, *gaps) if is_recorded(study) else (NOT_RECORDED,))
+    return TableContent(frame, columns, describe_images(study, notes))
 
 
 TABLE = TableKind(

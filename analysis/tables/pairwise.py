@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from analysis.comparison.pairs import MOST_CELLS_IN_PAIRS, compare_cells, find_primary
 from analysis.metrics import list_metrics
 from analysis.records.frames import Study
 from analysis.results.result_table import Column, TableContent, TableKind
+from analysis.results.scaled import add_shown, points_of
 from analysis.statistics import MOST_SEEDS, POWER
 
 
@@ -17,9 +16,7 @@ def build_pairwise(study: Study) -> TableContent:
     metrics = list_metrics()
     frame.insert(0, "title", [metrics[name].title for name in frame["metric"]])
     # Accuracies and losses stand in one column: as plain numbers, accuracies in points, each with its own digits.
-    scale = np.where([metrics[name].in_percent for name in frame["metric"]], 100.0, 1.0)
-    for name in ("difference", "low", "high"):
-        frame[f"shown_{name}"] = frame[name] * scale
+    frame = add_shown(frame, ("difference", "low", "high"), points_of(frame["metric"]))
     columns = (
         Column("title", "metric"), Column("label_a", "cell A"), Column("label_b", "cell B"),
         Column("seeds", "seeds", "count"), Column("verdict", "verdict"),

@@ -5,12 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis.comparison.tested_images import is_recorded, measure_classes, read_correct_images
+from analysis.comparison.tested_images import (
+    NOT_RECORDED,
+    describe_images,
+    is_recorded,
+    measure_classes,
+    read_correct_images,
+)
 from analysis.records.frames import Study
 from analysis.records.image_files import read_test_labels
 from analysis.results.cell_columns import add_factors
 from analysis.results.result_table import Column, TableContent, TableKind
-from analysis.tables.variance import NOT_RECORDED
 
 
 def build_per_class(study: Study) -> TableContent:
@@ -21,8 +26,8 @@ def build_per_class(study: Study) -> TableContent:
         Column("seeds", "seeds", "count"), Column("accuracy", "accuracy [95 %]", "accuracy", low="low", high="high"),
     )  # fmt: skip
     note = "Accuracy in the last epoch; each interval by itself over seeds (Student's t, cut off at 0 and 100 %), for these test images."
-    gaps = study.derive(read_correct_images).gaps
-    return TableContent(add_factors(study, frame), columns, (reason,) if reason else (note, *gaps))
+    notes = (reason,) if reason else describe_images(study, (note,))
+    return TableContent(add_factors(study, frame), columns, notes)
 
 
 def _measure(study: Study) -> tuple[pd.DataFrame, str]:

@@ -6,23 +6,19 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from analysis.comparison.tested_images import is_recorded, measure_cells, read_correct_images
+from analysis.comparison.tested_images import describe_images, is_recorded, measure_cells
 from analysis.records.frames import Study
 from analysis.results.cell_columns import add_factors
 from analysis.results.formats import format_value
 from analysis.results.result_table import Column, TableContent, TableKind
-
-NOT_RECORDED = (
-    "No completed trial says which test images it got right: this is an older study, or one that is not tested."
-)
+from analysis.results.scaled import add_shown
 
 
 def build_variance(study: Study) -> TableContent:
     """One row per cell."""
     frame = add_factors(study, measure_cells(study))
     frame["between_trainings"] = [_describe_trainings(row) for row in frame.to_dict("records")]
-    for name in ("variance", "test_set", "trainings", "low", "high"):
-        frame[f"shown_{name}"] = 1e4 * frame[name]
+    frame = add_shown(frame, ("variance", "test_set", "trainings", "low", "high"), 1e4)  # squares
     columns = (
         Column("label", "cell"), Column("seeds", "seeds", "count"), Column("images", "test images", "count"),
         Column("accuracy", "test accuracy", "accuracy", spread="sd"),
@@ -39,8 +35,7 @@ def build_variance(study: Study) -> TableContent:
         "then there is none to be seen. Its interval takes accuracies to be normally distributed; few seeds leave it wide.",
         "Agreement: share of test images on which two trainings are both right or both wrong, mean over pairs of trainings.",
     )
-    gaps = study.derive(read_correct_images).gaps
-    return TableContent(frame, columns, (*notes, *gaps) if is_recorded(study) else (NOT_RECORDED,))
+    return TableContent(frame, columns, describe_images(study, notes))
 
 
 def _describe_trainings(row: Mapping[Any, Any]) -> str:

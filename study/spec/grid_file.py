@@ -242,13 +242,14 @@ def _claims(named: Any, folder: Path) -> str:
     if named in ("", "worksheet"):
         return named
     from analysis.claims.claim import ClaimsError
-    from analysis.claims.claims_file import load_claims
+    from analysis.claims.claims_file import parse_claims, read_claims
 
     try:
-        load_claims(folder / named)
+        content = read_claims(folder / named)
+        parse_claims(content, str(folder / named))
     except ClaimsError as error:
         raise ValueError(f"[analysis] claims: {error}") from error
-    return (folder / named).read_text(encoding="utf-8")
+    return content.decode()
 
 
 def _margin(content: dict[str, Any]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from analysis.records.frames import Study
 from analysis.results.result_table import Column, TableContent, TableKind
+from analysis.results.scaled import add_shown
 from analysis.search.history import load_search
 from analysis.search.winners import compare_contenders
 
@@ -11,9 +12,8 @@ from analysis.search.winners import compare_contenders
 def build_search_winners(study: Study) -> TableContent:
     """The winners on the test set, against the cells that the study was given, published ones among them."""
     search = load_search(study)
-    frame = compare_contenders(search)
-    for name in ("difference", "low", "high", "shrinkage", "shrinkage_low", "shrinkage_high"):
-        frame[f"shown_{name}"] = frame[name] * 100
+    shown = ("difference", "low", "high", "shrinkage", "shrinkage_low", "shrinkage_high")
+    frame = add_shown(compare_contenders(search), shown)
     columns = (
         Column("what", "what"), Column("parameters", "configuration"), Column("number", "trial", "count"),
         Column("searched", f"{search.title()} when chosen", search.objectives[0].kind),
