@@ -12,12 +12,16 @@ import secrets
 import shlex
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from analysis.records.study_folder import StudyFolder, StudyFolderError
 from analysis.sources.pull import pull as take_over
+from study.command_line.exit_status import OK
 from study.command_line.program import program_name
 from study.command_line.report import report_results
+from study.command_line.waiting import SILENCE_S, WaitingLine
 from study.service.command_line import add_cluster_options, connect_as_asked, guarded
 from study.service.connection import STALL_TIMEOUT_S, Cluster, ClusterError
 from study.service.package import stage_package
@@ -37,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--results", metavar="DIR",
         help="parent of the study folder on the cluster, for a study that this cluster did not run since its start",
     )  # fmt: skip
+    parser.add_argument("--no-report", action="store_true", help="only fetch; `study report DIR` makes the report")
     add_cluster_options(parser)
     return parser
 
@@ -54,20 +59,24 @@ def _pull(options: argparse.Namespace) -> int:
     cluster = connect_as_asked(options)
     results = options.results if options.results is not None else find_study(cluster, options.name).results
     target = options.to or Path("results") / options.name
-    with tempfile.TemporaryDirectory(prefix="study-pull-") as staged:
-        num_bytes = _fetch(cluster, options.name, results, Path(staged))
+    with (
+        tempfile.TemporaryDirectory(prefix="study-pull-") as staged,
+        WaitingLine(f"the cluster is asked for study {options.name}") as line,
+    ):
+        num_bytes = _fetch(cluster, options.name, results, Path(staged), line)
+        line.say("what came is checked")
         folder = take_over(staged, target)
-    print(f"pulled {num_bytes / 1e6:.1f} MB to {folder.path}")
-    return _report(folder)
+    print(f"pulled {num_bytes / 1e6:.1f} MB to {folder.path}", flush=True)
+    return OK if options.no_report else _report(folder)
 
 
-def _fetch(cluster: Cluster, study: str, results: str, to: Path) -> int:
+def _fetch(cluster: Cluster, study: str, results: str, to: Path, line: WaitingLine) -> int:
     job = f"pull-{secrets.token_hex(6)}"
     command = shlex.join(["python", "-m", "study.service.remote", "send", results, study])
     with stage_package("") as folder:
         cluster.submit(command, job=job, working_dir=folder, env={}, note={})
     try:
-        return receive_folder(cluster.follow_log(job, stall_s=STALL_TIMEOUT_S), to)
+        return receive_folder(_counted(cluster.follow_log(job, stall_s=STALL_TIMEOUT_S), line), to)
     finally:
         with contextlib.suppress(ClusterError):  # what was to be fetched is here
             cluster.stop(job)
@@ -75,12 +84,25 @@ def _fetch(cluster: Cluster, study: str, results: str, to: Path) -> int:
             cluster.forget(job)
 
 
+def _counted(chunks: Iterator[str], line: WaitingLine) -> Iterator[str]:
+    """The same, and every two seconds how much has come: of four characters three bytes."""
+    num_characters, said_at = 0, time.monotonic()
+    for chunk in chunks:
+        num_characters += len(chunk)
+        if time.monotonic() - said_at > SILENCE_S:
+            line.say(f"{num_characters * 3 / 4e6:.1f} MB have come")
+            said_at = time.monotonic()
+        yield chunk
+
+
 def _report(folder: StudyFolder) -> int:
     if not folder.records("trials").exists():
         print("it has no records yet")
-        return 0
-    print(f"report   {report_results(folder)}")
-    return 0
+        return OK
+    with WaitingLine("the report is made"):
+        page = report_results(folder)
+    print(f"report   {page}")
+    return OK
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import shlex
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from study.command_line.exit_status import BAD_INPUT, INTERRUPTED, OK, SOME_FAIL
 from study.command_line.options import build_parser, build_study_spec, read_settings
 from study.command_line.program import program_name
 from study.command_line.report import report_results
+from study.command_line.waiting import WaitingLine
 from study.driver.device import check_gpus
 from study.driver.interruption import ended_by_signals
 from study.driver.invocation import Invocation
@@ -134,17 +135,21 @@ def _machine(settings: RunSettings, progress_file: ProgressFile) -> Iterator[Mac
     if settings.address is None:
         yield inspect_machine(settings.gpus_per_trial)
         return
-    with joined_cluster(settings.address, verbose=settings.verbose) as machine:
+    with ExitStack() as stack:
+        with WaitingLine(f"the cluster at {settings.address} is joined"):
+            machine = stack.enter_context(joined_cluster(settings.address, verbose=settings.verbose))
         if settings.plan:
             yield machine
             return
         from study.cluster.nodes import wait_for_node
 
-        def say_waiting(line: str) -> None:
-            print(line)
-            progress_file.change(state=StudyState.WAITING_FOR_NODE)
+        with WaitingLine("no node fits yet; the cluster's autoscaler is asked for one") as line:
 
-        machine = wait_for_node(machine, resolve_gpus_per_trial(machine, settings.gpus_per_trial), say_waiting)
+            def say_waiting(text: str) -> None:
+                line.say(text)
+                progress_file.change(state=StudyState.WAITING_FOR_NODE)
+
+            machine = wait_for_node(machine, resolve_gpus_per_trial(machine, settings.gpus_per_trial), say_waiting)
         progress_file.change(state=StudyState.CHECKING)
         yield machine
 

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 
 from study.command_line.program import program_name
+from study.command_line.waiting import WaitingLine
 from study.service.command_line import add_cluster_options, connect_as_asked, guarded
 from study.service.connection import Cluster, ClusterError
-from study.service.study_jobs import find_study, read_progress
+from study.service.study_jobs import find_study, parse_job, read_progress
 
 _TIMEOUT_S = 180.0
+_POLL_S = 0.5
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -37,13 +40,37 @@ def _stop(cluster: Cluster, name: str) -> int:
     found = find_study(cluster, name)
     if not found.active:
         raise ClusterError(f"study {name!r} does not run ({found.state} since {found.started_at})")
+    before = read_progress(cluster, found)
     cluster.stop(found.job)
-    cluster.wait(found.job, _TIMEOUT_S)
-    progress = read_progress(cluster, found)
+    with WaitingLine(f"study {name} ends") as line:
+        _await_end(cluster, found.job, before.num_running if before else 0, line)
+        progress = read_progress(cluster, found)
     known = progress if progress and progress.num_trials is not None else None
     done = f"{known.num_done} of {known.num_trials} trials done, " if known else ""
     print(f"stopped: {done}every finished epoch is kept; the same {program_name('submit')} goes on")
     return 0
+
+
+def _await_end(cluster: Cluster, job: str, num_saving: int, line: WaitingLine) -> None:
+    """Return when the job has ended; until then say how many of the trials that ran have saved. Errors: ClusterError."""
+    deadline = time.monotonic() + _TIMEOUT_S
+    while True:
+        found = parse_job(cluster.read_job(job))
+        if not found.active:
+            return
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                f"study {found.study!r} has not ended within {_TIMEOUT_S:g} s; it may still do: {program_name('status')} "
+                f"{found.study}"
+            )
+        progress = read_progress(cluster, found)
+        if num_saving and progress:
+            num_saved = num_saving - min(progress.num_running, num_saving)
+            saving = f"trials are saving: {num_saved} of {num_saving}"
+            line.say(
+                saving if num_saved < num_saving else f"all {num_saving} trials have saved; their records are gathered"
+            )
+        time.sleep(_POLL_S)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from study.command_line.exit_status import OK
 from study.command_line.options import DEFAULTS, build_study_spec, read_settings
 from study.command_line.options import build_parser as build_run_parser
 from study.command_line.program import program_name
+from study.command_line.waiting import WaitingLine
 from study.folder.progress_file import StudyState
 from study.service.command_line import add_cluster_options, connect_as_asked, follow, guarded, say_goes_on
 from study.service.connection import Cluster, ClusterError
@@ -78,7 +79,7 @@ def _submit(options: argparse.Namespace, study_arguments: list[str]) -> int:
     cluster.check_version()
     _refuse_second(cluster, study)
     job = f"study-{secrets.token_hex(6)}"
-    with stage_package(study_options.grid) as folder:
+    with stage_package(study_options.grid) as folder, WaitingLine("the study's code is sent"):
         cluster.submit(
             shlex.join(_build_command(study_options.grid, study_arguments, results)),
             job=job,
@@ -93,13 +94,14 @@ def _submit(options: argparse.Namespace, study_arguments: list[str]) -> int:
     if options.no_wait:
         return OK
     try:
-        return _await_checks(cluster, job)
+        with WaitingLine("the study starts on the cluster") as line:
+            return _await_checks(cluster, job, line)
     except KeyboardInterrupt:
         say_goes_on(found)
         return OK
 
 
-def _await_checks(cluster: Cluster, job: str) -> int:
+def _await_checks(cluster: Cluster, job: str, line: WaitingLine) -> int:
     """Say whether the study has begun, waits for a node, or is not checked yet. Errors: ClusterError where it was refused."""
     deadline = time.monotonic() + CHECKED_WITHIN_S
     while time.monotonic() < deadline:
@@ -110,9 +112,13 @@ def _await_checks(cluster: Cluster, job: str) -> int:
             raise ClusterError(f"study {found.study!r} has not begun: {read_reason(cluster, found, progress)}")
         told = progress is not None or not found.active  # a job runs for some seconds before its driver does
         if told and state != StudyState.CHECKING:
+            line.hide()
             print(f"state    {state}")
             return OK
+        if told:
+            line.say("the study checks its data, its results and its options")
         time.sleep(_POLL_S)
+    line.hide()
     print(
         f"state    not checked yet, after {CHECKED_WITHIN_S:g} s: {program_name('status')} {found.study} tells how it goes on"
     )

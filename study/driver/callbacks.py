@@ -29,8 +29,8 @@ _GATHER_INTERVAL_S = 10.0
 class ProgressReporter(NotSaved, tune.Callback):
     """Feeds the live table, and gathers the study's records every now and then so that a reader can watch."""
 
-    def __init__(self, progress: Progress, store: StudyStore) -> None:
-        self._progress = progress
+    def __init__(self, progress: Progress, store: StudyStore, interruption: Interruption) -> None:
+        self._progress, self._interruption = progress, interruption
         self._store = store
         self._folder = store.folder
         self._gathered_at = time.monotonic()
@@ -38,7 +38,7 @@ class ProgressReporter(NotSaved, tune.Callback):
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Called in every round of Tune's loop: also while no epoch ends, the progress file stays current."""
-        self._progress.save_when_due()
+        self._progress.save_when_due(ending=self._interruption.requested_at is not None)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial begins, or goes on."""

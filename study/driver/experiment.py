@@ -141,7 +141,7 @@ def _build_callbacks(
         FailureRecorder(store, hang_watch, settings.max_failures, find_trouble, invocation.progress_file),
         hang_watch,
         RunningTrials(interruption),
-        ProgressReporter(work.progress, store),
+        ProgressReporter(work.progress, store, interruption),
         *([ShareKeeper(source, share, work.progress)] if share else []),
         *_mirror_callbacks(invocation.mirror),
     ]

@@ -22,6 +22,7 @@ from trainable.trial_state import TrialState
 
 _MAX_ROWS = 24
 _SUMMARY_INTERVAL_S = 5.0  # between lines, and between writes of the progress file
+_ENDING_INTERVAL_S = 0.5
 _OPEN = ("running", "waiting", "pending")
 
 
@@ -114,9 +115,9 @@ class Progress:
             said = f": {reason}" if reason else ""
             self._console.print(f"{self._name(row)}  {row.status}{said}", highlight=False, soft_wrap=True, markup=False)
 
-    def save_when_due(self) -> None:
-        """Bring the progress file up to date, every few seconds."""
-        if time.monotonic() - self._saved_at > _SUMMARY_INTERVAL_S:
+    def save_when_due(self, *, ending: bool = False) -> None:
+        """Bring the progress file up to date, every few seconds; more often while the trials save for an end."""
+        if time.monotonic() - self._saved_at > (_ENDING_INTERVAL_S if ending else _SUMMARY_INTERVAL_S):
             self._save()
 
     def render(self) -> Table:

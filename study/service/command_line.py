@@ -10,6 +10,7 @@ from pathlib import Path
 
 from study.command_line.exit_status import BAD_INPUT, INTERRUPTED, OK
 from study.command_line.program import program_name
+from study.command_line.waiting import WaitingLine
 from study.service.connection import DEFAULT_CLUSTER, Cluster, ClusterError, connect
 from study.service.study_jobs import StudyJob, exit_status, parse_job
 
@@ -51,8 +52,10 @@ def guarded(command: Callable[[], int], *errors: type[Exception]) -> int:
 def follow(cluster: Cluster, found: StudyJob) -> int:
     """Print what a study prints until it ends; its exit status. Ctrl-C leaves the study alone and says so."""
     try:
-        for text in cluster.follow_log(found.job):
-            print(text, end="", flush=True)
+        with WaitingLine(f"nothing new from study {found.study}", terminal_only=True) as line:
+            for text in cluster.follow_log(found.job):
+                line.hide()
+                print(text, end="", flush=True)
     except KeyboardInterrupt:
         say_goes_on(found)
         return OK

@@ -80,6 +80,9 @@ def test_a_study_is_submitted_watched_and_pulled(head: Head, tmp_path: Path) -> 
     assert sorted(re.findall(r"epoch (\d)/2", logs)) == ["1", "1", "2", "2"]
     assert head.client("study.logs", "first", "--lines", "2").stdout.splitlines() == logs.splitlines()[-2:]
 
+    bare = head.client("study.pull", "first", "--to", str(tmp_path / "bare"), "--no-report")
+    assert (bare.returncode, bare.stdout.count("\n")) == (0, 1), bare.stderr
+    assert not (tmp_path / "bare" / "report" / "index.html").exists()
     pulled = head.client("study.pull", "first", "--to", str(tmp_path / "here"))
     assert pulled.returncode == 0, pulled.stderr
     assert "final test accuracy, %" in pulled.stdout
@@ -140,6 +143,9 @@ def test_a_stopped_study_saves_and_the_same_submit_goes_on(head: Head, tmp_path:
     stopped = head.client("study.stop", "stopped")
     assert stopped.returncode == 0, stopped.stderr
     assert "goes on" in stopped.stdout
+    assert re.search(r"^(trials are saving: \d of 2|all 2 trials have saved.*)$", stopped.stderr, re.MULTILINE), (
+        stopped.stderr
+    )
     states = list_states(StudyFolder(results / "stopped"))
     assert [state.status for state in states] == ["pending", "pending"]
     assert all(2 <= state.epochs_completed < 80 for state in states)

@@ -93,10 +93,14 @@ def test_the_progress_file_counts_as_the_summary_does_and_stays_current(monkeypa
         progress.end(states[2].trial_id, "failed", "an error")
         progress.save_when_due()
         assert file.progress.num_running == 0, "it is not written with every change"
+        monkeypatch.setattr(progress_module, "_ENDING_INTERVAL_S", 0.0)
+        progress.save_when_due(ending=True)
+        assert file.progress.num_running == 1, "but soon where somebody waits for the end"
+        progress.start(states[3].trial_id)
         monkeypatch.setattr(progress_module, "_SUMMARY_INTERVAL_S", 0.0)
         progress.save_when_due()
     now = file.progress
-    assert (now.num_done, now.num_running, now.num_failed, now.num_trials, now.left_s) == (1, 1, 1, 4, 30.0)
+    assert (now.num_done, now.num_running, now.num_failed, now.num_trials, now.left_s) == (1, 2, 1, 4, 30.0)
 
 
 @contextlib.contextmanager

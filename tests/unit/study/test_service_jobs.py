@@ -23,6 +23,7 @@ from ray.job_submission import JobDetails
 
 from study import logs, pull, run, status, stop, submit
 from study.command_line.options import build_parser
+from study.command_line.waiting import WaitingLine
 from study.folder.progress_file import StudyProgress, StudyState
 from study.service import connection, remote
 from study.service.command_line import guarded
@@ -252,7 +253,7 @@ def test_submit_waits_for_the_checks_of_the_study(
             return JobDetails(**job("a", 1, state, {"SUCCEEDED": 0, "FAILED": 2}.get(state)))
 
         monkeypatch.setattr(cluster, "read_job", read_job)
-        assert guarded(lambda: submit._await_checks(cluster, "job-1")) == code
+        assert guarded(lambda: submit._await_checks(cluster, "job-1", WaitingLine("the study starts"))) == code
     assert bool(states) == (len(states) > 10), "it has waited for the last one"
     told = capsys.readouterr()
     assert said in (told.err if code else told.out)
@@ -349,6 +350,31 @@ def test_a_study_that_does_not_run_cannot_be_stopped(capsys: pytest.CaptureFixtu
     with server(dashboard([job("a", 1, "SUCCEEDED", 0)])) as url:
         assert stop.main(["a", "--cluster", url]) == 2
     assert "does not run (done" in capsys.readouterr().err
+
+
+def test_who_stops_a_study_hears_how_many_trials_have_saved(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(stop, "_POLL_S", 0.0)
+    answers = dashboard([job("a", 1)], progress=replace(FAR, num_running=4))
+    num_saved = iter([0, 2, 2, 4, 4])
+    with server(answers) as url:
+        cluster = connect(url, None)
+
+        def read_job(name: str) -> JobDetails:
+            if (saved := next(num_saved, None)) is None:
+                return JobDetails(**job("a", 1, "STOPPED"))
+            answers[progress_log(name)] = (200, json.dumps(asdict(replace(FAR, num_running=4 - saved))))
+            return JobDetails(**job("a", 1))
+
+        monkeypatch.setattr(cluster, "read_job", read_job)
+        monkeypatch.setattr(cluster, "stop", lambda name: None)
+        assert stop._stop(cluster, "a") == 0
+    said = capsys.readouterr()
+    assert said.err.splitlines() == [
+        "trials are saving: 0 of 4", "trials are saving: 2 of 4", "all 4 trials have saved; their records are gathered",
+    ]  # fmt: skip
+    assert said.out.startswith("stopped: 2 of 6 trials done")
 
 
 def test_a_study_that_runs_is_not_submitted_again(capsys: pytest.CaptureFixture[str]) -> None:
