@@ -8,8 +8,8 @@ import socket
 import subprocess
 import sys
 from importlib import metadata
-from pathlib import Path
 
+from study.cluster.token_file import VARIABLE, find_token_file, warn_if_others_can_read
 from trainable.errors import first_line
 
 _REACHABLE_WITHIN_S = 10.0
@@ -69,6 +69,8 @@ def find_auth_mode(address: str, head: str) -> str:
             f"--address {address}: RAY_AUTH_MODE is disabled here, but the cluster asks for a token; unset it"
         )
     if _has_token() and _ask_head(address, head, "token"):
+        if "RAY_AUTH_TOKEN" not in os.environ:
+            warn_if_others_can_read(find_token_file())
         return "token"
     reason = "the cluster refuses the token" if _has_token() else "the cluster asks for a token"
     raise ClusterError(
@@ -101,8 +103,4 @@ def _ask_head(address: str, head: str, auth_mode: str) -> bool:
 
 
 def _has_token() -> bool:
-    return (
-        "RAY_AUTH_TOKEN" in os.environ
-        or "RAY_AUTH_TOKEN_PATH" in os.environ
-        or Path("~/.ray/auth_token").expanduser().exists()
-    )
+    return "RAY_AUTH_TOKEN" in os.environ or VARIABLE in os.environ or find_token_file().exists()

@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from study.cluster.token_file import IN_HOME, VARIABLE, find_token_file, warn_if_others_can_read
 from trainable.errors import first_line
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 DEFAULT_CLUSTER = "http://127.0.0.1:8265"
 ANSWER_TIMEOUT_S = 15.0
 STALL_TIMEOUT_S = 120.0  # of what takes the cluster longer: a package that it unpacks, a log that it sends
-_TOKEN_FILE = Path(".ray") / "auth_token"
 _POLL_S = 0.5
 _TALKATIVE = (
     "ray.dashboard.modules.dashboard_sdk",
@@ -145,7 +145,7 @@ def _as_one_line(address: str, token: str | None) -> Iterator[None]:
     except AuthenticationError as error:
         refusal = "the cluster refuses this token; `ray get-auth-token` on its head prints the right one"
         if token is None:
-            refusal = f"the cluster asks for a token; give --token-file, RAY_AUTH_TOKEN or ~/{_TOKEN_FILE}"
+            refusal = f"the cluster asks for a token; give --token-file, RAY_AUTH_TOKEN or ~/{IN_HOME}"
         raise ClusterError(f"{address}: {refusal}") from error
     except (RayError, RuntimeError, ValueError, ClientError) as error:
         raise ClusterError(f"{address}: {first_line(error, 300)}") from error
@@ -184,19 +184,19 @@ def read_token(token_file: Path | None) -> str | None:
 
     Errors: ClusterError where a file that was named cannot be read or is empty.
     """
-    variable = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    named = token_file or (Path(variable) if variable else None)
     if token_file is None and (token := os.environ.get("RAY_AUTH_TOKEN")):
         return token.strip()
-    path = named or Path.home() / _TOKEN_FILE
+    named = token_file is not None or bool(os.environ.get(VARIABLE))
+    path = token_file or find_token_file()
     try:
         content = path.read_text().strip()
     except (OSError, ValueError) as error:
-        if named is None:
+        if not named:
             return None
         raise ClusterError(f"token file {path}: cannot be read ({first_line(error)})") from error
-    if named is not None and not content:
+    if named and not content:
         raise ClusterError(f"token file {path}: is empty")
+    warn_if_others_can_read(path)
     return content or None
 
 

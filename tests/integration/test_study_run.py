@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 
 import analysis
-from tests.support.faults import Workplace
+from tests.support.faults import PLANTED_SECRET, Workplace
 from trainable.trial_state import TrialState, read_state
 
 pytestmark = pytest.mark.integration
@@ -152,6 +152,15 @@ def test_a_study_ends_with_its_tables(workplace: Workplace, finished: Stage) -> 
     first = finished.epochs[(finished.epochs["epoch"] <= 2) & finished.epochs["trial_id"].isin(rows.index)]
     assert len(first) == 4
     assert first["train_loss"].between(1.5, 4).all()
+
+
+def test_a_study_is_as_private_as_its_user_wants_and_knows_no_secret(workplace: Workplace, finished: Stage) -> None:
+    """The driver runs with the umask 077, and with a key of W&B in its environment."""
+    written = [workplace.study("life").path, *workplace.study("life").path.rglob("*")]
+    assert len(written) > 30
+    assert [str(path) for path in written if path.stat().st_mode & 0o077] == []
+    files = [path for path in written if path.is_file()]
+    assert [path for path in files if PLANTED_SECRET.encode() in path.read_bytes()] == []
 
 
 def test_a_diverged_trial_is_a_result(finished: Stage) -> None:

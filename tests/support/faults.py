@@ -44,7 +44,7 @@ class Driver:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "study.run", *arguments],
             cwd=workplace, env=dict(environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            start_new_session=True,
+            start_new_session=True, umask=0o077,
         )  # fmt: skip
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

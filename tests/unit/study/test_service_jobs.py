@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import metadata
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs
@@ -447,6 +448,26 @@ def test_the_token_is_looked_for_where_ray_does(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "empty").touch()
     with pytest.raises(ClusterError, match="is empty"):
         read_token(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    ("folder_mode", "mode", "warned"),
+    [(0o755, 0o644, True), (0o755, 0o640, True), (0o755, 0o600, False), (0o700, 0o644, False)],
+)
+def test_a_token_that_others_can_read_is_warned_of(
+    folder_mode: int, mode: int, warned: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    with TemporaryDirectory() as folder:
+        token = Path(folder) / "token"
+        token.write_text("secret")
+        token.chmod(mode)
+        Path(folder).chmod(folder_mode)
+        monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+        assert read_token(None) == "secret"
+        said = capsys.readouterr().err
+        warning = f"warning: other users of this machine can read the cluster's token; chmod 600 {token}\n"
+    assert said == (warning if warned else "")
 
 
 def test_a_cluster_that_goes_away_is_one_line() -> None:

@@ -1,0 +1,67 @@
+"""deploy/slurm.sbatch on a real slurmctld and slurmd: a study is asked to make room, queues itself again, and is done."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from analysis.records.study_folder import StudyFolder
+from study.folder.ledger import list_states
+from tests.cluster.test_service import write_grid
+from tests.support.faults import wait_until
+from tests.support.head_by_hand import REPOSITORY
+from tests.support.slurm import Slurm, start_slurm, why_not
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(500),
+    pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
+]
+EPOCHS = 60
+
+
+def test_a_study_makes_room_and_goes_on_when_it_gets_its_node_again(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    with start_slurm(tmp_path / "slurm") as slurm:
+        job = submit(slurm, tmp_path, "--grid", write_grid(tmp_path, "queued", EPOCHS), "--results", str(results))
+        wait_until(lambda: epochs_of(results) >= 4, 200)
+        assert foreign_listeners(slurm) == [], "a head of one node listens on its loopback alone"
+        slurm.run("scancel", "--batch", "--signal=USR1", job)  # what Slurm sends before the time limit
+        slurm.wait_for(job, "PENDING")
+        assert 4 <= epochs_of(results) < 2 * EPOCHS
+        slurm.run(
+            "scontrol", "update", f"jobid={job}", "starttime=now"
+        )  # Slurm leaves who is queued again some minutes
+        slurm.wait_for(job, "COMPLETED")
+        log = (tmp_path / "study.log").read_text()
+    assert "2 to run, 2 of them from a checkpoint" in log, log
+    assert [(state.status, state.epochs_completed) for state in list_states(StudyFolder(results / "queued"))] == [
+        ("completed", EPOCHS), ("completed", EPOCHS),
+    ]  # fmt: skip
+
+
+def submit(slurm: Slurm, folder: Path, *arguments: str) -> str:
+    """Submit the study as a user would; the job's number."""
+    said = slurm.run(
+        "sbatch", f"--output={folder / 'study.log'}", "deploy/slurm.sbatch", *arguments, cwd=REPOSITORY, STUDY_VENV=sys.prefix,
+    )  # fmt: skip
+    return said.split()[-1]
+
+
+def epochs_of(results: Path) -> int:
+    return sum(state.epochs_completed for state in list_states(StudyFolder(results / "queued")))
+
+
+def foreign_listeners(slurm: Slurm) -> list[str]:
+    """The addresses beyond loopback on which anything but Slurm itself listens on the node."""
+    found = re.findall(
+        r"^LISTEN\s+\d+\s+\d+\s+(\S+)", slurm.run("ss", "--tcp", "--listening", "--numeric"), re.MULTILINE
+    )
+    return [
+        address
+        for address in found
+        if not re.match(r"127\.|\[::ffff:127\.|\[::1\]", address) and address.rpartition(":")[2] not in ("6817", "6818")
+    ]
