@@ -110,7 +110,8 @@ def _await_checks(cluster: Cluster, job: str, line: WaitingLine) -> int:
         state = find_state(found, progress)
         if state in DRIVER_FAILED:
             raise ClusterError(f"study {found.study!r} has not begun: {read_reason(cluster, found, progress)}")
-        told = progress is not None or not found.active  # a job runs for some seconds before its driver does
+        # A job runs for some seconds before its driver does, and for a moment after it has written how it ended.
+        told = not found.active or (progress is not None and not progress.state.ended)
         if told and state != StudyState.CHECKING:
             line.hide()
             print(f"state    {state}")

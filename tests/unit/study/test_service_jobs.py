@@ -233,6 +233,11 @@ def test_a_driver_that_wrote_no_reason_has_its_last_line_shown(capsys: pytest.Ca
         (["RUNNING:waiting for a node"], 0, "state    waiting for a node"),
         (["SUCCEEDED:done"], 0, "state    done"),
         (["RUNNING:checking", "FAILED:ended with an error"], 2, "has not begun: --data /nowhere: no such folder"),
+        (
+            ["RUNNING:ended with an error", "FAILED:ended with an error"],
+            2,
+            "has not begun: --data /nowhere: no such folder",
+        ),
         (["RUNNING:checking"] * 1000, 0, "state    not checked yet"),
     ],
 )
