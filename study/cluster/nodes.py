@@ -90,13 +90,17 @@ def without_running(planned: Iterable[Node], running: Iterable[Node]) -> tuple[N
 
 
 def _launcher_nodes(content: dict[str, Any]) -> tuple[Node, ...]:
-    """The worker types of a launcher file, as prepared by `ray up`: it has filled in what each type of instance has."""
-    types = content["available_node_types"]
-    return tuple(
-        Node(int(kind["resources"].get("CPU", 0)), int(kind["resources"].get("GPU", 0)), int(kind["max_workers"]))
-        for name, kind in types.items()
-        if name != content["head_node_type"] and kind["max_workers"] and kind["resources"].get("CPU")
-    )
+    """The worker types of a launcher file, as prepared by `ray up`: it has filled in what each type of instance has.
+
+    No more of all together than the cluster may have: a type may be there as a fallback for another one.
+    """
+    types, left, found = content["available_node_types"], int(content["max_workers"]), []
+    for name, kind in types.items():
+        count = min(left, int(kind["max_workers"]))
+        if name != content["head_node_type"] and count and kind["resources"].get("CPU"):
+            found.append(Node(int(kind["resources"]["CPU"]), int(kind["resources"].get("GPU", 0)), count))
+            left -= count
+    return tuple(found)
 
 
 def wait_for_node(machine: Machine, gpus: float, say: Callable[[str], None]) -> Machine:

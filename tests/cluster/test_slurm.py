@@ -47,6 +47,7 @@ def submit(slurm: Slurm, folder: Path, *arguments: str) -> str:
     """Submit the study as a user would; the job's number."""
     said = slurm.run(
         "sbatch", f"--output={folder / 'study.log'}", "deploy/slurm.sbatch", *arguments, cwd=REPOSITORY, STUDY_VENV=sys.prefix,
+        RAY_worker_niceness="0",
     )  # fmt: skip
     return said.split()[-1]
 
@@ -56,12 +57,12 @@ def epochs_of(results: Path) -> int:
 
 
 def foreign_listeners(slurm: Slurm) -> list[str]:
-    """The addresses beyond loopback on which anything but Slurm itself listens on the node."""
-    found = re.findall(
-        r"^LISTEN\s+\d+\s+\d+\s+(\S+)", slurm.run("ss", "--tcp", "--listening", "--numeric"), re.MULTILINE
-    )
+    """What listens on the node beyond its loopback, Slurm's own programs aside."""
+    lines = slurm.run("ss", "--tcp", "--listening", "--numeric", "--processes", "--no-header").splitlines()
+    assert any("gcs_server" in line for line in lines)
+    own = re.compile(r'\(\("(srun|slurmd|slurmctld|slurmstepd)"')
     return [
-        address
-        for address in found
-        if not re.match(r"127\.|\[::ffff:127\.|\[::1\]", address) and address.rpartition(":")[2] not in ("6817", "6818")
+        line
+        for line in lines
+        if not own.search(line) and not re.match(r"LISTEN +\d+ +\d+ +(127\.|\[::ffff:127\.|\[::1\])", line)
     ]

@@ -23,9 +23,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_head_of_our_cluster_knows_its_workers(home: Path) -> None:
     content = prepare_config(yaml.safe_load((ROOT / "cluster.yaml").read_text()))
-    content["available_node_types"]["gpu_worker"]["resources"] = {"CPU": 4, "GPU": 1}  # `ray up` asks AWS for them
+    for name in ("gpu_worker", "gpu_worker_on_demand"):
+        content["available_node_types"][name]["resources"] = {"CPU": 4, "GPU": 1}  # `ray up` asks AWS for them
     (home / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump(content))
-    assert read_planned_nodes() == (Node(4, 1, 4),)
+    assert read_planned_nodes() == (Node(4, 1, 4),), "both kinds together are no more than the cluster may have"
 
 
 @pytest.mark.parametrize(
