@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.timeout(500),
     pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
 ]
-EPOCHS = 60
+EPOCHS = 40
 
 
 def test_a_study_makes_room_and_goes_on_when_it_gets_its_node_again(tmp_path: Path) -> None:

@@ -56,7 +56,8 @@ munged --force --key-file={folder}/munge.key --socket={folder}/munge.socket --pi
 slurmctld -i
 slurmd
 echo up
-exec sleep infinity
+sleep infinity  # no exec: this shell buries the processes whose parents have gone
+:
 """
 
 
