@@ -31,7 +31,7 @@ def main() -> None:
     options = parser.parse_args()
     _lay_cable()
     try:
-        with RayCluster(num_cpus=1, object_store_bytes=600_000_000) as cluster:
+        with RayCluster(num_cpus=1, object_store_bytes=600_000_000, exposed=True) as cluster:
             address = _own_address()
             port = cluster.address.rpartition(":")[2]
             cluster.add_node(

@@ -28,7 +28,7 @@ def test_a_study_makes_room_and_goes_on_when_it_gets_its_node_again(tmp_path: Pa
     with start_slurm(tmp_path / "slurm") as slurm:
         job = submit(slurm, tmp_path, "--grid", write_grid(tmp_path, "queued", EPOCHS), "--results", str(results))
         wait_until(lambda: epochs_of(results) >= 4, 200)
-        assert foreign_listeners(slurm) == [], "a head of one node listens on its loopback alone"
+        assert beyond_loopback(slurm) == [], "a head of one node listens on its loopback alone"
         slurm.run("scancel", "--batch", "--signal=USR1", job)  # what Slurm sends before the time limit
         slurm.wait_for(job, "PENDING")
         assert 4 <= epochs_of(results) < 2 * EPOCHS
@@ -56,7 +56,7 @@ def epochs_of(results: Path) -> int:
     return sum(state.epochs_completed for state in list_states(StudyFolder(results / "queued")))
 
 
-def foreign_listeners(slurm: Slurm) -> list[str]:
+def beyond_loopback(slurm: Slurm) -> list[str]:
     """What listens on the node beyond its loopback, Slurm's own programs aside."""
     lines = slurm.run("ss", "--tcp", "--listening", "--numeric", "--processes", "--no-header").splitlines()
     assert any("gcs_server" in line for line in lines)

@@ -30,6 +30,7 @@ from tests.support.faults import (
     count_epochs,
     end_group,
     fill_disk,
+    foreign_listeners,
     repeated_epochs,
     shared_memory,
     small_disk,
@@ -363,12 +364,7 @@ def ray_logs(driver: Driver) -> Path:
 def assert_only_loopback(driver: Driver) -> None:
     """Every port on which a process of the study listens is on loopback, and its Ray asks for a token."""
     processes = [psutil.Process(driver.process.pid), *driver.descendants()]
-    listening = [
-        connection.laddr for process in processes for connection in process.net_connections(kind="inet")
-        if connection.status == psutil.CONN_LISTEN
-    ]  # fmt: skip
-    assert len(listening) >= 3, "Ray's servers were found"
-    assert {address.ip for address in listening} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, listening
+    assert foreign_listeners(processes) == []
     modes = [
         process.environ().get("RAY_AUTH_MODE")
         for process in processes

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -239,6 +239,17 @@ def shared_memory() -> set[str]:
 def end_group(driver: Driver, number: signal.Signals) -> None:
     """A signal to the driver's whole process group, as a terminal sends Ctrl-C."""
     os.killpg(driver.process.pid, number)
+
+
+def foreign_listeners(processes: Sequence[psutil.Process]) -> list[str]:
+    """The addresses beyond loopback on which these processes listen; they must listen somewhere."""
+    listening = []
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            connections = process.net_connections(kind="inet")
+            listening += [found.laddr for found in connections if found.status == psutil.CONN_LISTEN]
+    assert len(listening) >= 3, "Ray's servers were not found"
+    return [f"{ip}:{port}" for ip, port in listening if ip not in ("127.0.0.1", "::1", "::ffff:127.0.0.1")]
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:

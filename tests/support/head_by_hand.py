@@ -26,7 +26,7 @@ import psutil
 import yaml
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FakeMultiNodeProvider
 
-from tests.support.faults import command_line
+from tests.support.faults import command_line, foreign_listeners
 
 REPOSITORY = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -104,6 +104,7 @@ def start_head(folder: Path, *, num_cpus: int = 2, workers: int | None = None) -
     head = Head(f"http://127.0.0.1:{ports['--dashboard-port']}", token, home, ray, process)
     try:
         _wait_until_up(head, folder / "head.log")
+        assert not (found := foreign_listeners(psutil.Process(process.pid).children(recursive=True))), found
         yield head
     finally:
         _end(process)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.support.faults import command_line
+from tests.support.faults import command_line, foreign_listeners
 
 RAY = Path(sys.executable).with_name("ray")
 _START_TIMEOUT_S = 90.0
@@ -70,12 +70,16 @@ class RayNode:
 
 
 class RayCluster:
-    """A head with `num_cpus` and `num_gpus`, to which nodes are added; a context manager that leaves no process behind."""
+    """A head with `num_cpus` and `num_gpus`, to which nodes are added; a context manager that leaves no process behind.
+
+    All of it listens on loopback alone, unless it is `exposed` to nodes elsewhere.
+    """
 
     def __init__(
-        self, num_cpus: int = 1, num_gpus: int = 0, object_store_bytes: int = 100_000_000, *, auth_mode: str = "token"
-    ) -> None:
-        self._object_store_bytes = object_store_bytes
+        self, num_cpus: int = 1, num_gpus: int = 0, object_store_bytes: int = 100_000_000, *, auth_mode: str = "token",
+        exposed: bool = False,
+    ) -> None:  # fmt: skip
+        self._object_store_bytes, self._exposed = object_store_bytes, exposed
         self.folder = Path(tempfile.mkdtemp(prefix="rc"))  # short: Ray puts sockets below it
         home = self.folder / "home"
         home.mkdir()
@@ -83,10 +87,11 @@ class RayCluster:
             **os.environ, "HOME": str(home), "RAY_TMPDIR": str(self.folder), "RAY_AUTH_MODE": auth_mode,
             "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_health_check_period_ms": "1000",
             "RAY_health_check_failure_threshold": "3", "STUDY_CPU_FOR_GPU": "1",
+            **({} if exposed else {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}),
         }  # fmt: skip
         self.nodes: list[RayNode] = []
         with socket.socket() as free:
-            free.bind(("", 0))
+            free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.address = f"127.0.0.1:{port}"
         try:
@@ -113,12 +118,15 @@ class RayCluster:
         self, *arguments: str, environment: Mapping[str, str] | None = None, wrapper: tuple[str, ...] = ()
     ) -> RayNode:
         complete = {**self.environment, **(environment or {})}
+        if not self._exposed:
+            arguments = ("--node-ip-address=127.0.0.1", *arguments)
         node = RayNode(
             (f"--object-store-memory={self._object_store_bytes}", *arguments), {name: value for name, value in complete.items() if value},
             self.folder / f"node-{len(self.nodes)}.log", wrapper,
         )  # fmt: skip
         self.nodes.append(node)
         node.wait()
+        assert self._exposed or not (found := foreign_listeners(node.processes())), found
         return node
 
     def __enter__(self) -> RayCluster:

@@ -49,7 +49,7 @@ _START = """
 set -e
 ip link set lo up
 ip link add cable type veth peer name cable-end && ip addr add 10.78.0.1/24 dev cable
-ip link set cable up && ip link set cable-end up  # Slurm finds no address, not even its own, where loopback is all there is
+ip link set cable up && ip link set cable-end up && ip route add default dev cable  # Slurm finds no address, not even its own, where loopback is all there is
 mkdir -p /tmp/ray && mount -t tmpfs tmpfs /tmp/ray
 munged --force --key-file={folder}/munge.key --socket={folder}/munge.socket --pid-file={folder}/munged.pid \
     --log-file={folder}/munged.log --seed-file={folder}/munge.seed
