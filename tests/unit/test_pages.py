@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from ray.scripts.scripts import start as ray_start
 
 import analysis.__main__
 import trainable.__main__
@@ -89,6 +90,7 @@ def test_every_option_exists() -> None:
         "--to",
         "--generate",
     }  # of commands of `study report` that have parsers of their own; of Ray's token command
+    known |= {option for parameter in ray_start.params for option in parameter.opts}
     for name, text in GUIDES.items():
         used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
         assert used <= known, (name, used - known)
