@@ -47,4 +47,4 @@ def early_epochs(study: Study) -> pd.Series[float]:
 
 
 def _early(rows: pd.DataFrame, last_epoch: pd.Series[float]) -> pd.DataFrame:
-    return rows[rows["epoch"] <= rows["trial_id"].map(last_epoch)]
+    return rows[rows["epoch"] <= rows["trial_id"].map(last_epoch).astype(float)]  # without rows they map to texts

@@ -200,6 +200,19 @@ def test_dynamics_are_those_of_the_early_epochs(search: Search, theirs: list[opt
         assert row["gradient_l2"] == pytest.approx(100 / trial.params["batch_size"])
 
 
+def test_a_search_without_instruments_has_all_its_tables(tmp_path: Path) -> None:
+    """`instrument_every_steps = 0`: no layer records at all."""
+    folder = write_search_study(tmp_path / "bare", num_trials=10)
+    folder.write_records("layers", folder.read_records("layers").slice(0, 0))
+    study = load_study(folder)
+    found = measure_dynamics(load_search(study))
+    assert found["update_ratio"].isna().all()
+    assert found["gradient_l2"].notna().any()
+    tables = build_tables(study)
+    assert "update_ratio" not in set(tables["search_importances"].frame["quantity"])
+    assert set(SEARCH_TABLES) <= set(tables)
+
+
 def test_importances_find_what_the_formula_is_made_of(search: Search, theirs: list[optuna.trial.FrozenTrial]) -> None:
     rows = {(row["kind"], row["target"], row["quantity"]): row for row in load_importances(search).to_dict("records")}
     done = completed(theirs)
