@@ -127,14 +127,15 @@ def measure_cells(study: Study) -> pd.DataFrame:
     for cell_id in study.cells:
         correct = tested.correct.get(cell_id, np.empty((0, tested.num_images), dtype=bool))
         split = split_variance(correct)
-        others = [agreement_between(correct, other) for name, other in tested.correct.items() if name != cell_id]
+        compared = [other for name, other in tested.correct.items() if name != cell_id] if len(correct) else []
+        others = [agreement_between(correct, other) for other in compared]
         rows.append(
             {
                 "cell_id": cell_id, "seeds": len(correct), "images": tested.num_images,
                 "accuracy": correct.mean() if len(correct) else math.nan, "sd": math.sqrt(split.total), "variance": split.total,
                 "test_set": split.test_set, "trainings": split.trainings, "low": split.low, "high": split.high,
                 "agreement": agreement_within(correct),
-                "agreement_others": np.mean(others) if others and len(correct) else math.nan,
+                "agreement_others": np.mean(others) if others else math.nan,
             }
         )  # fmt: skip
     return pd.DataFrame(rows)

@@ -106,7 +106,8 @@ def _one_is_done(study: Path) -> bool:
 def _keep(study: Path, to: Path) -> None:
     for name in ("ray", "report", "wandb"):
         shutil.rmtree(study / name, ignore_errors=True)
-    (study / "samples.npz").unlink(missing_ok=True)
+    for name in ("samples.npz", "telling_images.npz"):
+        (study / name).unlink(missing_ok=True)
     for trial in (study / "trials").iterdir():
         finished = json.loads((trial / "trial.json").read_bytes())["status"] == "completed"
         for checkpoint in sorted(trial.glob("*.ckpt"))[: None if finished else -1]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,19 @@ def test_rows_of_cells_and_pairs_follow_the_records(tmp_path: Path) -> None:
         assert row["difference"] == pytest.approx(a.mean() - b.mean())
         assert row["error_images"] == pytest.approx((a.mean(axis=0) - b.mean(axis=0)).std(ddof=1) / NUM_IMAGES**0.5)
         assert row["error_seeds"] == pytest.approx((a.mean(axis=1) - b.mean(axis=1)).std(ddof=1) / 3**0.5)
+
+
+def test_a_cell_without_trainings_has_nothing_and_warns_of_nothing(tmp_path: Path) -> None:
+    """As in a study that is half done."""
+    study, correct = write_study(tmp_path)
+    first, second = study.cells
+    of_first = set(study.trials.loc[study.trials["cell_id"] == first, "trial_id"])
+    half = record(study, {trial: images for trial, images in correct.items() if trial in of_first})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rows = measure_cells(half).set_index("cell_id")
+    assert rows.loc[[first, second], "seeds"].tolist() == [3, 0]
+    assert rows["agreement_others"].isna().all()
 
 
 def test_tables_say_what_is_missing(tmp_path: Path) -> None:
