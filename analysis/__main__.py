@@ -41,10 +41,6 @@ def build_parser(program: str = _PROGRAM) -> argparse.ArgumentParser:
     parser.add_argument(
         "--check-claims", action="store_true", help="exit with 1 when a claim that can be tested is not reproduced"
     )
-    parser.add_argument(
-        "--watch", type=_seconds, nargs="?", const=60, metavar="SECONDS",
-        help="rewrite the report as a running study proceeds (default: every 60 s)",
-    )  # fmt: skip
     return parser
 
 
@@ -152,26 +148,19 @@ def _report(options: argparse.Namespace) -> int:
     except ClaimsError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
-    if options.watch:
-        from analysis.report.watch import watch_report
+    from analysis.report.page import write_report
 
-        watch_report(folder, options.watch, options.claims)
-    else:
-        from analysis.report.page import write_report
-
-        print(write_report(folder, claims_file=options.claims))
+    print(write_report(folder, claims_file=options.claims))
     return _check_claims(folder, options.claims) if options.check_claims else OK
 
 
 def _open_study(options: argparse.Namespace) -> StudyFolder:
     """The study folder, or a copy of what lies at a URL, in the user's cache."""
     from analysis.records.study_folder import StudyFolder
-    from analysis.sources.pull import PullError, is_url, pull_to_cache
+    from analysis.sources.pull import is_url, pull_to_cache
 
     if not is_url(options.study):
         return StudyFolder(Path(options.study))
-    if options.watch:
-        raise PullError(f"{options.study}: --watch follows a folder; pull the study, or watch where it runs")
     return pull_to_cache(options.study)
 
 
@@ -213,16 +202,6 @@ def _check_claims(folder: StudyFolder, claims_file: Path | None) -> int:
             print(f"{claim.verdict}: {claim.claim.id}: {claim.claim.statement}")
     print(", ".join(f"{number} {verdict}" for verdict, number in count_verdicts(checked).items()))
     return NOT_REPRODUCED if any(claim.verdict in FAILED for claim in checked) else OK
-
-
-def _seconds(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if not 1 <= value <= 86_400:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of seconds from 1 to 86400")
-    return value
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from study.command_line.program import started_as_module
 # The module of each command, and what the command does.
 COMMANDS = {
     "run": ("study.run", "train a grid or a search on this machine, or on the Ray cluster that it belongs to, and report on it"),
+    "serve": ("study.serve", "the live page: studies as they run, in any browser"),
     "submit": ("study.submit", "run a study on a Ray cluster elsewhere"),
     "status": ("study.status", "state, progress and time left of the studies of a cluster"),
     "logs": ("study.logs", "what a study on a cluster has printed, or prints as it runs"),

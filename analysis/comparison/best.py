@@ -7,16 +7,21 @@ import pandas as pd
 
 from analysis import statistics
 from analysis.comparison.pairs import find_primary, values_by_seed
+from analysis.metrics import Metric
 from analysis.records.frames import Study
 
 
 def rank_cells(study: Study) -> pd.DataFrame:
+    """`rank_cells_by` the primary metric."""
+    return rank_cells_by(study, find_primary(study))
+
+
+def rank_cells_by(study: Study, metric: Metric) -> pd.DataFrame:
     """One row per cell, the best mean first: cell_id, label, seeds, mean, sd, behind [low, high], may_be_best.
 
     `behind` is the cell's mean less the best of the others'; the intervals hold at once (Hsu). In the metric's own unit, and in
     its own direction: of a loss, behind is positive for a worse cell.
     """
-    metric = find_primary(study)
     values = values_by_seed(study, metric.name)
     sign = -1.0 if metric.better == "lower" else 1.0
     stopping = study.info.stopping

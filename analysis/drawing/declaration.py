@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.drawing.chart import Chart
 from analysis.drawing.selection import ShownCell, detailed_cells, shown_widths
 from analysis.records.frames import Study
 from analysis.results.result_table import Column
@@ -76,6 +77,7 @@ class FigureKind(Generic[Data]):
     wandb: the study's summary run at W&B gets it, unless it is of one cell.
     build_at_epoch: of the layer records of one trial and an epoch; such a figure is drawn for every trial's run at W&B.
     of_last_steps: those records are of the last step of each epoch, instead of the steps that are measured at the cadence.
+    chart: the same data as lines over the progress of training, which a page draws; None, or returning None, for another picture.
     columns: of the data, with units and meaning, where something else is to draw them.
     """
 
@@ -90,6 +92,7 @@ class FigureKind(Generic[Data]):
     wandb: bool = True
     build_at_epoch: Callable[[pd.DataFrame, int], Data] | None = None
     of_last_steps: bool = False
+    chart: Callable[[Data, Subject], Chart | None] | None = None
     columns: tuple[Column, ...] = ()
 
 

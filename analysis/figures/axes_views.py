@@ -13,18 +13,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.drawing.declaration import FigureKind, Subject
+from analysis.drawing.declaration import FigureKind
 from analysis.drawing.layer_records import LayerSummary, load_layer_summary
+from analysis.drawing.progress_axes import FLOPS_TITLE, cumulative_learning_rate, load_flops_per_image
 from analysis.drawing.selection import CellRows, ShownCell, rows_by_cell, shown_cells
 from analysis.drawing.style import new_cell_figure, plot_cell, styled, use_log_axis, use_plain_axis
-from analysis.records.frames import Study
 from analysis.records.phases import first_learning_rate
 
 AXES = {
     "step": "step",
     "epochs": "epochs",
     "images": "images seen",
-    "flops": "FLOP spent (two per MAC, forward + backward)",
+    "flops": FLOPS_TITLE,
     "cumulative_learning_rate": "sum of learning rates",
 }
 _CURVES = {"gradient_mean_abs": "mean |g|", "update_ratio": "update ratio"}
@@ -58,20 +58,6 @@ def build_axes_views(
     return rows_by_cell(curves.reindex(columns=["cell", *AXES, *_CURVES]), cells, "no layers were measured")
 
 
-def cumulative_learning_rate(
-    steps_taken: np.ndarray, epoch_ends: np.ndarray, first_rate: float, rates_after: np.ndarray
-) -> np.ndarray:
-    """Sum of the learning rates of the first `steps_taken` steps, for a rate that is constant within an epoch.
-
-    Epoch i ends after `epoch_ends[i]` steps; its rate is `first_rate` for the first one, then the one recorded after
-    the epoch before.
-    """
-    rates = np.concatenate([[first_rate], rates_after[:-1]])
-    ends = np.concatenate([[0], epoch_ends]).astype(float)
-    sums = np.concatenate([[0.0], np.cumsum(np.diff(ends) * rates)])
-    return np.asarray(np.interp(steps_taken, ends, sums))
-
-
 @styled()
 def draw_axes_views(data: CellRows) -> Figure:
     """A row per measure of progress, mean |g| at the left, update ratio at the right."""
@@ -91,15 +77,12 @@ def draw_axes_views(data: CellRows) -> Figure:
     return figure
 
 
-def _build(study: Study, subject: Subject) -> CellRows:
-    sums = study.model.groupby("width")["flops_two_per_mac_training"].sum(min_count=1).dropna()
-    flops_per_image = {int(str(width)): int(flops) for width, flops in sums.items()}
-    return build_axes_views(load_layer_summary(study), study.epochs, shown_cells(study), flops_per_image)
-
-
 FIGURE = FigureKind(
     name="axes_views", section="dynamics", position=40, title="Gradients and updates against five axes",
     caption="The same curves against steps, epochs, images seen, FLOP spent and the sum of learning rates: means over all tensors "
     "and seeds.",
-    build=_build, draw=lambda data, subject: draw_axes_views(data),
+    build=lambda study, subject: build_axes_views(
+        load_layer_summary(study), study.epochs, shown_cells(study), load_flops_per_image(study)
+    ),
+    draw=lambda data, subject: draw_axes_views(data),
 )  # fmt: skip

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from analysis.comparison.best import rank_cells
+from analysis.comparison.best import rank_cells_by
 from analysis.comparison.pairs import find_primary, values_by_seed
 from analysis.drawing.declaration import FigureKind, Subject, whole_study
 from analysis.drawing.selection import require
@@ -26,7 +26,10 @@ MOST_CELLS = 100
 
 @dataclass(frozen=True)
 class GridMap:
-    """`cells` has columns row, column (of the map), label, mean, low, high (each by itself 95 %), seeds, may_be_best."""
+    """`cells` has columns row, column (of the map), label, mean, low, high (each by itself 95 %), seeds, may_be_best, share.
+
+    `share` is the cell's place between the worst mean (0) and the best (1); 0.5 where all are alike or none is better.
+    """
 
     metric: Metric
     cells: pd.DataFrame
@@ -36,29 +39,32 @@ class GridMap:
     column_title: str
 
 
-def build_grid_map(study: Study) -> GridMap:
-    """The cells by the factor with the most levels (columns) and all the others (rows)."""
-    metric, factors = find_primary(study), list(study.info.factors)
+def build_grid_map(study: Study, metric: Metric | None = None) -> GridMap:
+    """The cells by the factor with the most levels (columns) and all the others (rows); `metric` None: the primary one."""
+    metric, factors = metric or find_primary(study), list(study.info.factors)
     if len(study.cells) > MOST_CELLS:
         raise NothingToDraw(f"more than {MOST_CELLS} cells; the table of the best cells holds them all")
     levels = {f: sorted({cell.config[f] for cell in study.info.cells}, key=_order) for f in factors}
-    across = max(factors, key=lambda factor: len(levels[factor]))
+    across = max(factors, key=lambda factor: len(levels[factor]), default="")
     down = [factor for factor in factors if factor != across]
     names = {cell.cell_id: ", ".join(_text(cell.config[f]) for f in down) for cell in study.info.cells}
     order = sorted(study.info.cells, key=lambda cell: [_order(cell.config[f]) for f in down])
     rows = tuple(dict.fromkeys(names[cell.cell_id] for cell in order))
-    columns = tuple(_text(level) for level in levels[across])
+    columns = tuple(_text(level) for level in levels.get(across, [""]))
     values, ranked = (
         values_by_seed(study, metric.name),
-        study.derive(rank_cells).set_index("cell_id")[["seeds", "may_be_best"]].to_dict("index"),
+        rank_cells_by(study, metric).set_index("cell_id")[["seeds", "may_be_best"]].to_dict("index"),
     )
     found = []
     for cell_id, cell in study.cells.items():
         mean, low, high = mean_interval(values.loc[cell_id].to_numpy())
-        found.append((rows.index(names[cell_id]), columns.index(_text(cell.config[across])), cell.label, mean, low, high,
+        found.append((rows.index(names[cell_id]), columns.index(_text(cell.config[across]) if across else ""), cell.label, mean, low, high,
                       *ranked[cell_id].values()))  # fmt: skip
     frame = pd.DataFrame(found, columns=["row", "column", "label", "mean", "low", "high", "seeds", "may_be_best"])
-    require(frame[frame["mean"].notna()], "no trial has completed yet")
+    known = require(frame[frame["mean"].notna()], "no trial has completed yet")["mean"]
+    share = (frame["mean"] - known.min()) / (known.max() - known.min() or math.nan)
+    frame["share"] = {"higher": share, "lower": 1 - share, "": share * math.nan}[metric.better]
+    frame["share"] = frame["share"].fillna(0.5)
     return GridMap(metric, frame, rows, columns, ", ".join(map(_words, down)), _words(across))
 
 
@@ -69,17 +75,15 @@ def draw_grid_map(data: GridMap) -> Figure:
     figure = new_figure(2.2 + 1.25 * wide, 1.5 + 0.62 * high, f"{data.metric.title.capitalize()} over the grid")
     axes = figure.subplots()
     known = data.cells[data.cells["mean"].notna()]
-    low, high_value = known["mean"].min(), known["mean"].max()
     for cell in known.to_dict("records"):
-        share = 0.5 if high_value == low else (cell["mean"] - low) / (high_value - low)
-        share = 1 - share if data.metric.better == "lower" else share
+        share = cell["share"]
         corner = (cell["column"] - 0.5, cell["row"] - 0.5)
         field = axes.add_patch(Rectangle(corner, 1, 1, facecolor=DARK_BAR, alpha=0.08 + 0.84 * share, edgecolor=PAPER))
-        set_hover(field, f"{cell['label']}: {_value(data.metric, cell)}, {cell['seeds']} seeds")
+        set_hover(field, f"{cell['label']}: {format_mean(data.metric, cell)}, {cell['seeds']} seeds")
         color = PAPER if share > 0.5 else INK
-        axes.text(cell["column"], cell["row"] - 0.12, _value(data.metric, cell, interval=False), ha="center", va="center",
+        axes.text(cell["column"], cell["row"] - 0.12, format_mean(data.metric, cell, interval=False), ha="center", va="center",
                   color=color, fontsize=10, fontweight="bold")  # fmt: skip
-        axes.text(cell["column"], cell["row"] + 0.24, _interval(data.metric, cell), ha="center", va="center",
+        axes.text(cell["column"], cell["row"] + 0.24, format_interval(data.metric, cell), ha="center", va="center",
                   color=color, fontsize=7.5)  # fmt: skip
         if cell["may_be_best"]:
             frame = (cell["column"] - 0.47, cell["row"] - 0.45)
@@ -97,17 +101,19 @@ def draw_grid_map(data: GridMap) -> Figure:
     return figure
 
 
-def _interval(metric: Metric, cell: Mapping[Any, Any]) -> str:
+def format_interval(metric: Metric, cell: Mapping[Any, Any]) -> str:
+    """Half of a cell's interval and its number of seeds."""
     if not math.isfinite(cell["low"]):
         return f"n = {cell['seeds']}"
     half = (cell["high"] - cell["low"]) / 2
     return f"± {format_value(half, metric.kind, half)}, n = {cell['seeds']}"
 
 
-def _value(metric: Metric, cell: Mapping[Any, Any], *, interval: bool = True) -> str:
+def format_mean(metric: Metric, cell: Mapping[Any, Any], *, interval: bool = True) -> str:
+    """A cell's mean, with `format_interval` behind it."""
     half = (cell["high"] - cell["low"]) / 2
     text = format_value(cell["mean"], metric.kind, half) + (" %" if metric.in_percent else "")
-    return f"{text} {_interval(metric, cell)}" if interval else text
+    return f"{text} {format_interval(metric, cell)}" if interval else text
 
 
 def _order(value: object) -> tuple[int, float, str]:

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pandas as pd
-from matplotlib.figure import Figure
 
+from analysis.drawing.chart import Chart, Panel, draw_chart
 from analysis.drawing.declaration import FigureKind
 from analysis.drawing.selection import CellRows, ShownCell, rows_by_cell, shown_cells
-from analysis.drawing.style import new_cell_figure, plot_cell, styled, use_epoch_axis, use_plain_axis
 from analysis.records.phases import first_learning_rate
 
 
@@ -28,25 +27,16 @@ def build_schedule(epochs: pd.DataFrame, cells: Sequence[ShownCell]) -> CellRows
     return rows_by_cell(pd.concat(parts) if parts else pd.DataFrame(), cells, "no epoch has been recorded")
 
 
-@styled()
-def draw_schedule(data: CellRows) -> Figure:
+def chart_schedule(data: CellRows) -> Chart:
     """One line per cell."""
-    figure = new_cell_figure(8.5, 3.9, "Learning rate after each epoch", data.labels)
-    axes = figure.subplots()
-    for index, label in data.labels:
-        own = data.of(index)
-        plot_cell(axes, own, "epoch", "learning_rate", index, f"{label}: from {own['learning_rate'].iloc[0]:.4g}")
-    axes.set_xlabel("epochs finished")
-    axes.set_ylabel("learning rate")
-    axes.set_ylim(bottom=0)
-    use_epoch_axis(axes)
-    use_plain_axis(axes, "y")
-    return figure
+    rows = data.rows.rename(columns={"learning_rate": "mean"}).assign(panel="learning_rate", sd=float("nan"), num=1)
+    panel = Panel("learning_rate", "learning rate")
+    return Chart("Learning rate after each epoch", (panel,), data.labels, {"epoch": "epochs finished"}, rows)
 
 
 FIGURE = FigureKind(
     name="learning_rate", section="schedule", position=10, title="Learning rate",
     caption="The rate after the scheduler's step at the end of each epoch.",
     build=lambda study, subject: build_schedule(study.epochs, shown_cells(study)),
-    draw=lambda data, subject: draw_schedule(data),
+    draw=lambda data, subject: draw_chart(chart_schedule(data)), chart=lambda data, subject: chart_schedule(data),
 )  # fmt: skip

@@ -14,7 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.drawing import style
+from analysis.drawing.chart import Chart, Panel, draw_chart
 from analysis.drawing.declaration import FigureKind, Subject, each_cell, whole_study
+from analysis.drawing.progress_axes import EPOCH_AXES, add_epoch_axes
 from analysis.drawing.selection import CellRows, ShownCell, cell_of_trial, rows_by_cell, shown_cells, spread_over_trials
 from analysis.records.frames import Study
 
@@ -56,18 +58,16 @@ def draw_cell_curves(data: CellRows, index: int) -> Figure:
     return figure
 
 
-@style.styled()
-def draw_compared_curves(data: CellRows) -> Figure:
-    """The four metrics of all cells."""
-    figure = style.new_cell_figure(10, 7.0, "Training curves compared", data.labels)
-    for axes, (metric, title) in zip(figure.subplots(2, 2).flat, METRICS.items(), strict=True):
-        for index, label in data.labels:
-            own = data.of(index)
-            _draw_line(axes, own[own["metric"] == metric], style.cell_style(index), label)
-        axes.set_title(title[0].upper() + title[1:])
-        axes.set_xlabel("epoch")
-        _finish(axes, is_accuracy=metric.endswith("accuracy"))
-    return figure
+def chart_curves(data: CellRows) -> Chart:
+    """The four metrics of all cells; those that no trial has are left out."""
+    measured = set(data.rows["metric"])
+    panels = tuple(
+        Panel(metric, title[0].upper() + title[1:], in_percent=metric.endswith("accuracy"))
+        for metric, title in METRICS.items()
+        if metric in measured
+    )
+    axes = {name: title for name, title in EPOCH_AXES.items() if name in data.rows}
+    return Chart("Training curves compared", panels, data.labels, axes, data.rows.rename(columns={"metric": "panel"}))
 
 
 def _draw_line(axes: Axes, rows: pd.DataFrame, look: dict[str, Any], label: str) -> None:
@@ -101,12 +101,13 @@ def _finish(axes: Axes, *, is_accuracy: bool) -> None:
 
 
 def _build_of_study(study: Study) -> CellRows:
-    return build_training_curves(study.epochs, shown_cells(study))
+    data = build_training_curves(study.epochs, shown_cells(study))
+    return CellRows(add_epoch_axes(study, data.rows), data.labels)
 
 
 def _draw(data: CellRows, subject: Subject) -> Figure:
     if subject.cell is None:
-        return draw_compared_curves(data)
+        return draw_chart(chart_curves(data))
     if subject.cell.index not in dict(data.labels):
         raise style.NothingToDraw("no epoch of this cell has been recorded")
     return draw_cell_curves(data, subject.cell.index)
@@ -118,4 +119,5 @@ FIGURE = FigureKind(
     caption="Lines are means over seeds, bands one standard deviation; a single seed has no band.",
     subjects=lambda study: [*whole_study(study), *each_cell(study)],
     build=lambda study, subject: study.derive(_build_of_study), draw=_draw,
+    chart=lambda data, subject: None if subject.cell else chart_curves(data),
 )  # fmt: skip

@@ -115,7 +115,7 @@ def build_verdict(
     pairs = tables["pairwise"].frame if "pairwise" in tables else pd.DataFrame({"primary": [], "verdict": []})
     trials = study.trials[study.trials["status"] != FINISHED]
     unfinished = [
-        {"cell": str(row.label), "seed": str(row.seed), "status": str(row.status), "reason": str(row.reason or "")}
+        {"cell": str(row.label), "seed": str(row.seed), "status": str(row.status), "reason": row.reason if isinstance(row.reason, str) else ""}
         for row in trials.head(_MAX_LISTED_TRIALS).itertuples()
     ]
     missing = count_outcomes(study).get("missing", 0)
@@ -168,7 +168,7 @@ def build_sections(
     for name in sorted((declared | set(SECTIONS)) - {"verdict"}, key=lambda name: (section_place(name), name)):
         groups = _group_figures([(figure, picture) for figure, picture in figures if figure.section == name])
         own = tuple(build_page_table(table, common) for table in tables.values() if table.section == name)
-        texts = _section_texts(study, name, confounds, left_out)
+        texts = section_texts(study, name, confounds, left_out)
         grid = grid_text if name == "confounds" else ""
         if groups or own or texts:
             url = _data_url("application/toml", grid.encode()) if grid else ""
@@ -176,7 +176,7 @@ def build_sections(
     return sections
 
 
-def _section_texts(study: Study, name: str, confounds: Confounds, left_out: str) -> tuple[str, ...]:
+def section_texts(study: Study, name: str, confounds: Confounds, left_out: str) -> tuple[str, ...]:
     """The paragraphs at the head of a section."""
     if name == "confounds":
         nothing = ("No factors of this grid move together: the effect of each can be told from the others.",)

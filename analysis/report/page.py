@@ -39,19 +39,18 @@ _INVISIBLE = dict.fromkeys(
 )
 
 
-def write_report(folder: StudyFolder, *, refresh_s: int | None = None, claims_file: Path | None = None) -> Path:
+def write_report(folder: StudyFolder, *, claims_file: Path | None = None) -> Path:
     """Rebuild every table, figure and the page from the records; the path of the page.
 
-    With `refresh_s` the page says that the study is running and reloads itself every so many seconds. `claims_file` holds
-    the published claims to check, the worksheet's where it is None. Errors: StudyFolderError where the folder is missing,
-    damaged, foreign or too new, or where links lead out of it; ClaimsError.
+    `claims_file` holds the published claims to check, the worksheet's where it is None. Errors: StudyFolderError where the
+    folder is missing, damaged, foreign or too new, or where links lead out of it; ClaimsError.
     """
     study = read_checked(folder, claims_file)
     check_links(StudyFolder(folder.path.resolve()))  # whoever names a link to a study means the study
     tables = build_tables(study)
     write_tables(tables, folder)
     figures = write_figures(study)
-    page = render_page(study, tables, figures, refresh_s)
+    page = render_page(study, tables, figures)
     path = folder.report / "index.html"
     write_atomically(path, page.encode())
     return path
@@ -95,7 +94,6 @@ def render_page(
     study: Study,
     tables: dict[str, ResultTable],
     figures: Sequence[tuple[StudyFigure, Picture | None]],
-    refresh_s: int | None = None,
 ) -> str:
     """The text of the page."""
     info = study.info
@@ -103,28 +101,47 @@ def render_page(
     grid = ""
     if confounds.extra_cells:
         grid = write_grid(confounds, info)
-    script = _read_asset("report.js")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    template = environment.from_string(_read_asset("report.html"))
+    script = read_asset("report.js")
     statuses = study.trials["status"].value_counts()
-    page = template.render(
-        info=info,
-        refresh_s=refresh_s,
-        styles=Markup(_read_asset("report.css").replace("/* figure colours */", dark_variables())),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        statuses=[(str(status), int(number)) for status, number in statuses.items()],
-        searched=[(str(s), int(n)) for s, n in study.search_trials["status"].value_counts().items()],
-        num_asked=len(study.trials) if info.stopping else len(info.cells) * len(info.seeds),
-        verdict=build_verdict(study, tables, figures, confounds),
-        sections=build_sections(study, tables, figures, confounds, grid, left_out_note(study)),
-        environment=build_environment(study),
-        trusted=Markup,
+    page = (
+        build_templates("analysis.report")
+        .get_template("report.html")
+        .render(
+            info=info,
+            styles=Markup(read_styles()),
+            script=Markup(script),
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            statuses=[(str(status), int(number)) for status, number in statuses.items()],
+            searched=[(str(s), int(n)) for s, n in study.search_trials["status"].value_counts().items()],
+            num_asked=len(study.trials) if info.stopping else len(info.cells) * len(info.seeds),
+            verdict=build_verdict(study, tables, figures, confounds),
+            sections=build_sections(study, tables, figures, confounds, grid, left_out_note(study)),
+            environment=build_environment(study),
+        )
     )
-    return page.translate(_INVISIBLE)
+    return show_invisible(page)
 
 
-def _read_asset(name: str) -> str:
+def build_templates(*packages: str) -> jinja2.Environment:
+    """The templates in the folders `templates` of these packages, in which every text is escaped that is not `trusted`."""
+    environment = jinja2.Environment(
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(package) for package in packages]),
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    environment.globals["trusted"] = Markup
+    return environment
+
+
+def read_asset(name: str) -> str:
+    """One of the report's own files."""
     return resources.files("analysis.report.templates").joinpath(name).read_text(encoding="utf-8")
+
+
+def read_styles() -> str:
+    """The style sheet, with the colours of figures on a dark screen."""
+    return read_asset("report.css").replace("/* figure colours */", dark_variables())
+
+
+def show_invisible(page: str) -> str:
+    """`page` with characters that do not show, or turn the direction of the text, replaced by one that does."""
+    return page.translate(_INVISIBLE)

@@ -37,17 +37,21 @@
     announcer.textContent = `${table.caption.textContent}: sorted by ${name}, ${descending ? "descending" : "ascending"}`;
   }
 
-  for (const table of document.querySelectorAll("table")) {
-    Array.from(table.tHead.rows[0].cells).forEach((head, column) => {
-      if (head.tagName !== "TH") return;
-      const button = document.createElement("button");
-      button.type = "button";
-      button.append(...head.childNodes);
-      head.append(button);
-      head.setAttribute("aria-sort", "none");
-      button.addEventListener("click", () => sortBy(table, head, column));
-    });
-  }
+  // Also called for the parts that the live page fetches later.
+  window.makeSortable = (part) => {
+    for (const table of part.querySelectorAll("table:not(.map)")) {
+      Array.from(table.tHead.rows[0].cells).forEach((head, column) => {
+        if (head.tagName !== "TH") return;
+        const button = document.createElement("button");
+        button.type = "button";
+        button.append(...head.childNodes);
+        head.append(button);
+        head.setAttribute("aria-sort", "none");
+        button.addEventListener("click", () => sortBy(table, head, column));
+      });
+    }
+  };
+  makeSortable(document);
 
   // Paper has no way to open what is closed.
   addEventListener("beforeprint", () => {

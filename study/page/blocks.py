@@ -1,0 +1,227 @@
+"""The parts of a study's page as HTML: each is made when a page shows it. The words and numbers are those of the report.
+
+Every text may come from a study folder of somebody else: templates escape it, and characters that do not show are replaced.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from analysis.design.confounds import find_confounds
+from analysis.drawing.selection import left_out_note
+from analysis.drawing.style import NothingToDraw
+from analysis.figures import plan_figures
+from analysis.figures.grid_heatmap import GridMap, build_grid_map, format_interval, format_mean
+from analysis.metrics import list_metrics
+from analysis.records.frames import count_training_images
+from analysis.records.summary import summarize_trials
+from analysis.report.content import build_page_table, build_verdict, section_texts
+from analysis.report.page import build_templates, show_invisible
+from analysis.results.formats import format_value
+from analysis.sections import SECTIONS, section_place, section_title
+from analysis.tables import build_tables, table_kinds
+from study.page.live_study import LiveStudy
+from study.page.watched import WatchedStudy, title_of
+
+TRIALS_ON_A_PAGE = 50
+_SHADES = 8
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place on the page for a part that is fetched when it is seen: a chart, a picture or a table."""
+
+    kind: str
+    name: str
+    title: str
+    caption: str = ""
+    cell: str = ""
+
+
+@dataclass(frozen=True)
+class PageSection:
+    """A section of the page, in the order of the report."""
+
+    id: str
+    title: str
+    slots: tuple[Slot, ...]
+
+
+def templates() -> jinja2.Environment:
+    """The page's templates and the report's."""
+    return build_templates("study.page", "analysis.report")
+
+
+def plan_sections(study: LiveStudy) -> list[PageSection]:
+    """What the page has room for, in the order of the report; nothing is built yet."""
+    found: dict[str, list[Slot]] = {}
+    for kind, subject in plan_figures(study):
+        if kind.name == "grid_heatmap":
+            continue  # the map of the page is its own part
+        caption = kind.caption if isinstance(kind.caption, str) else kind.caption(study, subject)
+        is_chart = kind.chart is not None and subject.cell is None
+        label = subject.cell.label if subject.cell else ""
+        slot = Slot(
+            "chart" if is_chart else "figure", kind.name + subject.suffix, title_of(kind, subject), caption, label
+        )
+        found.setdefault(kind.section, []).append(slot)
+    for name, table in table_kinds(search=study.info.search is not None).items():
+        if table.applies(study) and name != "trials":
+            title = table.title if isinstance(table.title, str) else table.title(study)
+            found.setdefault(table.section, []).append(Slot("table", name, title))
+    names = sorted(set(found) | set(SECTIONS) - {"verdict", "trials"}, key=lambda name: (section_place(name), name))
+    return [PageSection(name, section_title(name), tuple(found[name])) for name in names if name in found]
+
+
+def render_block(watched: WatchedStudy, name: str, query: Mapping[str, str]) -> str:
+    """One part as HTML. Errors: LookupError for a part that there is not; StudyFolderError."""
+    kind, _, rest = name.partition("-")
+    if kind == "figure":
+        return _render_figure(watched, rest)
+    key = f"{name}?{sorted(query.items())}"
+    build = {"verdict": _verdict, "map": _map, "table": _table, "text": _texts, "trials": _trials, "trial": _trial}.get(
+        kind
+    )
+    if build is None:
+        raise LookupError(f"no part {name!r}")
+    text: str = watched.ask(key, lambda study: show_invisible(build(study, rest, query)))
+    return text
+
+
+def _render_figure(watched: WatchedStudy, name: str) -> str:
+    try:
+        return f'<div class="scroll picture">{watched.picture(name)}</div>'
+    except NothingToDraw as error:
+        return show_invisible(str(Markup('<p class="left-out">Left out: {}.</p>').format(str(error))))
+
+
+def _macros() -> Any:
+    return templates().get_template("blocks.html").module
+
+
+def _verdict(study: LiveStudy, rest: str, query: Mapping[str, str]) -> str:
+    names = [name for name in ("comparison", "pairwise", "claims") if name in table_kinds()]
+    names = [name for name in names if table_kinds()[name].applies(study)]
+    confounds = find_confounds(study.info.cells, study.info.factors, count_training_images(study))
+    verdict = build_verdict(study, build_tables(study, names), [], confounds)
+    live = bool(study.trials["status"].isin(["running", "pending"]).any())
+    if live:  # the section of trials has them
+        verdict = dataclasses.replace(verdict, unfinished=())
+    return str(_macros().verdict_block(verdict, live))
+
+
+def _table(study: LiveStudy, name: str, query: Mapping[str, str]) -> str:
+    if name not in table_kinds(search=study.info.search is not None):
+        raise LookupError(f"no table {name!r}")
+    table = build_page_table(build_tables(study, [name])[name])
+    return str(_macros().result_table(dataclasses.replace(table, csv_url="")))
+
+
+def _texts(study: LiveStudy, section: str, query: Mapping[str, str]) -> str:
+    confounds = find_confounds(study.info.cells, study.info.factors, count_training_images(study))
+    return "".join(
+        str(Markup("<p>{}</p>").format(text)) for text in section_texts(study, section, confounds, left_out_note(study))
+    )
+
+
+def _map(study: LiveStudy, rest: str, query: Mapping[str, str]) -> str:
+    """The grid as a map of its cells in any metric that a trial has."""
+    values = study.derive(summarize_trials)
+    known = [metric for metric in list_metrics().values() if values[metric.name].notna().any()]
+    metric = next((metric for metric in known if metric.name == query.get("metric")), None)
+    try:
+        grid = build_grid_map(study, metric)
+    except NothingToDraw as error:
+        return str(Markup('<p class="left-out">{}.</p>').format(str(error).capitalize()))
+    return templates().get_template("map.html").render(grid=grid, metrics=known, fields=_fields(grid))
+
+
+def _fields(grid: GridMap) -> list[list[dict[str, Any] | None]]:
+    """The map's fields by row and column, None where the grid has no cell."""
+    fields: list[list[dict[str, Any] | None]] = [[None] * len(grid.columns) for _ in grid.rows]
+    for cell in grid.cells.to_dict("records"):
+        known = math.isfinite(cell["mean"])
+        fields[cell["row"]][cell["column"]] = {
+            "label": cell["label"], "shade": round(cell["share"] * _SHADES) if known else "none",
+            "mean": format_mean(grid.metric, cell, interval=False) if known else "-",
+            "interval": format_interval(grid.metric, cell) if known else "no seed yet", "best": cell["may_be_best"],
+        }  # fmt: skip
+    return fields
+
+
+def list_trials(study: LiveStudy) -> pd.DataFrame:
+    """The trials as they are, those of a search too: running ones first, then what failed, then the rest."""
+    frames = [study.trials, study.search_trials.assign(label="search")]
+    frame = (
+        pd.concat([one for one in frames if len(one)], ignore_index=True) if len(study.search_trials) else study.trials
+    )
+    order = {"running": 0, "failed": 1, "diverged": 2, "pending": 4}
+    return (
+        frame.assign(_order=frame["status"].map(order).fillna(3))
+        .sort_values("_order", kind="stable")
+        .drop(columns="_order")
+    )
+
+
+def _trials(study: LiveStudy, rest: str, query: Mapping[str, str]) -> str:
+    frame = list_trials(study)
+    counts = frame["status"].value_counts().to_dict()
+    status = query.get("status", "")
+    chosen = frame[frame["status"] == status] if status in counts else frame
+    last = max(0, (len(chosen) - 1) // TRIALS_ON_A_PAGE)
+    page = min(int(query["page"]), last) if query.get("page", "").isdecimal() else 0
+    shown = chosen.iloc[page * TRIALS_ON_A_PAGE : (page + 1) * TRIALS_ON_A_PAGE]
+    return templates().get_template("trials.html").render(
+        trials=[_trial_row(row) for row in shown.to_dict("records")], counts=counts, status=status if status in counts else "",
+        page=page, last=last, num=len(frame),
+    )  # fmt: skip
+
+
+def _trial_row(row: Mapping[Any, Any]) -> dict[str, Any]:
+    text = {
+        name: "" if pd.isna(row[name]) else str(row[name])
+        for name in ("label", "status", "reason", "hostname", "hardware")
+    }
+    gpu = row["gpu_ids"] if isinstance(row["gpu_ids"], str) else ""
+    return text | {
+        "id": row["trial_id"], "seed": row["seed"], "epochs": f"{row['epochs_completed']} of {row['config.epochs']}",
+        "attempts": row["attempts"], "failures": row["failures"], "device": f"GPU {gpu}" if gpu else "CPU",
+    }  # fmt: skip
+
+
+def _trial(study: LiveStudy, trial_id: str, query: Mapping[str, str]) -> str:
+    """All that is known of one trial: why attempts failed, what was noted, and a line for each epoch."""
+    frame = list_trials(study)
+    rows = frame[frame["trial_id"] == trial_id].to_dict("records")
+    if not rows:
+        raise LookupError(f"no trial {trial_id!r}")
+    state = study.read_trial_state(trial_id)
+    lines = [_epoch_line(row, rows[0]["config.epochs"]) for row in study.read_trial_epochs(trial_id).to_dict("records")]
+    return (
+        templates()
+        .get_template("trial.html")
+        .render(
+            trial=_trial_row(rows[0]),
+            failures=state.failures if state else (),
+            notes=state.notes if state else (),
+            lines=lines,
+        )
+    )
+
+
+def _epoch_line(row: Mapping[Any, Any], epochs: int) -> str:
+    """As the driver prints it."""
+    parts = [f"epoch {row['epoch']}/{epochs}"]
+    for name in ("train", "val", "test"):
+        if pd.notna(row[f"{name}_loss"]):
+            accuracy = format_value(float(row[f"{name}_accuracy"]), "accuracy")
+            parts.append(f"{name} {row[f'{name}_loss']:.3f} {accuracy}%")
+    return "  ".join([*parts, f"{row['images_per_s']:.0f} img/s"])

@@ -1,0 +1,292 @@
+"""The page's server: what a browser, a notebook or curl may ask for, and who may ask.
+
+    /                                    every study
+    /studies/NAME                        one study; /studies/NAME/blocks/PART is a part of it as HTML
+    /api/studies                         every study as JSON
+    /api/studies/NAME                    one study: state, cells, seeds, figures and tables that there are
+    /api/studies/NAME/charts/FIGURE      a chart's rows, with ?since=VERSION only those that are newer
+    /api/studies/NAME/tables/TABLE       a table's raw numbers
+    /api/studies/NAME/trials             every trial
+    /api/events, /api/studies/NAME/events    server-sent events: the state, as often as it changes
+
+It only reads. Requests must name one of the allowed hosts, which keeps a foreign page from asking through the user's browser; where a
+token is set they must bring it, in the address once, then as a cookie, or as `Authorization: Bearer`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import json
+from collections.abc import AsyncIterator, Callable
+from functools import cache
+from http.cookies import CookieError, SimpleCookie
+from importlib import resources
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+import pandas as pd
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import (
+    HTMLResponse,
+    JSONResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    Response,
+    StreamingResponse,
+)
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from analysis.drawing.style import NothingToDraw
+from analysis.records.study_folder import StudyFolderError
+from analysis.report.page import read_asset, read_styles, show_invisible
+from analysis.tables import build_tables
+from study.page.blocks import list_trials, plan_sections, render_block, templates
+from study.page.live_study import LiveStudy
+from study.page.watched import LOOK_EVERY_S, Watch, WatchedStudy, describe
+
+COOKIE = "study_token"
+_KEEP_ALIVE_S = 15.0
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Resource-Policy": "same-origin",
+}  # fmt: skip
+_TRIAL_COLUMNS = ("trial_id", "label", "seed", "status", "reason", "epochs_completed", "attempts", "failures", "hostname",
+                  "hardware", "gpu_ids", "started_at", "ended_at", "wall_time_s")  # fmt: skip
+
+
+def build_app(watch: Watch, hosts: list[str], token: str | None = None) -> Starlette:
+    """The server's application. `hosts` are the names under which it may be asked; `token` None asks for none."""
+    pages = _Pages(watch)
+    study = "/api/studies/{name}"
+    routes = [
+        Route("/", pages.overview),
+        Route("/studies/{name}", pages.study),
+        Route("/studies/{name}/blocks/{block}", pages.block),
+        Route("/assets/{name}", _asset),
+        Route("/api/studies", pages.list_studies),
+        Route("/api/events", pages.all_events),
+        Route(study, pages.describe_study),
+        Route(f"{study}/events", pages.events),
+        Route(f"{study}/charts/{{figure}}", pages.chart),
+        Route(f"{study}/tables/{{table}}", pages.table),
+        Route(f"{study}/trials", pages.trials),
+    ]
+    middleware = [
+        Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
+        Middleware(_Guard, token=token),
+        Middleware(GZipMiddleware),
+    ]
+    errors: dict[Any, Any] = {StudyFolderError: _unreadable, LookupError: _missing, NothingToDraw: _nothing}
+    return Starlette(routes=routes, middleware=middleware, lifespan=pages.looking, exception_handlers=errors)
+
+
+class _Guard:
+    """Puts the safety headers on every answer, and asks for the token where there is one."""
+
+    def __init__(self, app: ASGIApp, token: str | None) -> None:
+        self._app, self._token = app, token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_safely(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *((k.encode(), v.encode()) for k, v in _HEADERS.items())]
+            await send(message)
+
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        answer: ASGIApp = self._app
+        if self._token is not None and not self._knows_token(request):
+            query = dict(parse_qsl(request.url.query, keep_blank_values=True))
+            if self._is_token(query.pop("token", "")):
+                answer = RedirectResponse(request.url.path + ("?" + urlencode(query) if query else ""), 303)
+                answer.set_cookie(COOKIE, self._token, httponly=True, samesite="strict")
+            else:
+                answer = PlainTextResponse(
+                    "this page needs its token: open the address that `study serve` printed\n", 403
+                )
+        await answer(scope, receive, send_safely)
+
+    def _knows_token(self, request: Request) -> bool:
+        cookies = SimpleCookie()
+        with contextlib.suppress(CookieError):
+            cookies.load(request.headers.get("cookie", ""))
+        scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+        given = cookies[COOKIE].value if COOKIE in cookies else bearer if scheme.lower() == "bearer" else ""
+        return self._is_token(given)
+
+    def _is_token(self, given: str) -> bool:
+        return hmac.compare_digest(given.encode(), (self._token or "").encode())
+
+
+class _Pages:
+    """The answers; each study is looked at in the background."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+
+    @contextlib.asynccontextmanager
+    async def looking(self, app: Starlette) -> AsyncIterator[None]:
+        """Look at the studies as long as the server runs."""
+        task = asyncio.create_task(self._look())
+        try:
+            yield
+        finally:
+            task.cancel()
+
+    async def _look(self) -> None:
+        while True:
+            await run_in_threadpool(self._watch.look)
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    def _find(self, request: Request) -> WatchedStudy:
+        name = request.path_params["name"]
+        try:
+            return self._watch.studies()[name]
+        except KeyError:
+            raise LookupError(f"no study {name!r}") from None
+
+    def _describe_all(self) -> list[dict[str, Any]]:
+        return [{**describe(watched), "name": name} for name, watched in self._watch.studies().items()]
+
+    def overview(self, request: Request) -> Response:
+        return HTMLResponse(show_invisible(templates().get_template("overview.html").render()))
+
+    def study(self, request: Request) -> Response:
+        watched = self._find(request)
+        sections = watched.ask("sections", plan_sections)
+        info = watched.ask("info", lambda study: study.info)
+        page = (
+            templates()
+            .get_template("study.html")
+            .render(name=request.path_params["name"], info=info, sections=sections, described=describe(watched))
+        )
+        return HTMLResponse(show_invisible(page))
+
+    def block(self, request: Request) -> Response:
+        text = render_block(self._find(request), request.path_params["block"], dict(request.query_params))
+        return _with_etag(request, HTMLResponse(text))
+
+    def list_studies(self, request: Request) -> Response:
+        return JSONResponse(self._describe_all())
+
+    def describe_study(self, request: Request) -> Response:
+        watched = self._find(request)
+        sections = watched.ask("sections", plan_sections)
+        info = watched.ask("info", lambda study: study.info)
+        slots = [
+            {"section": s.id, "kind": slot.kind, "name": slot.name, "title": slot.title}
+            for s in sections
+            for slot in s.slots
+        ]
+        cells = [{"cell_id": cell.cell_id, "label": cell.label, "config": cell.config} for cell in info.cells]
+        return JSONResponse({**describe(watched), "cells": cells, "seeds": list(info.seeds), "shows": slots})
+
+    def chart(self, request: Request) -> Response:
+        since = request.query_params.get("since", "0")
+        return JSONResponse(
+            self._find(request).chart(request.path_params["figure"], int(since) if since.isdecimal() else 0)
+        )
+
+    def table(self, request: Request) -> Response:
+        watched, name = self._find(request), request.path_params["table"]
+
+        def build(study: LiveStudy) -> dict[str, Any]:
+            try:
+                table = build_tables(study, [name])[name]
+            except ValueError as error:
+                raise LookupError(str(error)) from error
+            return {"name": name, "title": table.title, "notes": list(table.notes), "rows": _rows(table.frame)}
+
+        return JSONResponse(watched.ask(f"json {name}", build))
+
+    def trials(self, request: Request) -> Response:
+        return JSONResponse(
+            self._find(request).ask("json trials", lambda s: _rows(list_trials(s)[list(_TRIAL_COLUMNS)]))
+        )
+
+    async def events(self, request: Request) -> Response:
+        watched = self._find(request)
+        return _stream(lambda: describe(watched))
+
+    async def all_events(self, request: Request) -> Response:
+        return _stream(self._describe_all)
+
+
+def _stream(describe_now: Callable[[], Any]) -> StreamingResponse:
+    """Server-sent events: what is so now, then whenever it has changed; `alive` now and then shows that the server lives."""
+
+    async def events() -> AsyncIterator[str]:
+        last, quiet = "", 0.0
+        while True:
+            text = json.dumps(await run_in_threadpool(describe_now), sort_keys=True)
+            if text != last:
+                yield f"data: {text}\n\n"
+                last, quiet = text, 0.0
+            elif quiet >= _KEEP_ALIVE_S:
+                yield "event: alive\ndata: 1\n\n"
+                quiet = 0.0
+            await asyncio.sleep(LOOK_EVERY_S)
+            quiet += LOOK_EVERY_S
+
+    return StreamingResponse(events(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as JSON takes them: what is not a number is null."""
+    rows: list[dict[str, Any]] = json.loads(frame.to_json(orient="records", double_precision=15, default_handler=str))
+    return rows
+
+
+def _with_etag(request: Request, response: Response) -> Response:
+    """`response`, or only the word that it is the one that the browser has."""
+    etag = f'"{hashlib.sha256(response.body).hexdigest()[:20]}"'
+    headers = {"ETag": etag, "Cache-Control": "no-cache"}
+    if request.headers.get("if-none-match", "").removeprefix("W/") == etag:
+        return Response(status_code=304, headers=headers)
+    response.headers.update(headers)
+    return response
+
+
+@cache
+def _read(name: str) -> tuple[bytes, str]:
+    """One of the files that pages load, and its type."""
+    if name == "plotly.js":
+        from plotly.offline import get_plotlyjs  # a second to import
+
+        return get_plotlyjs().encode(), "text/javascript"
+    if name == "report.css":
+        return read_styles().encode(), "text/css"
+    if name == "report.js":
+        return read_asset(name).encode(), "text/javascript"
+    kinds = {"page.js": "text/javascript", "overview.js": "text/javascript", "page.css": "text/css"}
+    if name not in kinds:
+        raise LookupError(f"no file {name!r}")
+    return resources.files("study.page.templates").joinpath(name).read_bytes(), kinds[name]
+
+
+def _asset(request: Request) -> Response:
+    content, kind = _read(request.path_params["name"])
+    return _with_etag(request, Response(content, media_type=kind))
+
+
+def _error(status: int) -> Callable[[Request, Exception], Response]:
+    def answer(request: Request, error: Exception) -> Response:
+        return PlainTextResponse(show_invisible(str(error.args[0] if error.args else error)) + "\n", status)
+
+    return answer
+
+
+_unreadable, _missing, _nothing = _error(503), _error(404), _error(404)

@@ -1,0 +1,109 @@
+"""`python -m study.serve [RESULTS ...]`: the live page of studies, in any browser. See `--help`.
+
+Exit status: 0 stopped by Ctrl-C, 2 bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import socket
+import sys
+import webbrowser
+from pathlib import Path
+
+from study.command_line.exit_status import BAD_INPUT, OK
+from study.command_line.program import program_name
+
+DEFAULT_PORT = 8790
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_MOST_PORTS = 20  # tried, where others are taken
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog=program_name("serve"), description="The live page of studies, in any browser: no account, no network.",
+        epilog="Only this machine can reach it. With --host others can: they need the token in the address that is printed.",
+    )  # fmt: skip
+    parser.add_argument(
+        "results", nargs="*", type=Path, default=[Path("results")], metavar="RESULTS",
+        help="folders of studies, or studies (default: results)",
+    )  # fmt: skip
+    parser.add_argument("--port", type=int, metavar="N", help=f"default: the first free one from {DEFAULT_PORT}")
+    parser.add_argument(
+        "--host", metavar="ADDRESS", default=_LOOPBACK[0], help="address to listen on (default: 127.0.0.1)"
+    )
+    parser.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME", help="a further name that browsers may call it by"
+    )
+    parser.add_argument("--open", action="store_true", help="open it in the browser")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    options = build_parser().parse_args(arguments)
+    for path in options.results:
+        if not path.is_dir():
+            print(f"error: {path}: no such folder; name a study, or the folder that holds studies", file=sys.stderr)
+            return BAD_INPUT
+    try:
+        listener = _listen(options.host, options.port)
+    except OSError as error:
+        print(
+            f"error: {options.host} port {options.port or DEFAULT_PORT}: {error.strerror}; name another --port",
+            file=sys.stderr,
+        )
+        return BAD_INPUT
+    token = None if options.host in _LOOPBACK else secrets.token_urlsafe(24)
+    address = _address(options.host, listener.getsockname()[1], token)
+    print(f"studies: {address}\nCtrl-C ends the page; studies go on", flush=True)
+    if options.open:
+        webbrowser.open(address)
+    hosts = [*_LOOPBACK[:2], "[::1]", options.host, *options.allow_host]
+    return _serve(listener, options.results, hosts, token)
+
+
+def _serve(listener: socket.socket, results: list[Path], hosts: list[str], token: str | None) -> int:
+    import uvicorn  # not before --help has answered
+
+    from study.page.server import build_app
+    from study.page.watched import Watch
+
+    config = uvicorn.Config(
+        build_app(Watch(results), hosts, token), log_level="warning", access_log=False, timeout_graceful_shutdown=1,
+        server_header=False, ws="none",
+    )  # fmt: skip
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    except KeyboardInterrupt:
+        pass
+    finally:
+        listener.close()
+    return OK
+
+
+def _listen(host: str, port: int | None) -> socket.socket:
+    """A socket on the port, or on the first free one from the default. Errors: OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for tried in [port] if port is not None else range(DEFAULT_PORT, DEFAULT_PORT + _MOST_PORTS):
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, tried))
+            return listener
+        except OSError as found:
+            listener.close()
+            error = found
+    raise error
+
+
+def _address(host: str, port: int, token: str | None) -> str:
+    shown = socket.gethostname() if host in ("0.0.0.0", "::") else host
+    shown = f"[{shown}]" if ":" in shown else shown
+    return f"http://{shown}:{port}/" + (f"?token={token}" if token else "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
