@@ -21,6 +21,7 @@ from analysis.records.study_folder import StudyFolderError, StudyInfo, check_lin
 from study.cluster.head import ClusterError
 from study.cluster.session import joined_cluster
 from study.command_line.exit_status import BAD_INPUT, INTERRUPTED, OK, SOME_FAILED, STATES
+from study.command_line.live_page import live_page
 from study.command_line.options import build_parser, build_study_spec, read_settings
 from study.command_line.program import program_name
 from study.command_line.report import report_results
@@ -119,6 +120,7 @@ def _run(options: argparse.Namespace, arguments: list[str], progress_file: Progr
         with (
             store.open() as lock,
             Mirror(store.folder, choose_mode(settings.wandb), settings.wandb_project, shown=store.shown) as mirror,
+            live_page(str(store.folder.path.parent)) if options.serve else nullcontext(),
         ):
             invocation = Invocation(
                 settings=settings, arguments=arguments, command=f"{program_name('run')} {shlex.join(arguments)}",

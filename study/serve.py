@@ -6,14 +6,19 @@ Exit status: 0 stopped by Ctrl-C, 2 bad input.
 from __future__ import annotations
 
 import argparse
+import os
 import secrets
+import signal
 import socket
 import sys
+import threading
 import webbrowser
 from pathlib import Path
 
 from study.command_line.exit_status import BAD_INPUT, OK
 from study.command_line.program import program_name
+from study.service.command_line import guarded
+from study.service.connection import DEFAULT_CLUSTER, connect
 
 DEFAULT_PORT = 8790
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -27,9 +32,14 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="Only this machine can reach it. With --host others can: they need the token in the address that is printed.",
     )  # fmt: skip
     parser.add_argument(
-        "results", nargs="*", type=Path, default=[Path("results")], metavar="RESULTS",
-        help="folders of studies, or studies (default: results)",
+        "results", nargs="*", default=["results"], metavar="RESULTS",
+        help="folders of studies, studies, or URLs of studies (s3://, gs://, ...), of which copies are read (default: results)",
     )  # fmt: skip
+    parser.add_argument(
+        "--cluster", metavar="URL", nargs="?", const=DEFAULT_CLUSTER,
+        help=f"list the studies of the cluster with this dashboard, too (without URL: {DEFAULT_CLUSTER})",
+    )  # fmt: skip
+    parser.add_argument("--token-file", type=Path, metavar="FILE", help="the cluster's token, as for `study status`")
     parser.add_argument("--port", type=int, metavar="N", help=f"default: the first free one from {DEFAULT_PORT}")
     parser.add_argument(
         "--host", metavar="ADDRESS", default=_LOOPBACK[0], help="address to listen on (default: 127.0.0.1)"
@@ -38,13 +48,16 @@ def build_parser() -> argparse.ArgumentParser:
         "--allow-host", action="append", default=[], metavar="NAME", help="a further name that browsers may call it by"
     )
     parser.add_argument("--open", action="store_true", help="open it in the browser")
+    parser.add_argument("--end-with-stdin", action="store_true", help=argparse.SUPPRESS)  # of `study run --serve`
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = build_parser().parse_args(arguments)
-    for path in options.results:
+    urls = [source for source in options.results if "://" in source]
+    folders = [Path(source) for source in options.results if source not in urls]
+    for path in folders:
         if not path.is_dir():
             print(f"error: {path}: no such folder; name a study, or the folder that holds studies", file=sys.stderr)
             return BAD_INPUT
@@ -56,25 +69,33 @@ def main(arguments: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return BAD_INPUT
+    listener.listen()  # whoever opens the address at once waits for the server
     token = None if options.host in _LOOPBACK else secrets.token_urlsafe(24)
     address = _address(options.host, listener.getsockname()[1], token)
     print(f"studies: {address}\nCtrl-C ends the page; studies go on", flush=True)
     if options.open:
         webbrowser.open(address)
-    hosts = [*_LOOPBACK[:2], "[::1]", options.host, *options.allow_host]
-    return _serve(listener, options.results, hosts, token)
+    if options.end_with_stdin:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
+    hosts = [*_LOOPBACK[:2], "[::1]", options.host, socket.gethostname(), socket.getfqdn(), *options.allow_host]
+    return guarded(lambda: _serve(listener, folders, urls, hosts, token, options))
 
 
-def _serve(listener: socket.socket, results: list[Path], hosts: list[str], token: str | None) -> int:
+def _serve(
+    listener: socket.socket, folders: list[Path], urls: list[str], hosts: list[str], token: str | None,
+    options: argparse.Namespace,
+) -> int:  # fmt: skip
     import uvicorn  # not before --help has answered
 
+    from study.page.elsewhere import ClusterStudies, FetchedStudy
     from study.page.server import build_app
     from study.page.watched import Watch
 
+    cluster = ClusterStudies(connect(options.cluster, options.token_file)) if options.cluster else None
+    app = build_app(Watch(folders, [FetchedStudy(url) for url in urls]), hosts, token, cluster)
     config = uvicorn.Config(
-        build_app(Watch(results), hosts, token), log_level="warning", access_log=False, timeout_graceful_shutdown=1,
-        server_header=False, ws="none",
-    )  # fmt: skip
+        app, log_level="warning", access_log=False, timeout_graceful_shutdown=1, server_header=False, ws="none"
+    )
     try:
         uvicorn.Server(config).run(sockets=[listener])
     except KeyboardInterrupt:
@@ -82,6 +103,13 @@ def _serve(listener: socket.socket, results: list[Path], hosts: list[str], token
     finally:
         listener.close()
     return OK
+
+
+def _end_with_stdin() -> None:
+    """Ends this process when whoever started it does, however it ends."""
+    while os.read(0, 1 << 16):
+        pass
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def _listen(host: str, port: int | None) -> socket.socket:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from analysis.drawing.selection import ShownCell, shown_cells
+from analysis.drawing.selection import CellRows, ShownCell, shown_cells
 from analysis.records.frames import Study
 from analysis.records.phases import first_learning_rate
 
@@ -29,6 +29,11 @@ def load_epoch_axes(study: Study) -> pd.DataFrame:
 def add_epoch_axes(study: Study, rows: pd.DataFrame) -> pd.DataFrame:
     """`rows` of cells and epochs, with where the cell then stands."""
     return rows.merge(load_epoch_axes(study), how="left", on=["cell", "epoch"])
+
+
+def add_axes(study: Study, data: CellRows) -> CellRows:
+    """`add_epoch_axes` to what a figure draws."""
+    return CellRows(add_epoch_axes(study, data.rows), data.labels)
 
 
 def build_epoch_axes(

@@ -9,9 +9,8 @@ import pandas as pd
 from analysis.drawing.chart import Chart, Panel, draw_chart
 from analysis.drawing.declaration import FigureKind
 from analysis.drawing.layer_records import VALUES, LayerSummary, load_layer_summary
-from analysis.drawing.progress_axes import EPOCH_AXES, add_epoch_axes
+from analysis.drawing.progress_axes import EPOCH_AXES, add_axes
 from analysis.drawing.selection import CellRows, ShownCell, rows_by_cell, shown_cells, spread_over_trials
-from analysis.records.frames import Study
 from analysis.records.phases import GROUPS
 
 _TITLES = dict(
@@ -43,15 +42,11 @@ def chart_dynamics(data: CellRows) -> Chart:
     return Chart("Dynamics by layer group", panels, data.labels, axes, rows, columns=3)
 
 
-def _build(study: Study) -> CellRows:
-    data = build_dynamics(load_layer_summary(study), shown_cells(study))
-    return CellRows(add_epoch_axes(study, data.rows), data.labels)
-
-
 FIGURE = FigureKind(
     name="dynamics_by_group", section="dynamics", position=5, title="Dynamics by layer group",
     caption="Mean |g|, length of one step's change over the length of the weights, and the angle by which it turns them: means over "
     "the group's tensors, the epoch's measured steps and seeds; bands are one standard deviation over seeds.",
-    build=lambda study, subject: _build(study), draw=lambda data, subject: draw_chart(chart_dynamics(data)),
+    build=lambda study, subject: add_axes(study, build_dynamics(load_layer_summary(study), shown_cells(study))),
+    draw=lambda data, subject: draw_chart(chart_dynamics(data)),
     chart=lambda data, subject: chart_dynamics(data),
 )  # fmt: skip

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from analysis.drawing import style
 from analysis.drawing.chart import Chart, Panel, draw_chart
 from analysis.drawing.declaration import FigureKind, Subject, each_cell, whole_study
-from analysis.drawing.progress_axes import EPOCH_AXES, add_epoch_axes
+from analysis.drawing.progress_axes import EPOCH_AXES, add_axes
 from analysis.drawing.selection import CellRows, ShownCell, cell_of_trial, rows_by_cell, shown_cells, spread_over_trials
 from analysis.records.frames import Study
 
@@ -101,8 +101,7 @@ def _finish(axes: Axes, *, is_accuracy: bool) -> None:
 
 
 def _build_of_study(study: Study) -> CellRows:
-    data = build_training_curves(study.epochs, shown_cells(study))
-    return CellRows(add_epoch_axes(study, data.rows), data.labels)
+    return add_axes(study, build_training_curves(study.epochs, shown_cells(study)))
 
 
 def _draw(data: CellRows, subject: Subject) -> Figure:

@@ -115,7 +115,12 @@ def build_verdict(
     pairs = tables["pairwise"].frame if "pairwise" in tables else pd.DataFrame({"primary": [], "verdict": []})
     trials = study.trials[study.trials["status"] != FINISHED]
     unfinished = [
-        {"cell": str(row.label), "seed": str(row.seed), "status": str(row.status), "reason": row.reason if isinstance(row.reason, str) else ""}
+        {
+            "cell": str(row.label),
+            "seed": str(row.seed),
+            "status": str(row.status),
+            "reason": row.reason if isinstance(row.reason, str) else "",
+        }
         for row in trials.head(_MAX_LISTED_TRIALS).itertuples()
     ]
     missing = count_outcomes(study).get("missing", 0)

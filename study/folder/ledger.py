@@ -201,10 +201,12 @@ def _rebuild(folder: StudyFolder, state: TrialState, problem: str) -> TrialState
     return state
 
 
-def read_trial_records(folder: StudyFolder, state: TrialState) -> dict[str, pa.Table]:
+def read_trial_records(
+    folder: StudyFolder, state: TrialState, kinds: Sequence[str] = RECORD_KINDS
+) -> dict[str, pa.Table]:
     """The records of a trial by kind, none before its first checkpoint. Errors: StudyFolderError naming the file."""
     tables = {}
-    for kind in RECORD_KINDS:
+    for kind in kinds:
         path = folder.trial(state.trial_id) / f"{kind}.parquet"
         if not path.exists():
             if state.epochs_completed and state.status != "running":

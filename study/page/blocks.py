@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 import pandas as pd
@@ -22,7 +23,7 @@ from analysis.figures import plan_figures
 from analysis.figures.grid_heatmap import GridMap, build_grid_map, format_interval, format_mean
 from analysis.metrics import list_metrics
 from analysis.records.frames import count_training_images
-from analysis.records.summary import summarize_trials
+from analysis.records.summary import study_notes, summarize_trials
 from analysis.report.content import build_page_table, build_verdict, section_texts
 from analysis.report.page import build_templates, show_invisible
 from analysis.results.formats import format_value
@@ -81,11 +82,12 @@ def plan_sections(study: LiveStudy) -> list[PageSection]:
     return [PageSection(name, section_title(name), tuple(found[name])) for name in names if name in found]
 
 
-def render_block(watched: WatchedStudy, name: str, query: Mapping[str, str]) -> str:
-    """One part as HTML. Errors: LookupError for a part that there is not; StudyFolderError."""
+def render_block(watched: WatchedStudy, study_name: str, name: str, query: Mapping[str, str]) -> str:
+    """One part of the page of a study, which is called `study_name` there, as HTML. Errors: LookupError for a part that there is not; StudyFolderError."""
     kind, _, rest = name.partition("-")
     if kind == "figure":
         return _render_figure(watched, rest)
+    query = {**query, "study": study_name}
     key = f"{name}?{sorted(query.items())}"
     build = {"verdict": _verdict, "map": _map, "table": _table, "text": _texts, "trials": _trials, "trial": _trial}.get(
         kind
@@ -121,8 +123,9 @@ def _verdict(study: LiveStudy, rest: str, query: Mapping[str, str]) -> str:
 def _table(study: LiveStudy, name: str, query: Mapping[str, str]) -> str:
     if name not in table_kinds(search=study.info.search is not None):
         raise LookupError(f"no table {name!r}")
-    table = build_page_table(build_tables(study, [name])[name])
-    return str(_macros().result_table(dataclasses.replace(table, csv_url="")))
+    table = build_page_table(build_tables(study, [name])[name], study_notes(study))
+    url = f"/api/studies/{quote(query['study'], safe='')}/tables/{name}.csv"
+    return str(_macros().result_table(dataclasses.replace(table, csv_url=url)))
 
 
 def _texts(study: LiveStudy, section: str, query: Mapping[str, str]) -> str:

@@ -12,6 +12,7 @@ from functools import cached_property
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from analysis.records.frames import Study
 from analysis.records.study_folder import StudyFolder, StudyFolderError
@@ -39,7 +40,7 @@ class LiveStudy(Study):
 
     @cached_property
     def _all_trials(self) -> pd.DataFrame:
-        rows = build_table("trials", [trial.state.to_row() for trial in self.newer.values()]).to_pandas()
+        rows: pd.DataFrame = build_table("trials", [trial.state.to_row() for trial in self.newer.values()]).to_pandas()
         if not self.folder.records("trials").exists():
             return rows
         return _replace(super()._all_trials, rows, set(self.newer))
@@ -108,13 +109,9 @@ def scan_trials(folder: StudyFolder) -> dict[str, float]:
 
 
 def _read_records(folder: StudyFolder, state: TrialState) -> dict[str, pa.Table]:
-    tables = read_trial_records(folder, state)
-    done = state.epochs_completed  # a trial writes its records first: the next epoch counts when its state says so
-    return {
-        kind: table.filter(pa.compute.less_equal(table["epoch"], done))
-        for kind, table in tables.items()
-        if kind != "layers"
-    }
+    """A trial's epochs and steps, as far as its state counts: records are written first."""
+    tables = read_trial_records(folder, state, ("epochs", "steps"))
+    return {kind: table.filter(pc.field("epoch") <= state.epochs_completed) for kind, table in tables.items()}
 
 
 def _replace(gathered: pd.DataFrame, newer: pd.DataFrame, trial_ids: set[str]) -> pd.DataFrame:

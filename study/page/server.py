@@ -5,7 +5,7 @@
     /api/studies                         every study as JSON
     /api/studies/NAME                    one study: state, cells, seeds, figures and tables that there are
     /api/studies/NAME/charts/FIGURE      a chart's rows, with ?since=VERSION only those that are newer
-    /api/studies/NAME/tables/TABLE       a table's raw numbers
+    /api/studies/NAME/tables/TABLE       a table's raw numbers; TABLE.csv as CSV
     /api/studies/NAME/trials             every trial
     /api/events, /api/studies/NAME/events    server-sent events: the state, as often as it changes
 
@@ -48,8 +48,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from analysis.drawing.style import NothingToDraw
 from analysis.records.study_folder import StudyFolderError
 from analysis.report.page import read_asset, read_styles, show_invisible
-from analysis.tables import build_tables
+from analysis.results.formats import to_csv
+from analysis.results.result_table import ResultTable
+from analysis.tables import build_tables, table_kinds
 from study.page.blocks import list_trials, plan_sections, render_block, templates
+from study.page.elsewhere import ClusterStudies
 from study.page.live_study import LiveStudy
 from study.page.watched import LOOK_EVERY_S, Watch, WatchedStudy, describe
 
@@ -65,9 +68,11 @@ _TRIAL_COLUMNS = ("trial_id", "label", "seed", "status", "reason", "epochs_compl
                   "hardware", "gpu_ids", "started_at", "ended_at", "wall_time_s")  # fmt: skip
 
 
-def build_app(watch: Watch, hosts: list[str], token: str | None = None) -> Starlette:
+def build_app(
+    watch: Watch, hosts: list[str], token: str | None = None, cluster: ClusterStudies | None = None
+) -> Starlette:
     """The server's application. `hosts` are the names under which it may be asked; `token` None asks for none."""
-    pages = _Pages(watch)
+    pages = _Pages(watch, cluster)
     study = "/api/studies/{name}"
     routes = [
         Route("/", pages.overview),
@@ -134,8 +139,8 @@ class _Guard:
 class _Pages:
     """The answers; each study is looked at in the background."""
 
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
+    def __init__(self, watch: Watch, cluster: ClusterStudies | None) -> None:
+        self._watch, self._cluster = watch, cluster
 
     @contextlib.asynccontextmanager
     async def looking(self, app: Starlette) -> AsyncIterator[None]:
@@ -149,6 +154,8 @@ class _Pages:
     async def _look(self) -> None:
         while True:
             await run_in_threadpool(self._watch.look)
+            if self._cluster is not None:
+                await run_in_threadpool(self._cluster.look)
             await asyncio.sleep(LOOK_EVERY_S)
 
     def _find(self, request: Request) -> WatchedStudy:
@@ -159,7 +166,8 @@ class _Pages:
             raise LookupError(f"no study {name!r}") from None
 
     def _describe_all(self) -> list[dict[str, Any]]:
-        return [{**describe(watched), "name": name} for name, watched in self._watch.studies().items()]
+        here = [{**describe(watched), "name": name} for name, watched in self._watch.studies().items()]
+        return [*here, *(self._cluster.describe() if self._cluster is not None else ())]
 
     def overview(self, request: Request) -> Response:
         return HTMLResponse(show_invisible(templates().get_template("overview.html").render()))
@@ -176,7 +184,8 @@ class _Pages:
         return HTMLResponse(show_invisible(page))
 
     def block(self, request: Request) -> Response:
-        text = render_block(self._find(request), request.path_params["block"], dict(request.query_params))
+        parameters = request.path_params
+        text = render_block(self._find(request), parameters["name"], parameters["block"], dict(request.query_params))
         return _with_etag(request, HTMLResponse(text))
 
     def list_studies(self, request: Request) -> Response:
@@ -201,16 +210,20 @@ class _Pages:
         )
 
     def table(self, request: Request) -> Response:
-        watched, name = self._find(request), request.path_params["table"]
+        watched, asked = self._find(request), request.path_params["table"]
+        name = asked.removesuffix(".csv")
 
-        def build(study: LiveStudy) -> dict[str, Any]:
-            try:
-                table = build_tables(study, [name])[name]
-            except ValueError as error:
-                raise LookupError(str(error)) from error
-            return {"name": name, "title": table.title, "notes": list(table.notes), "rows": _rows(table.frame)}
+        def build(study: LiveStudy) -> ResultTable:
+            if name not in table_kinds(search=study.info.search is not None):
+                raise LookupError(f"no table {name!r}")
+            return build_tables(study, [name])[name]
 
-        return JSONResponse(watched.ask(f"json {name}", build))
+        table = watched.ask(f"raw {name}", build)
+        if asked != name:
+            return Response(
+                to_csv(table), media_type="text/csv", headers={"Content-Disposition": f'attachment; filename="{asked}"'}
+            )
+        return JSONResponse({"name": name, "title": table.title, "notes": table.notes, "rows": _rows(table.frame)})
 
     def trials(self, request: Request) -> Response:
         return JSONResponse(

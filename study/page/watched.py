@@ -26,7 +26,7 @@ from study.storage.folder_lock import LOCK_FILE
 from trainable.errors import first_line
 
 LOOK_EVERY_S = 1.0
-_SHARE = 20  # of the time is spent between looks for each part that is spent looking
+SHARE = 20  # of the time is spent between looks for each part that is spent looking
 _SILENT_S = 60.0  # a driver that writes nothing for so long does not live
 _RECORDS = ("trials", "epochs", "steps", "layers", "model")
 
@@ -65,7 +65,7 @@ class WatchedStudy:
         finally:
             self._lock.release()
         cost = time.monotonic() - now
-        self._next_look = time.monotonic() + max(LOOK_EVERY_S, _SHARE * cost)
+        self._next_look = time.monotonic() + max(LOOK_EVERY_S, SHARE * cost)
 
     def ask(self, what: str, build: Callable[[LiveStudy], Any]) -> Any:
         """What `build` makes of the study as it is, made once for each version. Errors: StudyFolderError."""
@@ -166,10 +166,11 @@ def title_of(kind: FigureKind[Any], subject: Subject) -> str:
 
 
 class Watch:
-    """All studies under some folders: each is a study, or holds studies. Studies that appear later are found, too."""
+    """All studies under some folders, each of which is a study or holds studies, those that appear later too; and `others`."""
 
-    def __init__(self, roots: Iterable[Path]) -> None:
+    def __init__(self, roots: Iterable[Path], others: Iterable[WatchedStudy] = ()) -> None:
         self.roots = [Path(root).absolute() for root in roots]
+        self._others = list(others)
         self._studies: dict[Path, WatchedStudy] = {}
         self._next_search = 0.0
 
@@ -179,14 +180,14 @@ class Watch:
             started = time.monotonic()
             found = [path for root in self.roots for path in _find_studies(root)]
             self._studies = {path: self._studies.get(path) or WatchedStudy(StudyFolder(path)) for path in found}
-            self._next_search = time.monotonic() + max(2.0, _SHARE * (time.monotonic() - started))
-        for watched in list(self._studies.values()):
+            self._next_search = time.monotonic() + max(2.0, SHARE * (time.monotonic() - started))
+        for watched in [*self._studies.values(), *self._others]:
             watched.look()
 
     def studies(self) -> dict[str, WatchedStudy]:
-        """The studies by name; one whose name another has already is called by its place, `NAME-2`."""
+        """The studies by name; of two with the same name the second is called `NAME-2`."""
         named: dict[str, WatchedStudy] = {}
-        for watched in self._studies.values():
+        for watched in [*self._studies.values(), *self._others]:
             name, number = watched.name, 2
             while name in named:
                 name, number = f"{watched.name}-{number}", number + 1

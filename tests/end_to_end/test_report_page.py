@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from analysis.records.frames import Study
-from analysis.report.page import read_checked, render_page, write_report
+from analysis.report.page import read_checked, write_report
 from analysis.results.formats import to_csv
 from analysis.tables import build_tables
 from tests.end_to_end.browser import Browser, find_chromium, open_browser
@@ -182,13 +182,3 @@ def test_paper_shows_what_is_folded_away(page: Browser) -> None:
     page.run("dispatchEvent(new Event('afterprint'))")
     assert page.run("document.querySelectorAll('details:not([open])').length") > 0
     assert len(page.call("Page.printToPDF")["data"]) > 10_000
-
-
-def test_page_of_a_running_study_shows_what_was_written_later(study: Study, browser: Browser, tmp_path: Path) -> None:
-    path = tmp_path / "index.html"
-    path.write_text(render_page(study, {}, [], refresh_s=1))
-    browser.open(path)
-    path.write_text(render_page(study, {}, [], None).replace("<h2>Verdict</h2>", "<h2>Later</h2>"))
-    browser.wait_for("Page.loadEventFired")
-    assert browser.run("document.querySelector('h2').textContent") == "Later"
-    assert browser.run("document.querySelector('meta[http-equiv=refresh]')") is None

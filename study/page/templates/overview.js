@@ -28,8 +28,8 @@
     body.replaceChildren();
     for (const study of studies) {
       const row = body.insertRow(), progress = study.progress;
-      const link = document.createElement("a");
-      link.href = `/studies/${encodeURIComponent(study.name)}`;
+      const link = document.createElement(study.version === null ? "span" : "a"); // a cluster's study has no page here
+      if (study.version !== null) link.href = `/studies/${encodeURIComponent(study.name)}`;
       link.textContent = study.name;
       const name = cell(row, "", true);
       name.append(link);

@@ -147,9 +147,11 @@
 
   function layOut(element, chart) {
     element.replaceChildren();
-    const switches = document.createElement("div");
+    const switches = document.createElement("div"), many = document.createElement("details"), title = document.createElement("summary");
     switches.className = "switches";
-    if (chart.about.panels.length > 1) element.append(switches);
+    title.textContent = `${chart.about.panels.length} panels`;
+    many.append(title, switches);
+    if (chart.about.panels.length > 1) element.append(chart.about.panels.length > 6 ? many : switches);
     for (const panel of chart.about.panels) {
       const id = `${element.dataset.chart}.${panel.name.replaceAll(" ", ".")}`;
       const place = chart.panels.get(panel.name) || { div: document.createElement("div"), dirty: true, seen: false };
@@ -254,7 +256,7 @@
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: color("--ink"), size: 11, family: "system-ui, sans-serif" },
       hovermode: "x", hoverlabel: { namelength: -1 }, dragmode: "zoom", annotations,
       xaxis: { ...lines, ...range(0), title: { text: escape(place.chart.about.axes[axis] || ""), font: { size: 11 } } },
-      yaxis: { ...lines, ...range(2), type: panel.log ? "log" : "linear", exponentformat: "power" },
+      yaxis: { ...lines, ...range(2), ...(panel.log ? logTicks(traces) : { type: "linear" }) },
     }, { displayModeBar: false, responsive: true, doubleClick: "reset" });
     if (!place.listens) {
       place.listens = true;
@@ -276,6 +278,19 @@
         keep();
       });
     }
+  }
+
+  // Ticks at 1, 2 and 5 of each decade, at whole decades only where there are more than two; as on paper.
+  function logTicks(traces) {
+    const logs = traces.flatMap((trace) => trace.y.map(Math.log10)), low = Math.floor(Math.min(...logs)), high = Math.ceil(Math.max(...logs));
+    const raised = (n) => String(n).replace(/./g, (c) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[c] || "⁻"), tickvals = [], ticktext = [];
+    for (let power = low; power <= high; power += 1) {
+      for (const digit of high - low > 2 ? [1] : [1, 2, 5]) {
+        tickvals.push(digit * 10 ** power);
+        ticktext.push(power >= 0 && power < 4 ? String(digit * 10 ** power) : `${digit === 1 ? "" : `${digit}·`}10${raised(power)}`);
+      }
+    }
+    return { type: "log", tickvals, ticktext };
   }
 
   // Plotly reads its texts as a little HTML: nothing of a study may count as such.

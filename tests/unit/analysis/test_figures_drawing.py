@@ -17,13 +17,16 @@ import pytest
 from matplotlib.figure import Figure
 
 from analysis.drawing import style
+from analysis.drawing.chart import draw_chart
 from analysis.drawing.declaration import StudyFigure
 from analysis.drawing.files import dark_variables, render
 from analysis.drawing.layer_records import read_trial_layers, summarise_layers
+from analysis.drawing.progress_axes import add_axes
 from analysis.drawing.selection import MAX_DETAILED_CELLS, left_out_note, select_cells
 from analysis.figures import (
     axes_views,
     draw_study_figures,
+    dynamics_by_group,
     flops_by_layer,
     gradient_flow,
     noise_scale,
@@ -52,7 +55,7 @@ def figures(study: Study) -> dict[str, StudyFigure]:
 
 def test_catalogue_lists_every_figure_of_the_study(figures: dict[str, StudyFigure]) -> None:
     of_study = {"samples", "architecture-width64", "training_curves", "update_ratio", "angular_update", "noise_scale",
-                "axes_views", "flops_by_layer-width64", "learning_rate", "pair-pair1"}  # fmt: skip
+                "axes_views", "flops_by_layer-width64", "learning_rate", "pair-pair1", "dynamics_by_group"}  # fmt: skip
     of_cells = {
         f"{name}-cell{cell}" for cell in (1, 2)
         for name in ("training_curves", "gradient_flow", "gradient_heatmap", "weight_updates", "combined_analysis")
@@ -116,7 +119,10 @@ def test_ten_cells_stay_readable_and_only_some_have_pictures_of_their_own(tmp_pa
     shown = select_cells(study.info, study.trials)
     summary = summarise_layers(study, shown)
     for figure in (
-        training_curves.draw_compared_curves(training_curves.build_training_curves(study.epochs, shown)),
+        draw_chart(
+            training_curves.chart_curves(add_axes(study, training_curves.build_training_curves(study.epochs, shown)))
+        ),
+        draw_chart(dynamics_by_group.chart_dynamics(add_axes(study, dynamics_by_group.build_dynamics(summary, shown)))),
         update_ratio.draw_update_ratios(update_ratio.build_update_ratios(summary, shown)),
         axes_views.draw_axes_views(axes_views.build_axes_views(summary, study.epochs, shown, {64: 10})),
         noise_scale.draw_noise_scales(noise_scale.build_noise_scales(study.epochs, shown)),
@@ -135,7 +141,7 @@ def test_one_seed_and_one_epoch_draw_every_figure(tmp_path: Path) -> None:
         if entry.name.startswith("gradient_flow_last_step"):
             continue  # not measured here
         assert entry.figure is not None, (entry.name, entry.reason)
-        if entry.name in ("training_curves", "learning_rate", "update_ratio", "axes_views"):
+        if entry.name in ("training_curves", "learning_rate", "update_ratio", "axes_views", "dynamics_by_group"):
             assert not find_overlaps(find_drawn_texts(entry.figure)), entry.name
     assert left_out_note(study) == ""
 

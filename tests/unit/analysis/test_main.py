@@ -1,20 +1,16 @@
-"""The command line of the analysis: exit statuses, one clear line for bad input, claims, watching."""
+"""The command line of the analysis: exit statuses, one clear line for bad input, claims."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
 from analysis.__main__ import main
 from analysis.records.study_folder import StudyFolder
-from analysis.report.watch import watch_report
-from tests.unit.analysis.figure_studies import rewrite, small_cells, write_small_study
+from tests.unit.analysis.figure_studies import small_cells, write_small_study
 
 CLAIMS = """
 title = "A paper"
@@ -63,7 +59,6 @@ def test_bad_input_is_one_line_and_status_2(tmp_path: Path, capsys: pytest.Captu
         ([str(damaged.path)], "epochs.parquet"),
         ([str(folder.path), "--claims", str(bad)], "bad.toml"),
         ([str(folder.path), "--claims", str(tmp_path / "missing.toml")], "missing.toml"),
-        ([str(tmp_path / "nowhere"), "--watch", "1"], "nowhere"),
     ):
         assert main(arguments) == 2
         complaint = capsys.readouterr().err
@@ -105,14 +100,6 @@ def test_compare_merges_cells_or_says_what_differs(tmp_path: Path, capsys: pytes
     assert "Experiment 2" in (tmp_path / "merged" / "report" / "index.html").read_text()
 
 
-@pytest.mark.parametrize("seconds", ["0", "-1", "soon", "1.5", "100000"])
-def test_interval_of_watching_is_checked(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["somewhere", "--watch", seconds])
-    assert ended.value.code == 2
-    assert "whole number of seconds" in capsys.readouterr().err
-
-
 def test_help_answers_without_heavy_imports() -> None:
     code = (
         "import sys, analysis.__main__ as m\n"
@@ -122,45 +109,4 @@ def test_help_answers_without_heavy_imports() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], timeout=60, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "--watch" in done.stdout
-
-
-def test_watching_rewrites_the_page_until_the_study_ends(tmp_path: Path) -> None:
-    folder = write_study(tmp_path, seeds=(0,))
-    statuses = {"running": pa.array(["running"], pa.string()), "completed": pa.array(["completed"], pa.string())}
-    rewrite(folder, "trials", status=statuses["running"])
-    said: list[str] = []
-    watching = threading.Thread(target=watch_report, args=(folder, 1), kwargs={"say": said.append}, daemon=True)
-    watching.start()
-    wait_until(lambda: len(said) == 1)
-    page = folder.report / "index.html"
-    assert 'http-equiv="refresh" content="1"' in page.read_text()
-    good = folder.records("epochs").read_bytes()
-    folder.records("epochs").write_bytes(good[:100])  # as if in the middle of being replaced
-    wait_until(lambda: len(said) == 2)
-    assert said[1].startswith("waiting: ")
-    assert "epochs.parquet" in said[1]
-    folder.records("epochs").write_bytes(good)
-    rewrite(folder, "trials", status=statuses["completed"])
-    watching.join(60)
-    assert not watching.is_alive()
-    assert 'http-equiv="refresh"' not in page.read_text()
-    assert said[-1] == "the study does not run any more"
-
-
-def test_watching_gives_up_on_a_study_that_stands_still(tmp_path: Path) -> None:
-    folder = write_study(tmp_path, seeds=(0,))
-    rewrite(folder, "trials", status=pa.array(["running"], pa.string()))
-    said: list[str] = []
-    watch_report(folder, 1, say=said.append, max_idle_s=0.5)
-    assert said[-1] == "nothing has changed for too long: gave up"
-    assert 'http-equiv="refresh"' not in (folder.report / "index.html").read_text()
-
-
-def wait_until(condition: object, timeout_s: float = 60.0) -> None:
-    """Wait for a condition, at most so long."""
-    assert callable(condition)
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    assert "--claims" in done.stdout

@@ -255,13 +255,6 @@ def test_missing_figures_say_why(page: Page) -> None:
     assert "Left out: no gradients were measured." in page.texts_of("p")
 
 
-def test_page_reloads_itself_only_while_the_study_runs(study: Study, figures: Figures, page: Page) -> None:
-    assert "refresh" not in page.values("http-equiv")
-    running = Page(render_page(study, {}, figures, 30))
-    assert ("meta", {"http-equiv": "refresh", "content": "30"}) in running.elements
-    assert any("reloads every 30 seconds" in paragraph for paragraph in running.texts_of("p"))
-
-
 @pytest.mark.parametrize("names", [(), ("comparison",), ("claims", "trials"), ("epochs", "learning_rate")])
 def test_page_works_with_some_of_the_tables(study: Study, names: tuple[str, ...]) -> None:
     page = Page(render_page(study, build_tables(study, names) if names else {}, []))

@@ -1,4 +1,4 @@
-"""A study with a search through every command of the analysis: report, pull, compare, watch; and bad journals there."""
+"""A study with a search through every command of the analysis: report, pull, compare; and bad journals there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 
 from analysis.__main__ import main
@@ -17,7 +16,6 @@ from analysis.drawing.declaration import Subject
 from analysis.figures import figure_kinds
 from analysis.records.frames import load_study
 from analysis.records.study_folder import StudyFolder
-from analysis.report import watch
 from analysis.report.page import read_checked, render_page
 from analysis.sources.compare import merge_studies
 from analysis.tables import build_tables
@@ -111,22 +109,6 @@ def test_compare_takes_the_confirmed_cells_and_leaves_the_search(folder: StudyFo
     assert set(merged.trials["role"]) == {"confirmation"}
     assert set(merged.cells) == set(load_study(folder).cells) | set(load_study(other).cells)
     assert "Search" not in titles(render_page(merged, build_tables(merged, ["comparison"]), []))
-
-
-def test_watching_goes_on_between_two_trials_of_a_search(folder: StudyFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """None runs and none waits, but no winner is being confirmed yet: the search is not over."""
-    monkeypatch.setattr(
-        watch, "write_report", lambda folder, **_: folder.report
-    )  # seconds each; not what this is about
-    trials = folder.read_records("trials")
-    whole = folder.records("trials").read_bytes()
-    folder.write_records("trials", trials.filter(pc.equal(trials["role"], "search")))
-    said: list[str] = []
-    watch.watch_report(folder, 1, say=said.append, max_idle_s=0.5)
-    assert said[-1] == "nothing has changed for too long: gave up"
-    folder.records("trials").write_bytes(whole)
-    watch.watch_report(folder, 1, say=said.append)
-    assert said[-1] == "the study does not run any more"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,208 @@
+"""The live page in a real browser: a real study watched from its start to its end, its driver killed and the study resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.browser import Browser, find_chromium, open_browser
+from tests.support.faults import Workplace
+from tests.unit.analysis.figure_studies import write_hostile_study, write_small_study
+
+CHROMIUM = find_chromium()
+pytestmark = [
+    pytest.mark.end_to_end,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt-get install chromium)"),
+]
+GRID = """name = "watched"
+title = "A watched study"
+seeds = [0]
+[base]
+dataset = "synthetic"
+epochs = 6
+width = 4
+train_limit = 2048
+test_limit = 256
+instrument_every_steps = 8
+[grid]
+batch_size = [64, 128]
+"""
+
+
+@contextmanager
+def serve(results: Path, *arguments: str) -> Iterator[str]:
+    """`study serve` on these results; its address."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "study.serve", str(results), *arguments], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().split()[-1]
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 0
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    assert CHROMIUM is not None
+    (tmp_path / "browser").mkdir()
+    with open_browser(CHROMIUM, tmp_path / "browser") as browser:
+        browser.set_width(1280)
+        yield browser
+
+
+def visit(browser: Browser, url: str) -> None:
+    deadline = time.monotonic() + 60
+    while True:  # the server prints its address before it answers
+        browser.call("Page.navigate", url=url)
+        browser.wait_for("Page.loadEventFired")
+        if browser.run("document.querySelector('main') !== null"):
+            return
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+def wait_for(
+    browser: Browser, expression: str, accept: Callable[[object], bool] = bool, timeout_s: float = 240.0
+) -> object:
+    deadline = time.monotonic() + timeout_s
+    while not accept(found := browser.run(expression)):
+        assert time.monotonic() < deadline, f"{expression} is still {found!r}"
+        time.sleep(0.2)
+    return found
+
+
+def shown(browser: Browser, part: str) -> str:
+    """The text of a part of the page, once it is there."""
+    browser.run(f"document.querySelector('[data-part={part}]').scrollIntoView()")
+    return str(wait_for(browser, f"document.querySelector('[data-part={part}]').textContent.trim()"))
+
+
+DRAWN = "document.querySelectorAll('#curves .panel .scatterlayer .trace').length"
+POINTS = (
+    "Math.max(0, ...[...document.querySelectorAll('#curves .panel')].flatMap(p => (p.data || []).map(t => "
+    "t.customdata ? t.x.length : 0)))"
+)
+
+
+def test_a_study_is_watched_from_start_to_end_over_a_killed_driver(tmp_path: Path, browser: Browser) -> None:
+    place = Workplace(tmp_path, GRID)
+    results = tmp_path / "results"
+    results.mkdir()
+    with serve(results) as address:
+        visit(browser, address)
+        wait_for(browser, "!document.getElementById('none').hidden")
+        with place.start("watched") as driver:
+            wait_for(browser, "document.querySelector('#studies a')?.textContent", lambda name: name == "watched")
+            driver.wait_for(r"epoch 2/6")
+            visit(browser, f"{address}studies/watched")
+            browser.run("document.getElementById('curves').scrollIntoView()")
+            wait_for(browser, POINTS, lambda number: isinstance(number, (int, float)) and number >= 1)
+            wait_for(browser, "document.querySelector('#state .chip').textContent", lambda state: state == "running")
+            os.kill(driver.process.pid, signal.SIGKILL)
+            driver.wait()
+        browser.run("window.marked = true")  # the same page, never loaded again
+        with place.start("watched") as driver:
+            assert driver.wait() == 0
+        wait_for(browser, "document.querySelector('#state .chip').textContent", lambda state: state == "done")
+        browser.run("document.getElementById('curves').scrollIntoView()")
+        wait_for(browser, POINTS, lambda number: number == 6)
+        assert browser.run("window.marked")
+        assert "not final" not in shown(browser, "verdict")
+        assert "2 completed" in shown(browser, "trials")
+        assert browser.complaints() == []
+        assert {url.split("/")[2] for url in browser.requests()} == {address.split("/")[2]}
+
+
+def test_view_is_in_the_address(tmp_path: Path, browser: Browser) -> None:
+    write_small_study(tmp_path / "small")
+    with serve(tmp_path) as address:
+        visit(browser, f"{address}studies/small")
+        browser.run("document.getElementById('curves').scrollIntoView()")
+        wait_for(
+            browser, DRAWN, lambda number: isinstance(number, int) and number >= 16
+        )  # two lines with bands in four panels
+        browser.run("document.querySelectorAll('#cells button')[1].click()")
+        browser.run(
+            "const axis = document.getElementById('axis'); axis.value = 'images'; axis.dispatchEvent(new Event('change'))"
+        )
+        browser.run("document.querySelectorAll('#curves .switches button')[0].click()")
+        browser.run("document.getElementById('bands').click()")
+        browser.run("document.querySelectorAll('#curves .panel')[1].emit('plotly_click', {points: [{...{x: 1, y: 1}, "
+                    "data: document.querySelectorAll('#curves .panel')[1].data[0], customdata: "
+                    "document.querySelectorAll('#curves .panel')[1].data[0].customdata[0]}]})")  # fmt: skip
+        url = str(browser.run("location.href"))
+        for part in ("hide=1", "x=images", "off=training_curves.train_loss", "bands=0", "pin="):
+            assert part in url
+        visit(browser, url)
+        browser.run("document.getElementById('curves').scrollIntoView()")
+        wait_for(browser, "document.querySelectorAll('#curves .panel .annotation').length", lambda number: number == 1)
+        assert browser.run("document.querySelectorAll('#cells button')[1].getAttribute('aria-pressed')") == "false"
+        assert browser.run("document.querySelectorAll('#curves .panel')[0].hidden")
+        panel = "document.querySelectorAll('#curves .panel')[1]"
+        assert browser.run(f"{panel}.data.length") == 1
+        assert browser.run(f"{panel}.data[0].x[0]") == 1280  # images after one epoch
+        assert browser.complaints() == []
+
+
+def test_pointer_tells_values_and_drag_zooms(tmp_path: Path, browser: Browser) -> None:
+    write_small_study(tmp_path / "small")
+    with serve(tmp_path) as address:
+        visit(browser, f"{address}studies/small")
+        browser.run("document.getElementById('curves').scrollIntoView()")
+        wait_for(browser, DRAWN, lambda number: isinstance(number, int) and number >= 16)
+        box = browser.run("(r => [r.x, r.y, r.width, r.height])(document.querySelectorAll('#curves .panel .nsewdrag')[0]"
+                          ".getBoundingClientRect())")  # fmt: skip
+        x, y, width, height = box
+        browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=x + width / 2, y=y + height / 2)
+        told = wait_for(
+            browser, "[...document.querySelectorAll('.hoverlayer .hovertext')].map(t => t.textContent).join(' ')"
+        )
+        assert "n = 3" in str(told)
+        assert "±" in str(told)
+        at = {"y": y + height / 2, "button": "left", "buttons": 1, "clickCount": 1}
+        browser.call("Input.dispatchMouseEvent", type="mousePressed", x=x + width * 0.2, **at)
+        for share in (0.3, 0.5, 0.7):
+            browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=x + width * share, **at)
+        browser.call("Input.dispatchMouseEvent", type="mouseReleased", x=x + width * 0.7, **at)
+        wait_for(browser, "new URLSearchParams(location.search).get('zoom')")
+        zoom = json.loads(str(browser.run("new URLSearchParams(location.search).get('zoom')")))
+        low, high = zoom["training_curves.train_loss"][:2]
+        assert 1 < low < high < 4
+
+
+def test_a_hostile_study_runs_nothing(tmp_path: Path, browser: Browser) -> None:
+    study = write_hostile_study(tmp_path / "hostile")
+    with serve(tmp_path) as address:
+        visit(browser, address)
+        wait_for(browser, "document.querySelector('#studies a')?.textContent")
+        visit(browser, f"{address}studies/hostile?trial={study.trials['trial_id'].iloc[0]}")
+        for section in ("verdict", "grid", "curves", "dynamics", "claims", "data", "trials"):
+            browser.run(f"document.getElementById('{section}').scrollIntoView()")
+            browser.run("new Promise(done => setTimeout(done, 1000))")
+        wait_for(browser, "document.querySelectorAll('.scatterlayer').length")
+        assert browser.run("typeof window.hacked") == "undefined"
+        assert browser.run("document.querySelectorAll('main script, main img:not([src^=\"data:\"])').length") == 0
+        assert browser.complaints() == []
+
+
+def test_narrow_and_dark_screens_show_all_of_it(tmp_path: Path, browser: Browser) -> None:
+    write_small_study(tmp_path / "small")
+    with serve(tmp_path) as address:
+        browser.set_width(390)
+        browser.set_media(scheme="dark")
+        visit(browser, f"{address}studies/small")
+        browser.run("document.getElementById('curves').scrollIntoView()")
+        wait_for(browser, DRAWN, lambda number: isinstance(number, int) and number >= 4)
+        assert browser.run("document.documentElement.scrollWidth") == 390
+        assert browser.run("document.querySelector('#curves .panel').data.at(-1).line.color") == "#ff7a2e"

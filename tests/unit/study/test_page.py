@@ -1,0 +1,309 @@
+"""The live page's server: what it answers, what it sends again, whom it answers, and what it makes of damaged studies."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from starlette.testclient import TestClient
+
+from analysis.records.frames import load_study
+from analysis.records.study_folder import StudyFolder
+from analysis.report.content import build_page_table
+from analysis.results.formats import to_csv
+from analysis.sections import section_place
+from analysis.tables import build_tables
+from study.page import watched
+from study.page.server import COOKIE, build_app
+from study.page.watched import Watch, WatchedStudy, describe
+from tests.unit.analysis.figure_studies import HOSTILE, write_hostile_study, write_small_study
+from trainable.config import FIELDS, TrialConfig
+from trainable.trial_state import TrialState, write_state
+
+CURVES = "/api/studies/small/charts/training_curves"
+
+
+class Texts(HTMLParser):
+    """The texts of the cells of every table."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.rows: list[str] = []
+        self._inside = False
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attributes: object) -> None:
+        if tag in ("td", "th"):
+            self._inside = True
+            self.rows.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = self._inside and tag not in ("td", "th")
+
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            self.rows[-1] += data
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(watched, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(watched, "SHARE", 0)  # looks as often as it is asked to
+    return tmp_path
+
+
+@pytest.fixture
+def small(root: Path) -> StudyFolder:
+    return write_small_study(root / "small").folder
+
+
+@pytest.fixture
+def watch(root: Path, small: StudyFolder) -> Watch:
+    watch = Watch([root])
+    watch.look()
+    return watch
+
+
+@pytest.fixture
+def client(watch: Watch) -> TestClient:
+    return TestClient(build_app(watch, ["testserver"]))
+
+
+def take_apart(folder: StudyFolder, *, epochs: int) -> str:
+    """Turn the last trial into one that runs: gathered are the others, its own folder has so many of its epochs."""
+    trials = folder.read_records("trials")
+    row = trials.to_pylist()[-1]
+    name = str(row["trial_id"])
+    config = TrialConfig(**{field: row[f"config.{field}"] for field in FIELDS})
+    state = TrialState(
+        config=config, data_fingerprint=row["data_fingerprint"], status="running", epochs_completed=epochs,
+        attempts=2, failures=("its node went away",), hostname="node7",
+    )  # fmt: skip
+    assert state.trial_id == name
+    folder.trial(name).mkdir(parents=True)
+    for kind in ("epochs", "steps"):
+        table = folder.read_records(kind)
+        own = pc.equal(table["trial_id"], name)
+        pq.write_table(table.filter(own), folder.trial(name) / f"{kind}.parquet")
+        folder.write_records(kind, table.filter(pc.invert(own)))
+    folder.write_records("trials", trials.slice(0, len(trials) - 1))
+    write_state(folder.trial(name), state)
+    return name
+
+
+def set_epochs(folder: StudyFolder, name: str, epochs: int, **changes: object) -> None:
+    path = folder.trial(name) / "trial.json"
+    content = {**json.loads(path.read_text()), "epochs_completed": epochs, **changes}
+    path.write_text(json.dumps(content))
+    os.utime(path, (time.time() + epochs, time.time() + epochs))
+
+
+def test_numbers_are_those_of_the_report(client: TestClient, small: StudyFolder) -> None:
+    study = load_study(small)
+    for name, table in build_tables(study).items():
+        if name == "trials" or table.frame.empty:
+            continue  # a part of its own; nothing to show
+        shown = Texts(client.get(f"/studies/small/blocks/table-{name}").text).rows
+        assert shown == Texts(build_page_table(table).html).rows, name
+        assert client.get(f"/api/studies/small/tables/{name}.csv").text == to_csv(table)
+    assert "final test accuracy" in client.get("/studies/small/blocks/verdict").text
+
+
+def test_page_has_the_parts_of_the_report_in_its_order(client: TestClient, small: StudyFolder) -> None:
+    shows = client.get("/api/studies/small").json()["shows"]
+    places = [section_place(slot["section"]) for slot in shows]
+    assert places == sorted(places)
+    assert {slot["name"] for slot in shows if slot["kind"] == "chart"} == {
+        "training_curves", "dynamics_by_group", "noise_scale", "learning_rate"
+    }  # fmt: skip
+    page = client.get("/studies/small").text
+    for slot in shows:
+        assert f'data-{"chart" if slot["kind"] == "chart" else "part"}="' in page
+        if slot["kind"] == "figure":
+            assert client.get(f"/studies/small/blocks/figure-{slot['name']}").status_code == 200
+
+
+def test_a_chart_holds_the_means_over_seeds_and_is_sent_once(client: TestClient, small: StudyFolder) -> None:
+    whole = client.get(CURVES).json()
+    assert whole["whole"]
+    rows = whole["rows"]
+    epochs = load_study(small).epochs
+    trials = load_study(small).trials.set_index("trial_id")["cell_id"]
+    first = next(iter(load_study(small).cells))
+    own = epochs[(epochs["trial_id"].map(trials) == first) & (epochs["epoch"] == 2)]["test_accuracy"]
+    found = [
+        (mean, sd, num)
+        for panel, cell, epoch, mean, sd, num in zip(
+            *(rows[name] for name in ("panel", "cell", "epoch", "mean", "sd", "num")), strict=True
+        )
+        if (panel, cell, epoch) == ("test_accuracy", 0, 2)
+    ]
+    assert found == [(pytest.approx(own.mean(), rel=1e-5), pytest.approx(own.std(), rel=1e-5), len(own))]
+    again = client.get(f"{CURVES}?since={whole['version']}").json()
+    assert not again["whole"]
+    assert again["rows"]["mean"] == []
+
+
+def test_a_running_trial_is_followed_epoch_by_epoch(root: Path, small: StudyFolder) -> None:
+    name = take_apart(small, epochs=1)
+    watch = Watch([root])
+    watch.look()
+    client = TestClient(build_app(watch, ["testserver"]))
+    before = client.get(CURVES).json()
+    assert client.get("/api/studies/small").json()["trials"] == {"completed": 5, "running": 1}
+    set_epochs(small, name, 2)
+    watch.look()
+    news = client.get(f"{CURVES}?since={before['version']}").json()
+    assert not news["whole"]
+    assert news["rows"]["mean"] == []  # the cell is shown by its completed trials
+    detail = client.get(f"/studies/small/blocks/trial-{name}").text
+    assert "its node went away" in detail
+    assert "node7" in detail
+    assert "epoch 2/4" in detail
+    assert "epoch 3/4" not in detail
+    set_epochs(small, name, 4, status="completed")
+    watch.look()
+    assert client.get("/api/studies").json()[0]["problem"] == ""
+    news = client.get(f"{CURVES}?since={before['version']}").json()
+    assert set(news["rows"]["cell"]) == {1}, "only the cell that has changed is sent again"
+    assert set(news["rows"]["num"]) == {3}
+    assert "not final" not in client.get("/studies/small/blocks/verdict").text
+
+
+def test_files_in_the_middle_of_being_replaced_leave_what_was_read(watch: Watch, small: StudyFolder) -> None:
+    client = TestClient(build_app(watch, ["testserver"]))
+    good = small.records("epochs").read_bytes()
+    small.records("epochs").write_bytes(good[:100])
+    watch.look()
+    told = client.get("/api/studies").json()[0]
+    assert "epochs.parquet" in told["problem"]
+    assert told["version"] == 1
+    assert client.get(CURVES).json()["rows"]["mean"]
+    small.records("epochs").write_bytes(good)
+    watch.look()
+    assert client.get("/api/studies").json()[0]["problem"] == ""
+
+
+def test_damaged_newer_and_foreign_studies_say_what_is_wrong(root: Path, small: StudyFolder) -> None:
+    for name, content in (("damaged", b"{"), ("newer", None), ("foreign", b'{"a": 1}')):
+        (root / name).mkdir()
+        study = json.loads(small.study_json.read_text())
+        (root / name / "study.json").write_bytes(content or json.dumps({**study, "schema_version": 99}).encode())
+    trial = take_apart(small, epochs=1)
+    (small.trial(trial) / "trial.json").write_text('{"config"')
+    watch = Watch([root])
+    watch.look()
+    client = TestClient(build_app(watch, ["testserver"]))
+    told = {study["name"]: study for study in client.get("/api/studies").json()}
+    assert set(told) == {"small", "damaged", "newer", "foreign"}
+    assert "schema version 99" in told["newer"]["problem"]
+    assert told["damaged"]["state"] == "cannot be read"
+    answer = client.get("/studies/damaged")
+    assert answer.status_code == 503
+    assert "study.json" in answer.text
+    assert "trial.json" in told["small"]["problem"]
+    assert told["small"]["trials"] == {"completed": 5}, "the rest of the study is shown"
+    assert client.get(CURVES).status_code == 200
+
+
+def test_states_follow_from_the_folder(small: StudyFolder) -> None:
+    def state() -> str:
+        study = WatchedStudy(small)
+        study.look()
+        return str(describe(study)["state"])
+
+    assert state() == "done"
+    take_apart(small, epochs=1)
+    assert state() == "interrupted"
+    progress = small.path / "progress.json"
+    progress.write_text(json.dumps({"state": "running", "num_trials": 6, "num_done": 5, "left_s": 60.0}))
+    assert state() == "running"
+    os.utime(progress, (time.time() - 300, time.time() - 300))
+    assert state() == "lost", "a driver that has written nothing for minutes does not live"
+    progress.write_text(json.dumps({"state": "ended with an error", "reason": "disk full"}))
+    assert state() == "ended with an error"
+
+
+def test_texts_of_a_hostile_study_stay_text(root: Path) -> None:
+    study = write_hostile_study(root / "hostile")
+    watch = Watch([root])
+    watch.look()
+    client = TestClient(build_app(watch, ["testserver"]))
+    parts = ["verdict", "map", "trials", "table-comparison", "table-claims", "figure-samples", "text-confounds"]
+    parts.append(f"trial-{study.trials['trial_id'].iloc[0]}")
+    pages = ["/", "/studies/hostile", *(f"/studies/hostile/blocks/{part}" for part in parts)]
+    for page in pages:
+        answer = client.get(page)
+        assert answer.status_code == 200, page
+        assert "<script>window" not in answer.text, page
+        assert "<img src=x" not in answer.text, page
+        assert "\u202e" not in answer.text, page
+    told = client.get("/studies/hostile/blocks/trials").text
+    assert "&lt;script&gt;" in told
+    answer = client.get("/api/studies/hostile/tables/trials")
+    assert answer.headers["content-type"] == "application/json"
+    assert HOSTILE in {row["reason"] for row in answer.json()["rows"]}
+
+
+def test_answers_are_guarded(watch: Watch, root: Path) -> None:
+    client = TestClient(build_app(watch, ["testserver"]))
+    for path in ("/", "/studies/small", "/api/studies", "/assets/page.js", "/nowhere"):
+        headers = client.get(path).headers
+        assert "script-src 'self';" in headers["content-security-policy"]
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert headers["x-frame-options"] == "DENY"
+        assert headers["x-content-type-options"] == "nosniff"
+    assert client.get("/api/studies", headers={"host": "evil.example"}).status_code == 400
+    for method in ("post", "put", "delete", "patch"):
+        assert getattr(client, method)("/api/studies/small").status_code == 405
+    for path in ("/studies/..%2f..%2fetc", "/studies/nowhere", "/assets/..%2fserver.py", "/assets/secret",
+                 "/studies/small/blocks/figure-nothing", "/studies/small/blocks/nothing",
+                 "/api/studies/small/charts/samples", "/api/studies/small/tables/nothing",
+                 "/studies/small/blocks/trial-..%2f..%2fx"):  # fmt: skip
+        assert client.get(path).status_code == 404, path
+    (root / "outside").mkdir()
+    (root / "link").symlink_to(root / "small")
+    watch.look()
+    watch._next_search = 0.0
+    watch.look()
+    assert [study["name"] for study in client.get("/api/studies").json()] == ["small"]
+
+
+def test_token_is_asked_for_and_taken_once(watch: Watch) -> None:
+    app = build_app(watch, ["testserver"], token="secret")
+    client = TestClient(app, follow_redirects=False)
+    for path in ("/", "/api/studies", "/assets/page.js", "/?token=wrong"):
+        assert client.get(path).status_code == 403
+    assert client.get("/api/studies", headers={"authorization": "Bearer secret"}).status_code == 200
+    answer = client.get("/studies/small?x=step&token=secret")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/studies/small?x=step")
+    assert "HttpOnly" in answer.headers["set-cookie"]
+    assert "SameSite=strict" in answer.headers["set-cookie"]
+    for cookie, status in ((f"{COOKIE}=secret", 200), (f"{COOKIE}=s%e9cret", 403), ("=;;\x01", 403)):
+        assert TestClient(app).get("/", headers={"cookie": cookie}).status_code == status
+
+
+def test_what_has_not_changed_is_not_sent_again(client: TestClient, watch: Watch, small: StudyFolder) -> None:
+    first = client.get("/studies/small/blocks/table-comparison")
+    again = client.get("/studies/small/blocks/table-comparison", headers={"if-none-match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    shutil.rmtree(small.path)
+    watch._next_search = 0.0
+    watch.look()
+    assert client.get("/api/studies").json() == []
+
+
+def test_map_shows_any_metric(client: TestClient) -> None:
+    accuracy = client.get("/studies/small/blocks/map").text
+    loss = client.get("/studies/small/blocks/map?metric=final_test_loss").text
+    assert '<option value="final_test_accuracy" selected>' in accuracy
+    assert '<option value="final_test_loss" selected>' in loss
+    assert accuracy != loss
+    assert "n = 3" in accuracy
