@@ -94,10 +94,12 @@ def _serve(
     cluster = ClusterStudies(connect(options.cluster, options.token_file)) if options.cluster else None
     app = build_app(Watch(folders, [FetchedStudy(url) for url in urls]), hosts, token, cluster)
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_graceful_shutdown=1, server_header=False, ws="none"
+        app, log_level="warning", access_log=False, timeout_graceful_shutdown=3, server_header=False, ws="none"
     )
+    server = uvicorn.Server(config)
+    app.state.is_ending = lambda: server.should_exit
     try:
-        uvicorn.Server(config).run(sockets=[listener])
+        server.run(sockets=[listener])
     except KeyboardInterrupt:
         pass
     finally:

@@ -93,7 +93,9 @@ def build_app(
         Middleware(GZipMiddleware),
     ]
     errors: dict[Any, Any] = {StudyFolderError: _unreadable, LookupError: _missing, NothingToDraw: _nothing}
-    return Starlette(routes=routes, middleware=middleware, lifespan=pages.looking, exception_handlers=errors)
+    app = Starlette(routes=routes, middleware=middleware, lifespan=pages.looking, exception_handlers=errors)
+    app.state.is_ending = lambda: False  # whoever runs the server tells it: streams would keep it from ending
+    return app
 
 
 class _Guard:
@@ -232,18 +234,19 @@ class _Pages:
 
     async def events(self, request: Request) -> Response:
         watched = self._find(request)
-        return _stream(lambda: describe(watched))
+        return _stream(request, lambda: describe(watched))
 
     async def all_events(self, request: Request) -> Response:
-        return _stream(self._describe_all)
+        return _stream(request, self._describe_all)
 
 
-def _stream(describe_now: Callable[[], Any]) -> StreamingResponse:
+def _stream(request: Request, describe_now: Callable[[], Any]) -> StreamingResponse:
     """Server-sent events: what is so now, then whenever it has changed; `alive` now and then shows that the server lives."""
+    is_ending = request.app.state.is_ending
 
     async def events() -> AsyncIterator[str]:
         last, quiet = "", 0.0
-        while True:
+        while not is_ending():
             text = json.dumps(await run_in_threadpool(describe_now), sort_keys=True)
             if text != last:
                 yield f"data: {text}\n\n"

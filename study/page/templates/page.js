@@ -254,8 +254,8 @@
     Plotly.react(place.div, traces, {
       title: { text: escape(panel.title), x: 0.01, xanchor: "left", font: { size: 13 } }, margin: { l: 46, r: 8, t: 30, b: 36 }, showlegend: false,
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: color("--ink"), size: 11, family: "system-ui, sans-serif" },
-      hovermode: "x", hoverlabel: { namelength: -1 }, dragmode: "zoom", annotations,
-      xaxis: { ...lines, ...range(0), title: { text: escape(place.chart.about.axes[axis] || ""), font: { size: 11 } } },
+      hovermode: "x", hoverdistance: -1, hoverlabel: { namelength: -1 }, dragmode: "zoom", annotations,
+      xaxis: { ...lines, ...range(0), ...(axis === "epoch" && Math.max(...traces.flatMap((trace) => trace.x)) <= 12 ? { dtick: 1 } : {}), title: { text: escape(place.chart.about.axes[axis] || ""), font: { size: 11 } } },
       yaxis: { ...lines, ...range(2), ...(panel.log ? logTicks(traces) : { type: "linear" }) },
     }, { displayModeBar: false, responsive: true, doubleClick: "reset" });
     if (!place.listens) {

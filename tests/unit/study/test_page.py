@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 from html.parser import HTMLParser
@@ -124,6 +125,7 @@ def test_page_has_the_parts_of_the_report_in_its_order(client: TestClient, small
         "training_curves", "dynamics_by_group", "noise_scale", "learning_rate"
     }  # fmt: skip
     page = client.get("/studies/small").text
+    assert len(ids := re.findall(r'<section id="([^"]*)"', page)) == len(set(ids))
     for slot in shows:
         assert f'data-{"chart" if slot["kind"] == "chart" else "part"}="' in page
         if slot["kind"] == "figure":
