@@ -9,6 +9,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from urllib.parse import quote
 
@@ -56,6 +57,7 @@ class PageSection:
     slots: tuple[Slot, ...]
 
 
+@cache
 def templates() -> jinja2.Environment:
     """The page's templates and the report's."""
     return build_templates("study.page", "analysis.report")

@@ -46,6 +46,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from analysis.drawing.style import NothingToDraw
+from analysis.figures import figure_kinds
 from analysis.records.study_folder import StudyFolderError
 from analysis.report.page import read_asset, read_styles, show_invisible
 from analysis.results.formats import to_csv
@@ -154,6 +155,7 @@ class _Pages:
             task.cancel()
 
     async def _look(self) -> None:
+        await run_in_threadpool(_warm_up)
         while True:
             await run_in_threadpool(self._watch.look)
             if self._cluster is not None:
@@ -291,6 +293,16 @@ def _read(name: str) -> tuple[bytes, str]:
     if name not in kinds:
         raise LookupError(f"no file {name!r}")
     return resources.files("study.page.templates").joinpath(name).read_bytes(), kinds[name]
+
+
+def _warm_up() -> None:
+    """What takes seconds the first time, before anybody asks for it."""
+    for name in ("plotly.js", "report.css"):
+        _read(name)
+    figure_kinds()
+    table_kinds()
+    for name in ("study.html", "blocks.html", "map.html"):
+        templates().get_template(name)
 
 
 def _asset(request: Request) -> Response:
