@@ -95,3 +95,140 @@ class WatchedStudy:
         try:
             self.study = read_live_study(self.folder)
             _ = self.study.epochs  # held against the trials: they contradict each other while they are written
+            self.problem = "; ".join(self.study.complaints)
+            self.version += 1
+        except (StudyFolderError, LookupError, ValueError, TypeError, OSError) as error:
+            self.problem = first_line(error, 300)
+            self.study, self._built = study, before  # what was read before still stands
+
+
+def describe(watched: WatchedStudy) -> dict[str, Any]:
+    """A study in the overview, as JSON."""
+    study, progress = watched.study, watched.progress
+    counts: dict[str, int] = {}
+    if study is not None:
+        for frame in (study.trials, study.search_trials):
+            for status, number in frame["status"].value_counts().items():
+                counts[str(status)] = counts.get(str(status), 0) + int(number)
+    state, heard_at = find_state(watched, counts)
+    return {
+        "name": watched.name, "title": study.info.title if study else "", "state": state, "version": watched.version,
+        "last_heard": heard_at, "trials": counts, "problem": watched.problem,
+        "num_cells": len(study.info.cells) if study else None, "num_seeds": len(study.info.seeds) if study else None,
+        "progress": None if progress is None else dataclasses.asdict(progress),
+    }  # fmt: skip
+
+
+def find_state(watched: WatchedStudy, counts: dict[str, int]) -> tuple[str, float | None]:
+    """The state of a study, and when it was last heard of (seconds since the epoch), from its files alone."""
+    heard = [_changed_at(watched.folder.path / name) for name in (PROGRESS_FILE, LOCK_FILE)]
+    heard_at = max((at for at in heard if at is not None), default=None)
+    progress = watched.progress
+    if progress is None:  # of an earlier version, or fetched from elsewhere
+        unfinished = any(counts.get(status) for status in ("running", "pending"))
+        failed = counts.get("failed")
+        state = StudyState.INTERRUPTED if unfinished else StudyState.SOME_FAILED if failed else StudyState.DONE
+        return (state if counts else "cannot be read"), heard_at or _changed_at(watched.folder.records("trials"))
+    if not progress.state.ended and (heard_at is None or time.time() - heard_at > _SILENT_S):
+        return StudyState.LOST, heard_at
+    return progress.state, heard_at
+
+
+def find_figure(study: LiveStudy, name: str) -> tuple[FigureKind[Any], Subject]:
+    """What declares a figure of this study. Errors: LookupError."""
+    for kind, subject in plan_figures(study):
+        if kind.name + subject.suffix == name:
+            return kind, subject
+    raise LookupError(f"no figure {name!r}")
+
+
+def _build_chart(study: LiveStudy, name: str) -> Any:
+    kind, subject = find_figure(study, name)
+    chart = kind.chart(kind.build(study, subject), subject) if kind.chart else None
+    if chart is None:
+        raise LookupError(f"{name} is a picture, not a chart")
+    return chart
+
+
+def _draw(study: LiveStudy, name: str) -> str:
+    kind, subject = find_figure(study, name)
+    caption = kind.caption if isinstance(kind.caption, str) else kind.caption(study, subject)
+    return render(kind.draw(kind.build(study, subject), subject), name, title_of(kind, subject), caption).inline_svg
+
+
+def title_of(kind: FigureKind[Any], subject: Subject) -> str:
+    """The title of a figure on a page."""
+    return kind.title if isinstance(kind.title, str) else kind.title(subject)
+
+
+class Watch:
+    """All studies under some folders, each of which is a study or holds studies, those that appear later too; and `others`."""
+
+    def __init__(self, roots: Iterable[Path], others: Iterable[WatchedStudy] = ()) -> None:
+        self.roots = [Path(root).absolute() for root in roots]
+        self._others = list(others)
+        self._studies: dict[Path, WatchedStudy] = {}
+        self._next_search = 0.0
+
+    def look(self) -> None:
+        """Look at all studies that it is time for."""
+        if time.monotonic() >= self._next_search:
+            started = time.monotonic()
+            found = [path for root in self.roots for path in _find_studies(root)]
+            self._studies = {path: self._studies.get(path) or WatchedStudy(StudyFolder(path)) for path in found}
+            self._next_search = time.monotonic() + max(2.0, SHARE * (time.monotonic() - started))
+        for watched in [*self._studies.values(), *self._others]:
+            watched.look()
+
+    def studies(self) -> dict[str, WatchedStudy]:
+        """The studies by name; of two with the same name the second is called `NAME-2`."""
+        named: dict[str, WatchedStudy] = {}
+        for watched in [*self._studies.values(), *self._others]:
+            name, number = watched.name, 2
+            while name in named:
+                name, number = f"{watched.name}-{number}", number + 1
+            named[name] = watched
+        return named
+
+
+def _find_studies(root: Path) -> list[Path]:
+    if StudyFolder(root).exists():
+        return [root]
+    try:
+        return sorted(path for path in root.iterdir() if not path.is_symlink() and StudyFolder(path).exists())
+    except OSError:
+        return []
+
+
+def _fingerprint(folder: StudyFolder) -> object:
+    """Time and size of every file that a page is made from; equal where none has changed."""
+    paths = [
+        folder.study_json,
+        folder.samples,
+        folder.telling_images,
+        folder.search_journal,
+        *map(folder.records, _RECORDS),
+    ]
+    found: list[object] = []
+    for path in paths:
+        try:
+            status = path.stat()
+            found.append((path.name, status.st_mtime_ns, status.st_size))
+        except OSError:
+            continue
+    trials = json.dumps(sorted(scan_trials(folder).items()))
+    return (*found, hashlib.sha256(trials.encode()).hexdigest())
+
+
+def _read_progress(folder: StudyFolder) -> StudyProgress | None:
+    try:
+        return parse_progress((folder.path / PROGRESS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _changed_at(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None
