@@ -10,7 +10,7 @@ from ray.scripts.scripts import start as ray_start
 
 import analysis.__main__
 import trainable.__main__
-from study import logs, pull, status, stop, submit
+from study import logs, pull, serve, status, stop, submit
 from study.command_line.options import build_parser
 from study.spec.grid_file import list_grids, parse_grid
 from study.spec.study_spec import build_spec
@@ -20,7 +20,7 @@ PAGES = pages()
 MEASURED = ("docs/benchmarks.md", "docs/scaling.md")  # their commands are under tests/benchmarks
 GUIDES = {name: text for name, text in PAGES.items() if name not in MEASURED}
 CLUSTER_FILE = ROOT / "cluster.yaml"
-SERVICE = {"status": status, "logs": logs, "stop": stop, "pull": pull}
+SERVICE = {"status": status, "logs": logs, "stop": stop, "pull": pull, "serve": serve}
 
 
 def commands(name: str, text: str) -> list[list[str]]:
