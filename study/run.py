@@ -31,6 +31,7 @@ from study.driver.interruption import ended_by_signals
 from study.driver.invocation import Invocation
 from study.driver.quiet_output import quiet_output
 from study.driver.study_data import check_study_source, load_study_data
+from study.folder.driver_log import kept_log
 from study.folder.ledger import Ledger, consolidate, list_states, open_ledger
 from study.folder.model_and_samples import write_telling_images
 from study.folder.progress_file import ProgressFile, StudyState
@@ -180,7 +181,8 @@ def _run_trials(invocation: Invocation, spec: StudySpec) -> int:
     if folder.exists():
         study = extend_study(folder.read_study(), study, accept_changes=settings.accept_changes)
     progress_file = invocation.progress_file
-    with progress_file.kept_in(folder.path, lambda: invocation.lock.lost):
+    log = kept_log(folder.path, invocation.command) if progress_file.is_of_job else nullcontext()
+    with log, progress_file.kept_in(folder.path, lambda: invocation.lock.lost):
         status = _run_phases(invocation, spec, study)
         progress_file.end(STATES[status])
     return status

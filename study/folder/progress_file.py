@@ -78,6 +78,11 @@ class ProgressFile:
         self.progress = StudyProgress(started_at=utc_now())
         self.change()
 
+    @property
+    def is_of_job(self) -> bool:
+        """True where the driver is a job of a cluster, beside whose log a copy is kept."""
+        return self._copy is not None
+
     def change(self, **changes: Any) -> None:
         """Change fields of the progress, and write it. What cannot be written now is with the next change."""
         self.progress = replace(self.progress, updated_at=utc_now(), **changes)

@@ -15,9 +15,14 @@ from pathlib import Path
 import pytest
 
 from analysis.records.study_folder import StudyFolder
-from study.folder.ledger import list_states
-from tests.support.faults import wait_until
+from study.folder.ledger import consolidate, list_states
+from study.spec.grid_file import load_grid
+from study.spec.study_spec import build_spec
+from tests.support.faults import compare_trials, wait_until
 from tests.support.head_by_hand import REPOSITORY, Head, start_head
+from trainable.config import trial_id
+from trainable.data.data_set import load_data
+from trainable.trial import Placement, run_trial
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -77,6 +82,10 @@ def test_a_study_is_submitted_watched_and_pulled(head: Head, tmp_path: Path) -> 
     assert (told["state"], told["progress"]["num_done"], told["progress"]["num_trials"]) == ("done", 2, 2)
     assert json.loads((results / "first" / "progress.json").read_text()) == told["progress"], "the folder has the same"
     logs = head.client("study.logs", "first").stdout
+    kept = (results / "first" / "driver.log").read_text().splitlines()
+    assert kept[0].startswith("--- ")
+    assert "progress: 2 of 2 trials done" in kept
+    assert set(kept[1:]) <= set(logs.splitlines()), "the folder has the job's log, from where its checks had passed"
     assert sorted(re.findall(r"epoch (\d)/2", logs)) == ["1", "1", "2", "2"]
     assert head.client("study.logs", "first", "--lines", "2").stdout.splitlines() == logs.splitlines()[-2:]
 
@@ -159,6 +168,38 @@ def test_a_stopped_study_saves_and_the_same_submit_goes_on(head: Head, tmp_path:
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert "2 of them from a checkpoint" in finished.stdout
     assert [state.epochs_completed for state in list_states(StudyFolder(results / "stopped"))] == [80, 80]
+
+
+@pytest.mark.faults
+def test_a_study_outlives_its_head_and_the_same_submit_goes_on_at_a_new_one(tmp_path: Path) -> None:
+    """The old head is gone with all it knew; what is left are the results. Compared with the same trials without Ray."""
+    study = StudyFolder(tmp_path / "results" / "outlives")
+    grid = write_grid(tmp_path, "outlives", epochs=12)
+    submit = ("study.submit", "--grid", grid, "--results", str(study.path.parent), "--checkpoint-interval", "0")
+    with start_head(tmp_path / "old") as head:
+        assert head.client(*submit).returncode == 0
+        wait_until(
+            lambda: study.trials.is_dir() and any(state.epochs_completed >= 2 for state in list_states(study)), 240
+        )
+        head.kill()
+    before = (study.path / "driver.log").read_text()
+    assert "epoch 2/12" in before, "what it printed outlives the head"
+    with start_head(tmp_path / "new") as head:
+        assert "no study 'outlives' was submitted" in head.client("study.status", "outlives").stderr
+        goes_on = head.client(*submit, "--follow")
+        assert goes_on.returncode == 0, goes_on.stdout + goes_on.stderr
+        assert re.search(r"goes on: \d trials done, \d to run, [12] of them from a checkpoint", goes_on.stdout)
+    assert (study.path / "driver.log").read_text().startswith(before)
+    assert compare_trials(run_alone(grid, tmp_path / "alone" / "outlives"), study) == []
+
+
+def run_alone(grid: str, folder: Path) -> StudyFolder:
+    """The trials of a grid in this process, without Ray, with the one thread that each has on the cluster."""
+    study, data = StudyFolder(folder), load_data("synthetic")
+    for config in build_spec(load_grid(grid)).trial_configs():
+        run_trial(config, data, study.trial(trial_id(config, data.fingerprint)), Placement(num_threads=1))
+    consolidate(study)
+    return study
 
 
 @pytest.mark.faults

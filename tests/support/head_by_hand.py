@@ -51,6 +51,16 @@ class Head:
         family = psutil.Process(self.process.pid).children(recursive=True)
         return sum("raylet/raylet" in " ".join(command_line(process)) for process in family)
 
+    def kill(self) -> None:
+        """SIGKILL to everything of the head, also to its jobs and their trials, as a machine that loses its power."""
+        family = psutil.Process(self.process.pid).children(recursive=True)
+        self.process.kill()
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+        self.process.wait(30)
+        psutil.wait_procs(family, timeout=30)
+
     def client(
         self, *arguments: str, token: str | None = None, timeout_s: float = 240.0
     ) -> subprocess.CompletedProcess[str]:
