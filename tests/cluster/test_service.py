@@ -186,7 +186,7 @@ def test_a_study_outlives_its_head_and_the_same_submit_goes_on_at_a_new_one(tmp_
     assert "epoch 2/12" in before, "what it printed outlives the head"
     with start_head(tmp_path / "new") as head:
         assert "no study 'outlives' was submitted" in head.client("study.status", "outlives").stderr
-        goes_on = head.client(*submit, "--follow")
+        goes_on = head.client(*submit, "--follow", timeout_s=500)
         assert goes_on.returncode == 0, goes_on.stdout + goes_on.stderr
         assert re.search(r"goes on: \d trials done, \d to run, [12] of them from a checkpoint", goes_on.stdout)
     assert (study.path / "driver.log").read_text().startswith(before)
