@@ -52,21 +52,22 @@ def run(folder: Path, gpus: int, *arguments: str, expect: int = 0, **variables: 
 @pytest.mark.parametrize(
     ("gpus", "arguments", "said"),
     [
-        (0, (), "0 GPU each"),
-        (0, ("--gpus-per-trial", "0"), "0 GPU each"),
-        (1, (), "4 trials, 1 at a time, "),
-        (1, (), "1 x NVIDIA A100, 1 GPU a trial, bf16   "),
-        (1, ("--gpus-per-trial", "0"), "note      1 GPU is here but not used, as asked: --gpus-per-trial 0"),
-        (4, ("--max-concurrent", "2"), "2 x NVIDIA A100, 1 GPU a trial, bf16   "),
-        (4, ("--gpus-per-trial", "0.5", "--max-concurrent", "1"), "1 x NVIDIA A100, 0.5 GPU a trial, bf16   "),
-        (4, ("--set", "precision=fp32"), " GPU a trial, fp32   "),
-        (0, (), "judged by the speed of the reference machine's cores"),
-        (1, (), "a guess, bound by launches: the host needs 3.4 ms for a step (eager), assumed"),
-        (4, ("--set", "width=64"), "a guess: 150% of the 19 TFLOP/s that NVIDIA A100 has in fp32, assumed for bf16"),
+        (0, (), ("0 GPU each", "judged by the speed of the reference machine's cores")),
+        (0, ("--gpus-per-trial", "0"), ("0 GPU each",)),
+        (1, (), ("4 trials, 1 at a time, ", "1 x NVIDIA A100, 1 GPU a trial, bf16   ",
+                 "a guess, bound by launches: the host needs 3.4 ms for a step (eager), assumed")),
+        (1, ("--gpus-per-trial", "0"), ("note      1 GPU is here but not used, as asked: --gpus-per-trial 0",)),
+        (4, ("--max-concurrent", "2"), ("2 x NVIDIA A100, 1 GPU a trial, bf16   ",)),
+        (4, ("--gpus-per-trial", "0.5", "--max-concurrent", "1"), ("1 x NVIDIA A100, 0.5 GPU a trial, bf16   ",)),
+        (4, ("--set", "precision=fp32"), (" GPU a trial, fp32   ",)),
+        (4, ("--set", "width=64"), ("a guess: 150% of the 19 TFLOP/s that NVIDIA A100 has in fp32, assumed for bf16",)),
     ],
-)
-def test_a_plan_says_what_trials_run_on(gpus: int, arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
-    assert said in run(tmp_path, gpus, "--plan", *arguments)
+)  # fmt: skip
+def test_a_plan_says_what_trials_run_on(
+    gpus: int, arguments: tuple[str, ...], said: tuple[str, ...], tmp_path: Path
+) -> None:
+    plan = run(tmp_path, gpus, "--plan", *arguments)
+    assert all(words in plan for words in said), plan
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ width = 2
 train_limit = 320
 test_limit = 50
 noise_scale_every_epochs = 0
+instrument_every_steps = 0
 [grid]
 learning_rate = [0.05, 0.06]
 """
