@@ -47,6 +47,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME", help="a further name that browsers may call it by"
     )
+    parser.add_argument(
+        "--control", action="store_true", help="buttons that stop a study and let it go on; asks for the token, too"
+    )
     parser.add_argument("--open", action="store_true", help="open it in the browser")
     parser.add_argument("--end-with-stdin", action="store_true", help=argparse.SUPPRESS)  # of `study run --serve`
     return parser
@@ -70,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return BAD_INPUT
     listener.listen()  # whoever opens the address at once waits for the server
-    token = None if options.host in _LOOPBACK else secrets.token_urlsafe(24)
+    token = None if options.host in _LOOPBACK and not options.control else secrets.token_urlsafe(24)
     address = _address(options.host, listener.getsockname()[1], token)
     print(f"studies: {address}\nCtrl-C ends the page; studies go on", flush=True)
     if options.open:

@@ -152,6 +152,7 @@ def describe_invocation(arguments: list[str], num_to_run: int) -> dict[str, Any]
         "started_at": utc_now(),
         "host": platform.node(),
         "command": ["python", "-m", "study.run", *arguments],
+        "folder": str(Path.cwd()),
         "trials_to_run": num_to_run,
         "python": sys.version.split()[0],
     }

@@ -9,7 +9,7 @@
     /api/studies/NAME/trials             every trial
     /api/events, /api/studies/NAME/events    server-sent events: the state, as often as it changes
 
-It only reads. Requests must name one of the allowed hosts, which keeps a foreign page from asking through the user's browser; where a
+It only reads, unless a token is set: then POST /api/studies/NAME/stop and .../go-on do what they say. Requests must name one of the allowed hosts, which keeps a foreign page from asking through the user's browser; where a
 token is set they must bring it, in the address once, then as a cookie, or as `Authorization: Bearer`.
 """
 
@@ -25,7 +25,7 @@ from functools import cache
 from http.cookies import CookieError, SimpleCookie
 from importlib import resources
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pandas as pd
 from starlette.applications import Starlette
@@ -53,6 +53,7 @@ from analysis.results.formats import to_csv
 from analysis.results.result_table import ResultTable
 from analysis.tables import build_tables, table_kinds
 from study.page.blocks import list_trials, plan_sections, render_block, templates
+from study.page.control import ControlError, go_on, stop
 from study.page.elsewhere import ClusterStudies
 from study.page.live_study import LiveStudy
 from study.page.watched import LOOK_EVERY_S, Watch, WatchedStudy, describe
@@ -73,7 +74,7 @@ def build_app(
     watch: Watch, hosts: list[str], token: str | None = None, cluster: ClusterStudies | None = None
 ) -> Starlette:
     """The server's application. `hosts` are the names under which it may be asked; `token` None asks for none."""
-    pages = _Pages(watch, cluster)
+    pages = _Pages(watch, cluster, controls=token is not None)
     study = "/api/studies/{name}"
     routes = [
         Route("/", pages.overview),
@@ -87,13 +88,16 @@ def build_app(
         Route(f"{study}/charts/{{figure}}", pages.chart),
         Route(f"{study}/tables/{{table}}", pages.table),
         Route(f"{study}/trials", pages.trials),
+        *([Route(f"{study}/{{action:str}}", pages.control, methods=["POST"])] if token is not None else []),
     ]
     middleware = [
         Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
         Middleware(_Guard, token=token),
         Middleware(GZipMiddleware),
     ]
-    errors: dict[Any, Any] = {StudyFolderError: _unreadable, LookupError: _missing, NothingToDraw: _nothing}
+    errors: dict[Any, Any] = {
+        StudyFolderError: _error(503), LookupError: _error(404), NothingToDraw: _error(404), ControlError: _error(409)
+    }  # fmt: skip
     app = Starlette(routes=routes, middleware=middleware, lifespan=pages.looking, exception_handlers=errors)
     app.state.is_ending = lambda: False  # whoever runs the server tells it: streams would keep it from ending
     return app
@@ -142,8 +146,8 @@ class _Guard:
 class _Pages:
     """The answers; each study is looked at in the background."""
 
-    def __init__(self, watch: Watch, cluster: ClusterStudies | None) -> None:
-        self._watch, self._cluster = watch, cluster
+    def __init__(self, watch: Watch, cluster: ClusterStudies | None, *, controls: bool) -> None:
+        self._watch, self._cluster, self._controls = watch, cluster, controls
 
     @contextlib.asynccontextmanager
     async def looking(self, app: Starlette) -> AsyncIterator[None]:
@@ -183,7 +187,7 @@ class _Pages:
         page = (
             templates()
             .get_template("study.html")
-            .render(name=request.path_params["name"], info=info, sections=sections, described=describe(watched))
+            .render(name=request.path_params["name"], info=info, sections=sections, controls=self._controls)
         )
         return HTMLResponse(show_invisible(page))
 
@@ -233,6 +237,19 @@ class _Pages:
         return JSONResponse(
             self._find(request).ask("json trials", lambda s: _rows(list_trials(s)[list(_TRIAL_COLUMNS)]))
         )
+
+    def control(self, request: Request) -> Response:
+        """Stop the study or let it go on. A page of another origin, as of another port of this machine, may not ask."""
+        watched, action = self._find(request), request.path_params["action"]
+        if urlsplit(request.headers.get("origin", "")).netloc != request.headers.get("host"):
+            return PlainTextResponse("only the page itself may ask for this\n", 403)
+        if action == "stop":
+            stop(watched.folder)
+        elif action == "go-on":
+            go_on(watched.folder, watched.folder.read_study())
+        else:
+            raise LookupError(f"no action {action!r}")
+        return PlainTextResponse("asked for\n", 202)
 
     async def events(self, request: Request) -> Response:
         watched = self._find(request)
@@ -315,6 +332,3 @@ def _error(status: int) -> Callable[[Request, Exception], Response]:
         return PlainTextResponse(show_invisible(str(error.args[0] if error.args else error)) + "\n", status)
 
     return answer
-
-
-_unreadable, _missing, _nothing = _error(503), _error(404), _error(404)

@@ -95,6 +95,7 @@
     if (!button) return;
     if (button.dataset.query) choose(button.closest(".part"), button.dataset.query, button.dataset.value);
     if (button.dataset.trial) showTrial(button.dataset.trial);
+    if (button.dataset.action) ask(button.dataset.action);
   });
 
   function choose(element, key, value) {
@@ -103,6 +104,11 @@
     if (key === "status") query.delete("page");
     keep();
     outdate(element);
+  }
+
+  async function ask(action) {
+    if (!confirm(`${action === "stop" ? "Stop the study? Its trials save first." : "Let the study go on by its own command?"}`)) return;
+    byId("asked").textContent = await (await fetch(`${api}/${action}`, { method: "POST" })).text();
   }
 
   function showTrial(trial) {

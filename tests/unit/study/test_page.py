@@ -6,6 +6,9 @@ import json
 import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from html.parser import HTMLParser
 from pathlib import Path
@@ -24,6 +27,7 @@ from analysis.tables import build_tables
 from study.page import watched
 from study.page.server import COOKIE, build_app
 from study.page.watched import Watch, WatchedStudy, describe
+from study.storage.study_lock import describe_driver
 from tests.unit.analysis.figure_studies import HOSTILE, write_hostile_study, write_small_study
 from trainable.config import FIELDS, TrialConfig
 from trainable.trial_state import TrialState, write_state
@@ -309,3 +313,49 @@ def test_map_shows_any_metric(client: TestClient) -> None:
     assert '<option value="final_test_loss" selected>' in loss
     assert accuracy != loss
     assert "n = 3" in accuracy
+
+
+def test_only_the_owners_page_stops_a_study(watch: Watch, small: StudyFolder) -> None:
+    plain = TestClient(build_app(watch, ["testserver"]))
+    assert plain.post("/api/studies/small/stop").status_code == 404
+    assert "data-action" not in plain.get("/studies/small").text
+    client = TestClient(build_app(watch, ["testserver"], token="secret"), headers={"cookie": f"{COOKIE}=secret"})
+    assert "data-action" in client.get("/studies/small").text
+    own = {"origin": "http://testserver"}
+    for headers in ({}, {"origin": "http://testserver:99"}, {"origin": "https://evil.example"}, {"origin": "null"}):
+        assert client.post("/api/studies/small/stop", headers=headers).status_code == 403
+    answer = client.post("/api/studies/small/stop", headers=own)
+    assert (answer.status_code, answer.text) == (409, "no driver works on this study\n")
+    assert client.post("/api/studies/small/remove", headers=own).status_code == 404
+    waits = "import time; print('ready', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", waits], stdout=subprocess.PIPE) as driver:
+        assert driver.stdout is not None
+        driver.stdout.readline()
+        start = Path(f"/proc/{driver.pid}/stat").read_text().rpartition(")")[2].split()[19]
+        lock = {**describe_driver(), "pid": driver.pid, "process_start": start}
+        (small.path / "driver.json").write_text(json.dumps({**lock, "machine": "another", "host": "node7"}))
+        assert "node7" in client.post("/api/studies/small/stop", headers=own).text
+        (small.path / "driver.json").write_text(json.dumps(lock))
+        assert client.post("/api/studies/small/go-on", headers=own).status_code == 409
+        assert client.post("/api/studies/small/stop", headers=own).status_code == 202
+        assert driver.wait(timeout=60) == -signal.SIGINT
+
+
+def test_a_study_goes_on_by_its_own_command_only(watch: Watch, small: StudyFolder, tmp_path: Path) -> None:
+    client = TestClient(build_app(watch, ["testserver"], token="secret"), headers={"cookie": f"{COOKIE}=secret"})
+    content = json.loads(small.study_json.read_text())
+    for attempt, said in (
+        ({"command": ["sh", "-c", "touch hacked"], "folder": str(tmp_path)}, "does not say"),
+        ({"command": ["python", "-m", "study.run", "--help"], "folder": "/nowhere"}, "not started here"),
+    ):
+        small.study_json.write_text(json.dumps({**content, "attempts": [attempt]}))
+        answer = client.post("/api/studies/small/go-on", headers={"origin": "http://testserver"})
+        assert answer.status_code == 409
+        assert said in answer.text
+    good = {"command": ["python", "-m", "study.run", "--grid", "nowhere.toml"], "folder": str(Path.cwd())}
+    small.study_json.write_text(json.dumps({**content, "attempts": [good]}))
+    assert client.post("/api/studies/small/go-on", headers={"origin": "http://testserver"}).status_code == 202
+    deadline = time.monotonic() + 60
+    while "nowhere.toml" not in (small.path / "driver.log").read_text():  # what the command said
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
