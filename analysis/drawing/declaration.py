@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.drawing.chart import Chart
+from analysis.drawing.chart import Chart, draw_chart
 from analysis.drawing.selection import ShownCell, detailed_cells, shown_widths
 from analysis.records.frames import Study
 from analysis.results.result_table import Column
@@ -77,7 +77,8 @@ class FigureKind(Generic[Data]):
     wandb: the study's summary run at W&B gets it, unless it is of one cell.
     build_at_epoch: of the layer records of one trial and an epoch; such a figure is drawn for every trial's run at W&B.
     of_last_steps: those records are of the last step of each epoch, instead of the steps that are measured at the cadence.
-    chart: the same data as lines over the progress of training, which a page draws; None, or returning None, for another picture.
+    chart: the data as lines over the progress of training, which the live page draws too; then no `draw` is needed. None, or
+        returning None, for another picture.
     columns: of the data, with units and meaning, where something else is to draw them.
     """
 
@@ -86,7 +87,7 @@ class FigureKind(Generic[Data]):
     title: str | Callable[[Subject], str]
     caption: str | Callable[[Study, Subject], str]
     build: Callable[[Study, Subject], Data]
-    draw: Callable[[Data, Subject], Figure]
+    draw: Callable[[Data, Subject], Figure] | None = None
     subjects: Callable[[Study], Iterable[Subject]] = whole_study
     position: int = 1000
     wandb: bool = True
@@ -94,6 +95,14 @@ class FigureKind(Generic[Data]):
     of_last_steps: bool = False
     chart: Callable[[Data, Subject], Chart | None] | None = None
     columns: tuple[Column, ...] = ()
+
+    def draw_on_paper(self, data: Data, subject: Subject) -> Figure:
+        """What `build` returned as a picture. Errors: NothingToDraw."""
+        if self.draw is not None:
+            return self.draw(data, subject)
+        chart = self.chart(data, subject) if self.chart is not None else None
+        assert chart is not None, f"figure {self.name} has neither `draw` nor `chart`"
+        return draw_chart(chart)
 
 
 @dataclass(frozen=True)

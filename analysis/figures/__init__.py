@@ -53,7 +53,7 @@ def draw_study_figures(study: Study) -> Iterator[StudyFigure]:
     for kind, subject in plan_figures(study):
         figure, reason = None, ""
         try:
-            figure = kind.draw(kind.build(study, subject), subject)
+            figure = kind.draw_on_paper(kind.build(study, subject), subject)
         except NothingToDraw as error:
             reason = str(error)
         title = kind.title if isinstance(kind.title, str) else kind.title(subject)

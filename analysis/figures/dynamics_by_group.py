@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis.drawing.chart import Chart, Panel, draw_chart
+from analysis.drawing.chart import Chart, Panel
 from analysis.drawing.declaration import FigureKind
 from analysis.drawing.layer_records import VALUES, LayerSummary, load_layer_summary
 from analysis.drawing.progress_axes import EPOCH_AXES, add_axes
@@ -47,6 +47,5 @@ FIGURE = FigureKind(
     caption="Mean |g|, length of one step's change over the length of the weights, and the angle by which it turns them: means over "
     "the group's tensors, the epoch's measured steps and seeds; bands are one standard deviation over seeds.",
     build=lambda study, subject: add_axes(study, build_dynamics(load_layer_summary(study), shown_cells(study))),
-    draw=lambda data, subject: draw_chart(chart_dynamics(data)),
     chart=lambda data, subject: chart_dynamics(data),
 )  # fmt: skip

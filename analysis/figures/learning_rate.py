@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis.drawing.chart import Chart, Panel, draw_chart
+from analysis.drawing.chart import Chart, Panel
 from analysis.drawing.declaration import FigureKind
 from analysis.drawing.selection import CellRows, ShownCell, rows_by_cell, shown_cells
 from analysis.records.phases import first_learning_rate
@@ -38,5 +38,5 @@ FIGURE = FigureKind(
     name="learning_rate", section="schedule", position=10, title="Learning rate",
     caption="The rate after the scheduler's step at the end of each epoch.",
     build=lambda study, subject: build_schedule(study.epochs, shown_cells(study)),
-    draw=lambda data, subject: draw_chart(chart_schedule(data)), chart=lambda data, subject: chart_schedule(data),
+    chart=lambda data, subject: chart_schedule(data),
 )  # fmt: skip

@@ -153,7 +153,9 @@ def _build_chart(study: LiveStudy, name: str) -> Any:
 def _draw(study: LiveStudy, name: str) -> str:
     kind, subject = find_figure(study, name)
     caption = kind.caption if isinstance(kind.caption, str) else kind.caption(study, subject)
-    return render(kind.draw(kind.build(study, subject), subject), name, title_of(kind, subject), caption).inline_svg
+    return render(
+        kind.draw_on_paper(kind.build(study, subject), subject), name, title_of(kind, subject), caption
+    ).inline_svg
 
 
 def title_of(kind: FigureKind[Any], subject: Subject) -> str:

@@ -141,7 +141,7 @@ def draw_picture(kind: FigureKind[Any], layers: pd.DataFrame, epoch: int, about:
     """
     assert kind.build_at_epoch is not None
     try:
-        figure = kind.draw(kind.build_at_epoch(layers, epoch), Subject(about=about))
+        figure = kind.draw_on_paper(kind.build_at_epoch(layers, epoch), Subject(about=about))
     except NothingToDraw:
         return False
     with styled(), path.open("wb") as file:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -13,17 +14,19 @@ from analysis.__main__ import main
 from analysis.claims.claim import ClaimsError
 from analysis.claims.claims_file import load_claims
 from analysis.claims.verdicts import check_claims
-from analysis.figures import figure_kinds, summary_figures
+from analysis.figures import draw_study_figures, figure_kinds, summary_figures
 from analysis.metrics import list_metrics
 from analysis.records.frames import Study, load_study
 from analysis.report.page import write_report
 from analysis.tables import build_tables, table_kinds
+from study.page.watched import WatchedStudy
 from study.spec.grid_file import parse_grid
 from study.tracking.summary_run import summary_tables
 from tests.support.page_examples import added, read_examples
 from tests.unit.analysis.figure_studies import small_cells, write_small_study
 
 FIGURE, TABLE = "analysis/figures/generalisation_gap.py", "analysis/tables/epoch_times.py"
+CHART = "analysis/figures/epoch_time.py"
 METRIC, CLAIM = "analysis/metrics/epochs_to_half.py", "analysis/claims/kinds/ratio.py"
 
 
@@ -46,6 +49,7 @@ def page(study: Study, tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_no_example_of_the_page_is_left_out() -> None:
     assert {n for n in read_examples() if n.startswith("analysis/") and not n.startswith("analysis/search/")} == {
         FIGURE,
+        CHART,
         TABLE,
         METRIC,
         CLAIM,
@@ -67,6 +71,20 @@ def test_a_figure(study: Study, page: str, tmp_path: Path, capsys: pytest.Captur
     assert "Train accuracy less test accuracy, mean over seeds." in page
     assert "Generalisation gap, Experiment 1" in (study.folder.figures / "generalisation_gap-cell1.svg").read_text()
     assert "generalisation_gap" not in figure_kinds()
+
+
+def test_a_chart(study: Study, tmp_path: Path) -> None:
+    with added(tmp_path, CHART):
+        drawn = {figure.name: figure for figure in draw_study_figures(study)}["epoch_time"]
+        watched = WatchedStudy(study.folder)
+        watched.look()
+        sent = watched.chart("epoch_time", 0)
+    assert drawn.figure is not None
+    assert [pytest.approx(np.asarray(line.get_ydata()).tolist(), rel=1e-5) for line in drawn.figure.axes[0].lines] == [
+        [mean for mean, cell in zip(sent["rows"]["mean"], sent["rows"]["cell"], strict=True) if cell == index]
+        for index in (0, 1)
+    ], "paper and page show the same numbers"
+    assert "images" in sent["axes"]
 
 
 def test_a_section_of_its_own(page: str) -> None:

@@ -191,7 +191,7 @@ def test_every_figure_is_drawn_with_texts_that_can_be_read(search: Search, two: 
         for plan in plans:
             if one is two and plan.name == "search_importances":
                 continue  # seconds of work, and laid out as the other one
-            figure = plan.draw(plan.build(one.study, Subject()), Subject())
+            figure = plan.draw_on_paper(plan.build(one.study, Subject()), Subject())
             texts = find_drawn_texts(figure)
             assert not find_overlaps(texts), plan.name
             width, height = figure.get_size_inches() * figure.dpi
@@ -208,7 +208,7 @@ def test_a_search_that_has_hardly_begun_draws_what_it_can(tmp_path: Path) -> Non
     left_out = {}
     for plan in plan_search(search):
         try:
-            plan.draw(plan.build(search.study, Subject()), Subject())
+            plan.draw_on_paper(plan.build(search.study, Subject()), Subject())
         except NothingToDraw as reason:
             left_out[plan.name] = str(reason)
     assert set(left_out) == {"search_importances"}
