@@ -58,7 +58,7 @@ def test_catalogue_lists_every_figure_of_the_study(figures: dict[str, StudyFigur
                 "axes_views", "flops_by_layer-width64", "learning_rate", "pair-pair1", "dynamics_by_group"}  # fmt: skip
     of_cells = {
         f"{name}-cell{cell}" for cell in (1, 2)
-        for name in ("training_curves", "gradient_flow", "gradient_heatmap", "weight_updates", "combined_analysis")
+        for name in ("training_curves", "gradient_flow", "gradient_heatmap", "weight_updates", "combined_analysis", "combined_over_epochs")
     }  # fmt: skip
     of_last_steps = {
         "gradient_flow_last_step-cell1",

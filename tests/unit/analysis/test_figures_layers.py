@@ -19,6 +19,7 @@ from analysis.figures import (
     angular_update,
     axes_views,
     combined_analysis,
+    combined_over_epochs,
     figure_kinds,
     gradient_flow,
     gradient_heatmap,
@@ -168,6 +169,16 @@ def test_the_published_gradient_flow_is_of_the_last_step_of_each_epoch(tmp_path:
     for row in rows:
         values = found.loc[(row["epoch"], row["layer"])]
         assert values.to_list() == pytest.approx([row["gradient_mean_abs"], row["gradient_max_abs"]])
+
+
+def test_combined_analysis_over_the_epochs_holds_each_of_them(trial_layers: pd.DataFrame) -> None:
+    data = combined_over_epochs.build_combined_epochs(trial_layers, 4)
+    assert [at.epoch for at in data.epochs] == [1, 2, 3, 4]
+    axes = combined_over_epochs.draw_combined_epochs(data, "title").axes[1]
+    for line, at in zip(axes.lines, data.epochs, strict=True):
+        assert np.asarray(line.get_xdata()).tolist() == at.rows["change"].tolist()
+    with pytest.raises(NothingToDraw):
+        combined_over_epochs.build_combined_epochs(trial_layers.iloc[:0], 4)
 
 
 def test_combined_analysis_pairs_gradient_and_change(
