@@ -16,11 +16,11 @@ import webbrowser
 from pathlib import Path
 
 from study.command_line.exit_status import BAD_INPUT, OK
+from study.command_line.live_page import PAGE_PORT
 from study.command_line.program import program_name
 from study.service.command_line import guarded
 from study.service.connection import DEFAULT_CLUSTER, connect
 
-DEFAULT_PORT = 8790
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _MOST_PORTS = 20  # tried, where others are taken
 
@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"list the studies of the cluster with this dashboard, too (without URL: {DEFAULT_CLUSTER})",
     )  # fmt: skip
     parser.add_argument("--token-file", type=Path, metavar="FILE", help="the cluster's token, as for `study status`")
-    parser.add_argument("--port", type=int, metavar="N", help=f"default: the first free one from {DEFAULT_PORT}")
+    parser.add_argument("--port", type=int, metavar="N", help=f"default: the first free one from {PAGE_PORT}")
     parser.add_argument(
         "--host", metavar="ADDRESS", default=_LOOPBACK[0], help="address to listen on (default: 127.0.0.1)"
     )
@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
         listener = _listen(options.host, options.port)
     except OSError as error:
         print(
-            f"error: {options.host} port {options.port or DEFAULT_PORT}: {error.strerror}; name another --port",
+            f"error: {options.host} port {options.port or PAGE_PORT}: {error.strerror}; name another --port",
             file=sys.stderr,
         )
         return BAD_INPUT
@@ -120,7 +120,7 @@ def _end_with_stdin() -> None:
 def _listen(host: str, port: int | None) -> socket.socket:
     """A socket on the port, or on the first free one from the default. Errors: OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for tried in [port] if port is not None else range(DEFAULT_PORT, DEFAULT_PORT + _MOST_PORTS):
+    for tried in [port] if port is not None else range(PAGE_PORT, PAGE_PORT + _MOST_PORTS):
         listener = socket.socket(family, socket.SOCK_STREAM)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 
 from analysis.records.study_folder import StudyFolderError
 from study.command_line.exit_status import OK
+from study.command_line.live_page import PAGE_PORT
 from study.command_line.options import DEFAULTS, build_study_spec, read_settings
 from study.command_line.options import build_parser as build_run_parser
 from study.command_line.program import program_name
@@ -89,6 +90,10 @@ def _submit(options: argparse.Namespace, study_arguments: list[str]) -> int:
         )
     found = parse_job(cluster.read_job(job))
     _say_submitted(found, cluster, settings)
+    if study_options.serve:
+        print(
+            f"page     http://localhost:{PAGE_PORT}/ once that port of the head is forwarded, as the dashboard's; the log has the address"
+        )
     if options.follow:
         return follow(cluster, found)
     if options.no_wait:

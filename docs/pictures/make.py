@@ -18,8 +18,12 @@ from analysis.records.study_folder import StudyFolder
 from analysis.report.page import write_report
 
 HERE = Path(__file__).parent
-EXAMPLE = HERE.parents[1] / "examples" / "factorial-small"
-FIGURES = {"training_curves": "training_curves", "gradient_flow-cell1": "gradient_flow"}  # of the report: the picture
+EXAMPLE = HERE.parents[1] / "examples" / "factorial-width8"
+FIGURES = {
+    "training_curves": "training_curves",
+    "gradient_flow-cell1": "gradient_flow",
+    "grid_heatmap": "grid_heatmap",
+}  # of the report: the picture
 WINDOW = (1200, 860)  # CSS pixels of the first screen
 FIGURE_WIDTH = 900
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+PAGE_PORT = 8790  # or the next free one
 _MOST_END_S = 10
 
 

@@ -34,6 +34,7 @@ from study.page.live_study import LiveStudy
 from study.page.watched import WatchedStudy, title_of
 
 TRIALS_ON_A_PAGE = 50
+CHOICES = ("metric", "status", "page")  # what a part may be asked for with
 _SHADES = 8
 
 

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from analysis.records.study_folder import StudyFolder, StudyFolderError
-from analysis.sources.pull import PullError, copy_path, pull_to_cache
+from analysis.sources.pull import PullError, copy_path, pull
 from study.page.watched import SHARE, WatchedStudy
 from study.service.connection import Cluster, ClusterError
 from study.service.study_jobs import find_state, list_studies, read_progress, read_reason
@@ -35,13 +35,13 @@ class FetchedStudy(WatchedStudy):
         started = time.monotonic()
         if started >= self._next_fetch:
             try:
-                pull_to_cache(self._url)
+                pull(self._url, self.folder.path)
                 self._fetch_problem = ""
             except (
                 PullError,
                 StudyFolderError,
                 OSError,
-            ) as error:  # the earlier copy may be gone; what was read still stands
+            ) as error:
                 self._fetch_problem = f"{self._url}: {first_line(error, 300)}"
             self._next_fetch = time.monotonic() + max(FETCH_EVERY_S, SHARE * (time.monotonic() - started))
         super().look()

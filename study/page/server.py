@@ -52,7 +52,7 @@ from analysis.report.page import read_asset, read_styles, show_invisible
 from analysis.results.formats import to_csv
 from analysis.results.result_table import ResultTable
 from analysis.tables import build_tables, table_kinds
-from study.page.blocks import list_trials, plan_sections, render_block, templates
+from study.page.blocks import CHOICES, list_trials, plan_sections, render_block, templates
 from study.page.control import ControlError, go_on, stop
 from study.page.elsewhere import ClusterStudies
 from study.page.live_study import LiveStudy
@@ -123,7 +123,9 @@ class _Guard:
         if self._token is not None and not self._knows_token(request):
             query = dict(parse_qsl(request.url.query, keep_blank_values=True))
             if self._is_token(query.pop("token", "")):
-                answer = RedirectResponse(request.url.path + ("?" + urlencode(query) if query else ""), 303)
+                answer = RedirectResponse(
+                    "/" + request.url.path.lstrip("/") + ("?" + urlencode(query) if query else ""), 303
+                )
                 answer.set_cookie(COOKIE, self._token, httponly=True, samesite="strict")
             else:
                 answer = PlainTextResponse(
@@ -152,19 +154,18 @@ class _Pages:
     @contextlib.asynccontextmanager
     async def looking(self, app: Starlette) -> AsyncIterator[None]:
         """Look at the studies as long as the server runs."""
-        task = asyncio.create_task(self._look())
+        looks = [self._watch.look, *(other.look for other in self._watch.others)]
+        if self._cluster is not None:
+            looks.append(self._cluster.look)
+        tasks = [
+            asyncio.create_task(_repeat(look)) for look in looks
+        ]  # one that is slow keeps none of the others waiting
+        await run_in_threadpool(_warm_up)
         try:
             yield
         finally:
-            task.cancel()
-
-    async def _look(self) -> None:
-        await run_in_threadpool(_warm_up)
-        while True:
-            await run_in_threadpool(self._watch.look)
-            if self._cluster is not None:
-                await run_in_threadpool(self._cluster.look)
-            await asyncio.sleep(LOOK_EVERY_S)
+            for task in tasks:
+                task.cancel()
 
     def _find(self, request: Request) -> WatchedStudy:
         name = request.path_params["name"]
@@ -193,7 +194,12 @@ class _Pages:
 
     def block(self, request: Request) -> Response:
         parameters = request.path_params
-        text = render_block(self._find(request), parameters["name"], parameters["block"], dict(request.query_params))
+        text = render_block(
+            self._find(request),
+            parameters["name"],
+            parameters["block"],
+            {name: text for name, text in request.query_params.items() if name in CHOICES},
+        )
         return _with_etag(request, HTMLResponse(text))
 
     def list_studies(self, request: Request) -> Response:
@@ -212,7 +218,7 @@ class _Pages:
         return JSONResponse({**describe(watched), "cells": cells, "seeds": list(info.seeds), "shows": slots})
 
     def chart(self, request: Request) -> Response:
-        since = request.query_params.get("since", "0")
+        since = request.query_params.get("since", "0")[:18]
         return JSONResponse(
             self._find(request).chart(request.path_params["figure"], int(since) if since.isdecimal() else 0)
         )
@@ -257,6 +263,12 @@ class _Pages:
 
     async def all_events(self, request: Request) -> Response:
         return _stream(request, self._describe_all)
+
+
+async def _repeat(look: Callable[[], None]) -> None:
+    while True:
+        await run_in_threadpool(look)
+        await asyncio.sleep(LOOK_EVERY_S)
 
 
 def _stream(request: Request, describe_now: Callable[[], Any]) -> StreamingResponse:

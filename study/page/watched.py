@@ -164,11 +164,11 @@ def title_of(kind: FigureKind[Any], subject: Subject) -> str:
 
 
 class Watch:
-    """All studies under some folders, each of which is a study or holds studies, those that appear later too; and `others`."""
+    """All studies under some folders, each of which is a study or holds studies, those that appear later too; and `others`, which are looked at apart."""
 
     def __init__(self, roots: Iterable[Path], others: Iterable[WatchedStudy] = ()) -> None:
         self.roots = [Path(root).absolute() for root in roots]
-        self._others = list(others)
+        self.others = list(others)
         self._studies: dict[Path, WatchedStudy] = {}
         self._next_search = 0.0
 
@@ -179,13 +179,13 @@ class Watch:
             found = [path for root in self.roots for path in _find_studies(root)]
             self._studies = {path: self._studies.get(path) or WatchedStudy(StudyFolder(path)) for path in found}
             self._next_search = time.monotonic() + max(2.0, SHARE * (time.monotonic() - started))
-        for watched in [*self._studies.values(), *self._others]:
+        for watched in list(self._studies.values()):
             watched.look()
 
     def studies(self) -> dict[str, WatchedStudy]:
         """The studies by name; of two with the same name the second is called `NAME-2`."""
         named: dict[str, WatchedStudy] = {}
-        for watched in [*self._studies.values(), *self._others]:
+        for watched in [*self._studies.values(), *self.others]:
             name, number = watched.name, 2
             while name in named:
                 name, number = f"{watched.name}-{number}", number + 1

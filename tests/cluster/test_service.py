@@ -16,6 +16,8 @@ import pytest
 
 from analysis.records.study_folder import StudyFolder
 from study.folder.ledger import consolidate, list_states
+from study.page.elsewhere import ClusterStudies
+from study.service.connection import connect
 from study.spec.grid_file import load_grid
 from study.spec.study_spec import build_spec
 from tests.support.faults import compare_trials, wait_until
@@ -88,6 +90,15 @@ def test_a_study_is_submitted_watched_and_pulled(head: Head, tmp_path: Path) -> 
     assert set(kept[1:]) <= set(logs.splitlines()), "the folder has the job's log, from where its checks had passed"
     assert sorted(re.findall(r"epoch (\d)/2", logs)) == ["1", "1", "2", "2"]
     assert head.client("study.logs", "first", "--lines", "2").stdout.splitlines() == logs.splitlines()[-2:]
+
+    token = tmp_path / "token"
+    token.touch(0o600)
+    token.write_text(head.token)
+    listed = ClusterStudies(connect(head.url, token))
+    listed.look()
+    assert [(study["name"], study["state"], study["version"]) for study in listed.describe()] == [
+        ("first", "done", None)
+    ]
 
     bare = head.client("study.pull", "first", "--to", str(tmp_path / "bare"), "--no-report")
     assert (bare.returncode, bare.stdout.count("\n")) == (0, 1), bare.stderr

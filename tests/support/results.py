@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from analysis.comparison.words import answer
 from analysis.records.frames import load_study
 from analysis.results.formats import to_markdown
 from analysis.tables import build_tables
@@ -12,13 +13,15 @@ from analysis.tables import build_tables
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "results.md"
 EXAMPLES = ROOT / "examples"
-TABLES = {"factorial-small": ("best", "factors", "hypotheses", "test_variance")}
+TABLES = {"factorial-width8": ("best", "factors", "hypotheses", "test_variance")}
 
 
 def render(example: str) -> str:
-    """What stands between the marks of an example: tables without their notes, effects on the primary metric only."""
-    parts = [f"<!-- {example} -->"]
-    for name, table in build_tables(load_study(EXAMPLES / example), TABLES[example]).items():
+    """What stands between the marks of an example: the report's answer, and tables without their notes, effects on the primary
+    metric only."""
+    study = load_study(EXAMPLES / example)
+    parts = [f"<!-- {example} -->", *(f"> {sentence}\n>" for sentence in answer(study).sentences), ""]
+    for name, table in build_tables(study, TABLES[example]).items():
         frame = table.frame[table.frame["primary"].astype(bool)] if name == "factors" else table.frame
         text = to_markdown(type(table)(name, table.title, frame, table.columns))
         parts.append(text.replace("## ", "### ", 1))

@@ -24,7 +24,7 @@ from analysis.report.content import build_page_table
 from analysis.results.formats import to_csv
 from analysis.sections import section_place
 from analysis.tables import build_tables
-from study.page import watched
+from study.page import elsewhere, watched
 from study.page.server import COOKIE, build_app
 from study.page.watched import Watch, WatchedStudy, describe
 from study.storage.study_lock import describe_driver
@@ -359,3 +359,30 @@ def test_a_study_goes_on_by_its_own_command_only(watch: Watch, small: StudyFolde
     while "nowhere.toml" not in (small.path / "driver.log").read_text():  # what the command said
         assert time.monotonic() < deadline
         time.sleep(0.2)
+
+
+def test_a_study_at_a_url_is_fetched_and_followed(
+    root: Path, small: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(root / "cache"))
+    monkeypatch.setattr(elsewhere, "FETCH_EVERY_S", 0.0)
+    monkeypatch.setattr(elsewhere, "SHARE", 0)
+    fetched = elsewhere.FetchedStudy(f"file://{small.path}")
+    fetched.look()
+    watch = Watch([], [fetched])
+    client = TestClient(build_app(watch, ["testserver"]))
+    assert [study["name"] for study in client.get("/api/studies").json()] == ["small"]
+    before = client.get(CURVES).json()
+    epochs = small.read_records("epochs")
+    place = epochs.schema.get_field_index("test_accuracy")
+    small.write_records(
+        "epochs", epochs.set_column(place, epochs.schema.field(place), pc.multiply(epochs["test_accuracy"], 0.5))
+    )
+    fetched.look()
+    news = client.get(f"{CURVES}?since={before['version']}").json()
+    assert set(news["rows"]["panel"]) == {"test_accuracy"}
+    shutil.rmtree(small.path)
+    fetched.look()
+    told = client.get("/api/studies").json()[0]
+    assert "small" in told["problem"]
+    assert client.get(CURVES).json()["rows"]["mean"], "what was fetched still stands"
