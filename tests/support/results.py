@@ -17,12 +17,14 @@ TABLES = {"factorial-width8": ("best", "factors", "hypotheses", "test_variance")
 
 
 def render(example: str) -> str:
-    """What stands between the marks of an example: the report's answer, and tables without their notes, effects on the primary
-    metric only."""
+    """What stands between the marks of an example: the report's answer, and tables without their notes; of the effects
+    those on the primary metric and those that differ from zero."""
     study = load_study(EXAMPLES / example)
     parts = [f"<!-- {example} -->", *(f"> {sentence}\n>" for sentence in answer(study).sentences), ""]
     for name, table in build_tables(study, TABLES[example]).items():
-        frame = table.frame[table.frame["primary"].astype(bool)] if name == "factors" else table.frame
+        frame = table.frame
+        if name == "factors":
+            frame = frame[frame["primary"].astype(bool) | (frame["verdict"] == "different")]
         text = to_markdown(type(table)(name, table.title, frame, table.columns))
         parts.append(text.replace("## ", "### ", 1))
     return "\n".join([*parts, f"<!-- end of {example} -->"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from analysis.comparison.words import answer
@@ -24,3 +26,13 @@ def test_an_example_is_whole_and_small(example: str) -> None:
     assert answer(study).sentences
     files = [path for path in (EXAMPLES / example).iterdir() if path.is_file()]
     assert sum(path.stat().st_size for path in files) < MOST_BYTES
+
+
+def test_numbers_outside_the_tables_are_published_ones() -> None:
+    text = re.sub(r"<!-- (\S+) -->.*?<!-- end of \1 -->", "", PAGE.read_text(), flags=re.DOTALL)
+    cells = [cell for example in TABLES for cell in load_study(EXAMPLES / example).info.cells]
+    accuracies = [cell.published["final_test_accuracy"] for cell in cells if "final_test_accuracy" in cell.published]
+    published = {f"{100 * value:.2f}" for value in accuracies} | {f"{100 * (max(accuracies) - min(accuracies)):.2f}"}
+    quoted = set(re.findall(r"(?<![\d.])\d+\.\d\d(?= %| points)", text))
+    assert quoted
+    assert quoted <= published
