@@ -1,6 +1,6 @@
 """Studies under watch: which there are, what each says at this moment, and what of it a page asks for.
 
-A study is looked at as often as looking is cheap: the time between two looks is at least twenty times what the last one took. What a
+A study is looked at as often as looking is cheap: the time between two looks is at least forty times what the last one took. What a
 page shows is built when it asks for it, once for all pages, and again only after the study has changed.
 """
 
@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from analysis.drawing.declaration import FigureKind, Subject
 from analysis.drawing.files import render
 from analysis.figures import plan_figures
@@ -26,7 +28,7 @@ from study.storage.folder_lock import LOCK_FILE
 from trainable.errors import first_line
 
 LOOK_EVERY_S = 1.0
-SHARE = 20  # of the time is spent between looks for each part that is spent looking
+SHARE = 40  # of the time is spent between looks for each part that is spent looking
 _SILENT_S = 60.0  # a driver that writes nothing for so long does not live
 _RECORDS = ("trials", "epochs", "steps", "layers", "model")
 
@@ -40,6 +42,7 @@ class WatchedStudy:
         self.problem = ""  # why what is on disk now cannot be shown
         self.progress: StudyProgress | None = None
         self.study: LiveStudy | None = None
+        self.counts: dict[str, int] = {}  # of trials by status
         self._seen: object = None
         self._next_look = 0.0
         self._lock = threading.RLock()
@@ -96,6 +99,8 @@ class WatchedStudy:
             self.study = read_live_study(self.folder)
             _ = self.study.epochs  # held against the trials: they contradict each other while they are written
             self.problem = "; ".join(self.study.complaints)
+            statuses = pd.concat([self.study.trials["status"], self.study.search_trials["status"]])
+            self.counts = {str(status): int(number) for status, number in statuses.value_counts().items()}
             self.version += 1
         except (StudyFolderError, LookupError, ValueError, TypeError, OSError) as error:
             self.problem = first_line(error, 300)
@@ -105,11 +110,7 @@ class WatchedStudy:
 def describe(watched: WatchedStudy) -> dict[str, Any]:
     """A study in the overview, as JSON."""
     study, progress = watched.study, watched.progress
-    counts: dict[str, int] = {}
-    if study is not None:
-        for frame in (study.trials, study.search_trials):
-            for status, number in frame["status"].value_counts().items():
-                counts[str(status)] = counts.get(str(status), 0) + int(number)
+    counts = watched.counts
     state, heard_at = find_state(watched, counts)
     return {
         "name": watched.name, "title": study.info.title if study else "", "state": state, "version": watched.version,
