@@ -82,6 +82,7 @@ def plan_sections(study: LiveStudy) -> list[PageSection]:
             title = table.title if isinstance(table.title, str) else table.title(study)
             found.setdefault(table.section, []).append(Slot("table", name, title))
     names = sorted(set(found) | set(SECTIONS) - {"verdict", "trials"}, key=lambda name: (section_place(name), name))
+    found.setdefault("confounds", [])  # it has texts alone
     return [PageSection(name, section_title(name), tuple(found[name])) for name in names if name in found]
 
 

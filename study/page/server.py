@@ -160,6 +160,7 @@ class _Pages:
         tasks = [
             asyncio.create_task(_repeat(look)) for look in looks
         ]  # one that is slow keeps none of the others waiting
+        await run_in_threadpool(self._watch.look)  # who asks at once finds the studies
         await run_in_threadpool(_warm_up)
         try:
             yield

@@ -325,6 +325,7 @@
       select.replaceChildren(...[...axes].map(([name, title]) => new Option(title, name, false, name === view.axis)));
     }
     byId("unpin").hidden = !view.pins.size;
+    byId("controls").hidden = !lines.size;
   }
 
   byId("axis").addEventListener("change", (event) => {
