@@ -96,6 +96,14 @@ class FigureKind(Generic[Data]):
     chart: Callable[[Data, Subject], Chart | None] | None = None
     columns: tuple[Column, ...] = ()
 
+    def title_of(self, subject: Subject) -> str:
+        """Its title where it is about `subject`."""
+        return self.title if isinstance(self.title, str) else self.title(subject)
+
+    def caption_of(self, study: Study, subject: Subject) -> str:
+        """Its caption in a study, where it is about `subject`."""
+        return self.caption if isinstance(self.caption, str) else self.caption(study, subject)
+
     def draw_on_paper(self, data: Data, subject: Subject) -> Figure:
         """What `build` returned as a picture. Errors: NothingToDraw."""
         if self.draw is not None:

@@ -56,7 +56,7 @@ def draw_study_figures(study: Study) -> Iterator[StudyFigure]:
             figure = kind.draw_on_paper(kind.build(study, subject), subject)
         except NothingToDraw as error:
             reason = str(error)
-        title = kind.title if isinstance(kind.title, str) else kind.title(subject)
-        caption = kind.caption if isinstance(kind.caption, str) else kind.caption(study, subject)
+        title = kind.title_of(subject)
+        caption = kind.caption_of(study, subject)
         label = subject.cell.label if subject.cell else ""
         yield StudyFigure(kind.name + subject.suffix, kind.section, title, caption, label, figure, reason)

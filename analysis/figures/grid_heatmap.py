@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from analysis.comparison.best import rank_cells_by
+from analysis.comparison.best import rank_cells, rank_cells_by
 from analysis.comparison.pairs import find_primary, values_by_seed
 from analysis.drawing.declaration import FigureKind, Subject, whole_study
 from analysis.drawing.selection import require
@@ -53,7 +53,9 @@ def build_grid_map(study: Study, metric: Metric | None = None) -> GridMap:
     columns = tuple(_text(level) for level in levels.get(across, [""]))
     values, ranked = (
         values_by_seed(study, metric.name),
-        rank_cells_by(study, metric).set_index("cell_id")[["seeds", "may_be_best"]].to_dict("index"),
+        (study.derive(rank_cells) if metric == find_primary(study) else rank_cells_by(study, metric))
+        .set_index("cell_id")[["seeds", "may_be_best"]]
+        .to_dict("index"),
     )
     found = []
     for cell_id, cell in study.cells.items():

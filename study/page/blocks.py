@@ -31,7 +31,7 @@ from analysis.results.formats import format_value
 from analysis.sections import SECTIONS, section_place, section_title
 from analysis.tables import build_tables, table_kinds
 from study.page.live_study import LiveStudy
-from study.page.watched import WatchedStudy, title_of
+from study.page.watched import WatchedStudy
 
 TRIALS_ON_A_PAGE = 50
 CHOICES = ("metric", "status", "page")  # what a part may be asked for with
@@ -70,11 +70,11 @@ def plan_sections(study: LiveStudy) -> list[PageSection]:
     for kind, subject in plan_figures(study):
         if kind.name == "grid_heatmap":
             continue  # the map of the page is its own part
-        caption = kind.caption if isinstance(kind.caption, str) else kind.caption(study, subject)
+        caption = kind.caption_of(study, subject)
         is_chart = kind.chart is not None and subject.cell is None
         label = subject.cell.label if subject.cell else ""
         slot = Slot(
-            "chart" if is_chart else "figure", kind.name + subject.suffix, title_of(kind, subject), caption, label
+            "chart" if is_chart else "figure", kind.name + subject.suffix, kind.title_of(subject), caption, label
         )
         found.setdefault(kind.section, []).append(slot)
     for name, table in table_kinds(search=study.info.search is not None).items():

@@ -7,8 +7,6 @@ page shows is built when it asks for it, once for all pages, and again only afte
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -153,15 +151,10 @@ def _build_chart(study: LiveStudy, name: str) -> Any:
 
 def _draw(study: LiveStudy, name: str) -> str:
     kind, subject = find_figure(study, name)
-    caption = kind.caption if isinstance(kind.caption, str) else kind.caption(study, subject)
+    caption = kind.caption_of(study, subject)
     return render(
-        kind.draw_on_paper(kind.build(study, subject), subject), name, title_of(kind, subject), caption
+        kind.draw_on_paper(kind.build(study, subject), subject), name, kind.title_of(subject), caption
     ).inline_svg
-
-
-def title_of(kind: FigureKind[Any], subject: Subject) -> str:
-    """The title of a figure on a page."""
-    return kind.title if isinstance(kind.title, str) else kind.title(subject)
 
 
 class Watch:
@@ -219,8 +212,7 @@ def _fingerprint(folder: StudyFolder) -> object:
             found.append((path.name, status.st_mtime_ns, status.st_size))
         except OSError:
             continue
-    trials = json.dumps(sorted(scan_trials(folder).items()))
-    return (*found, hashlib.sha256(trials.encode()).hexdigest())
+    return (*found, scan_trials(folder))
 
 
 def _read_progress(folder: StudyFolder) -> StudyProgress | None:
