@@ -45,7 +45,6 @@ from starlette.responses import (
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from analysis.drawing.style import NothingToDraw
 from analysis.figures import figure_kinds
 from analysis.records.study_folder import StudyFolderError
 from analysis.report.page import read_asset, read_styles, show_invisible
@@ -96,7 +95,7 @@ def build_app(
         Middleware(GZipMiddleware),
     ]
     errors: dict[Any, Any] = {
-        StudyFolderError: _error(503), LookupError: _error(404), NothingToDraw: _error(404), ControlError: _error(409)
+        StudyFolderError: _error(503), LookupError: _error(404), ControlError: _error(409)
     }  # fmt: skip
     app = Starlette(routes=routes, middleware=middleware, lifespan=pages.looking, exception_handlers=errors)
     app.state.is_ending = lambda: False  # whoever runs the server tells it: streams would keep it from ending

@@ -15,8 +15,10 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.drawing.chart import Chart
 from analysis.drawing.declaration import FigureKind, Subject
 from analysis.drawing.files import render
+from analysis.drawing.style import NothingToDraw
 from analysis.figures import plan_figures
 from analysis.records.study_folder import StudyFolder, StudyFolderError
 from study.folder.progress_file import PROGRESS_FILE, StudyProgress, StudyState, parse_progress
@@ -78,9 +80,11 @@ class WatchedStudy:
             return self._built[what]
 
     def chart(self, name: str, since: int) -> dict[str, Any]:
-        """A chart's rows that are newer than version `since`. Errors: LookupError; NothingToDraw; StudyFolderError."""
+        """A chart's rows that are newer than version `since`, or why it is left out as yet. Errors: LookupError; StudyFolderError."""
         with self._lock:
             chart = self.ask(f"chart {name}", lambda study: _build_chart(study, name))
+            if isinstance(chart, NothingToDraw):
+                return {"version": self.version, "since": since, "left_out": str(chart)}
             feed = self._feeds.setdefault(name, ChartFeed())
             self.ask(f"feed {name}", lambda study: feed.update(chart, self.version))
             return {"version": self.version, "since": since, **feed.to_json(chart, since)}
@@ -141,9 +145,12 @@ def find_figure(study: LiveStudy, name: str) -> tuple[FigureKind[Any], Subject]:
     raise LookupError(f"no figure {name!r}")
 
 
-def _build_chart(study: LiveStudy, name: str) -> Any:
+def _build_chart(study: LiveStudy, name: str) -> Chart | NothingToDraw:
     kind, subject = find_figure(study, name)
-    chart = kind.chart(kind.build(study, subject), subject) if kind.chart else None
+    try:
+        chart = kind.chart(kind.build(study, subject), subject) if kind.chart else None
+    except NothingToDraw as nothing:  # as before the first epoch: the page asks again when the study has changed
+        return nothing
     if chart is None:
         raise LookupError(f"{name} is a picture, not a chart")
     return chart

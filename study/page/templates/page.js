@@ -126,12 +126,15 @@
   async function loadChart(element) {
     const name = element.dataset.chart, chart = charts.get(element) || { version: 0, rows: new Map(), panels: new Map() };
     const answer = await get(`${api}/charts/${encodeURIComponent(name)}?since=${chart.version}`);
-    if (!answer.ok) {
-      element.textContent = await answer.text();
+    const news = answer.ok ? await answer.json() : { left_out: (await answer.text()).trim() };
+    if (news.left_out) { // as before the first epoch
+      const why = document.createElement("p");
+      why.className = "left-out";
+      why.textContent = `Left out: ${news.left_out}.`;
+      element.replaceChildren(why);
       charts.delete(element);
       return;
     }
-    const news = await answer.json();
     if (news.whole) {
       chart.rows = new Map();
       chart.about = { title: news.title, panels: news.panels, axes: news.axes, lines: news.lines };

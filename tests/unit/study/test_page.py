@@ -183,6 +183,23 @@ def test_a_running_trial_is_followed_epoch_by_epoch(root: Path, small: StudyFold
     assert "not final" not in client.get("/studies/small/blocks/verdict").text
 
 
+def test_a_study_that_has_just_started_has_every_part_and_says_what_is_left_out(root: Path, small: StudyFolder) -> None:
+    for path in small.path.glob("*.parquet"):
+        path.unlink()
+    watch = Watch([root])
+    watch.look()
+    client = TestClient(build_app(watch, ["testserver"]))
+    shows = client.get("/api/studies/small").json()["shows"]
+    charts = [slot["name"] for slot in shows if slot["kind"] == "chart"]
+    assert "training_curves" in charts
+    for name in charts:
+        answer = client.get(f"/api/studies/small/charts/{name}")
+        assert (answer.status_code, bool(answer.json()["left_out"])) == (200, True), name
+    parts = [f"{slot['kind']}-{slot['name']}" for slot in shows if slot["kind"] != "chart"]
+    for part in ("verdict", "map", "trials", *(f"text-{slot['section']}" for slot in shows), *parts):
+        assert client.get(f"/studies/small/blocks/{part}").status_code == 200, part
+
+
 def test_files_in_the_middle_of_being_replaced_leave_what_was_read(watch: Watch, small: StudyFolder) -> None:
     client = TestClient(build_app(watch, ["testserver"]))
     good = small.records("epochs").read_bytes()
