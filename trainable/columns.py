@@ -104,9 +104,12 @@ MODEL_COLUMNS = (
 )
 
 _CONFIG_TYPES = {"int": pa.int64(), "float": pa.float64(), "int | None": pa.int64()}
-CONFIG_COLUMNS = tuple(
-    Column(f"config.{name}", _CONFIG_TYPES.get(str(spec.type), _TEXT), "", spec.metadata["doc"])
-    for name, spec in FIELDS.items()
+CONFIG_COLUMNS = (
+    *(
+        Column(f"config.{name}", _CONFIG_TYPES.get(str(spec.type), _TEXT), "", spec.metadata["doc"])
+        for name, spec in FIELDS.items()
+    ),
+    Column("config.model_fields", _TEXT, "", "the fields of the network, as JSON; null where it has none"),
 )
 TRIAL_INSTRUMENT_COLUMNS = tuple(column for one in TRIAL_INSTRUMENTS for column in one.columns)
 TRIAL_COLUMNS = (

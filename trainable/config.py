@@ -12,6 +12,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -27,6 +28,9 @@ Dataset = Literal["cifar10", "synthetic"]
 Precision = Literal["fp32", "bf16", "published"]
 Engine = Literal["eager", "compile", "graph", "auto"]
 FieldValue = bool | int | float | str | None
+_WORDS = {"none": None, "null": None, "true": True, "false": False}
+_MODEL_FIELD = re.compile(r"model_fields\.[A-Za-z_]\w{0,63}", re.ASCII)
+_CODE_NAME = re.compile(r"\w[\w.]{0,127}(:[A-Za-z_]\w{0,127})?", re.ASCII)
 
 
 def _option(
@@ -73,10 +77,14 @@ class TrialConfig:
         "eager",
         "what runs the steps: eager, compile, graph, or auto, the fastest that trains as eager does on the device",
     )
+    model: str = _option("resnet18", "network to train: a shipped one, or package.module:function of yours")
+    model_source: str = _option("", "hash of the source of a network of yours; follows from model")
+    model_fields: tuple[tuple[str, FieldValue], ...] = ()  # by name; in `to_dict` each is a field `model_fields.NAME`
 
     def __post_init__(self) -> None:
-        for spec in dataclasses.fields(self):
+        for spec in FIELDS.values():
             object.__setattr__(self, spec.name, _checked(spec, getattr(self, spec.name)))
+        object.__setattr__(self, "model_fields", _checked_model_fields(self.model_fields))
         if self.train_limit is not None and self.train_limit - self.validation_size < self.batch_size:
             raise ValueError(
                 f"train_limit={self.train_limit} less validation_size={self.validation_size} leaves no full batch of "
@@ -93,20 +101,21 @@ class TrialConfig:
         return "test" if self.test_limit != 0 else "val" if self.validation_size else ""
 
     def to_dict(self) -> dict[str, FieldValue]:
-        """Every field with its value, ready for JSON."""
-        return dataclasses.asdict(self)
+        """Every field with its value, ready for JSON; those of the model are called `model_fields.NAME`."""
+        own = {f"model_fields.{name}": value for name, value in self.model_fields}
+        return {**{name: getattr(self, name) for name in FIELDS}, **own}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrialConfig:
         """The configuration with these fields set and the defaults for the rest; unknown fields raise ValueError."""
         for name in values:
             check_field_name(name)
-        return cls(**values)
+        return cls(**_with_model_fields(values))
 
     @classmethod
     def from_stored(cls, values: Mapping[str, Any]) -> TrialConfig:
         """The configuration that a file holds. Errors: as `complete_fields`, and ValueError for values that cannot be."""
-        return cls(**complete_fields(values))
+        return cls(**_with_model_fields(complete_fields(values)))
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> CoreSchema:
@@ -116,7 +125,9 @@ class TrialConfig:
         return no_info_plain_validator_function(cls.from_stored)
 
 
-FIELDS: dict[str, dataclasses.Field[Any]] = {spec.name: spec for spec in dataclasses.fields(TrialConfig)}
+FIELDS: dict[str, dataclasses.Field[Any]] = {
+    spec.name: spec for spec in dataclasses.fields(TrialConfig) if spec.name != "model_fields"
+}
 _FIRST_FIELDS = frozenset({
     "dataset", "batch_size", "learning_rate", "seed", "epochs", "warmup_epochs", "width", "momentum", "weight_decay",
     "crop_padding", "flip_probability", "color_jitter", "train_limit", "test_limit", "validation_size", "log_every_steps",
@@ -125,9 +136,23 @@ _FIRST_FIELDS = frozenset({
 _TYPES: dict[str, Any] = typing.get_type_hints(TrialConfig)
 
 
+def is_model_field(name: str) -> bool:
+    """True for the name of a field of the model, `model_fields.depth` say; which ones it has, the model knows."""
+    return _MODEL_FIELD.fullmatch(name) is not None
+
+
+def flatten(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A table of TOML in which the fields of the model, a table of their own, are called `model_fields.NAME`. Errors: ValueError."""
+    own = table.get("model_fields", {})
+    if not isinstance(own, Mapping):
+        raise ValueError("model_fields is not a table of fields; write model_fields.NAME = VALUE")
+    flat = {name: value for name, value in table.items() if name != "model_fields"}
+    return flat | {f"model_fields.{name}": value for name, value in own.items()}
+
+
 def check_field_name(name: str) -> None:
     """Raise ValueError naming the nearest field where `name` is not a field of TrialConfig."""
-    if name not in FIELDS:
+    if name not in FIELDS and not is_model_field(name):
         near = difflib.get_close_matches(name, FIELDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"fields are {', '.join(FIELDS)}"
         raise ValueError(f"unknown field {name!r}: {hint}")
@@ -141,7 +166,7 @@ def complete_fields(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     if not isinstance(values, Mapping):
         raise ValueError("not a configuration")
-    if unknown := sorted(set(map(str, values)) - set(FIELDS)):
+    if unknown := sorted(name for name in map(str, values) if name not in FIELDS and not is_model_field(name)):
         raise IncompatibleVersionError(
             f"a configuration field {unknown[0][:80]!r} that only a newer version of this project knows"
         )
@@ -157,7 +182,7 @@ def parse_override(text: str) -> tuple[str, FieldValue]:
     if not equals or not name or not value:
         raise ValueError(f"{text!r} is not field=value")
     check_field_name(name)
-    return name, _checked(FIELDS[name], _parse(value))
+    return name, _parse(value) if is_model_field(name) else _checked(FIELDS[name], _parse(value))
 
 
 def trial_id(config: TrialConfig, data_fingerprint: str) -> str:
@@ -172,7 +197,7 @@ def cell_id(config: TrialConfig) -> str:
 
 def _identity(config: TrialConfig) -> dict[str, FieldValue]:
     """The fields that make a trial the one it is: the first ones always, later ones where they are not at their default."""
-    later_defaults = {f.name: f.default for f in dataclasses.fields(config) if f.name not in _FIRST_FIELDS}
+    later_defaults = {name: spec.default for name, spec in FIELDS.items() if name not in _FIRST_FIELDS}
     return {
         name: value
         for name, value in config.to_dict().items()
@@ -185,9 +210,26 @@ def _digest(content: Mapping[str, Any], length: int) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:length]
 
 
+def _with_model_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of TrialConfig: fields of the model gathered; one that is None is of another model in the same study."""
+    own = {name: value for name, value in values.items() if is_model_field(name)}
+    rest = {name: value for name, value in values.items() if name not in own}
+    given = tuple((name.partition(".")[2], value) for name, value in own.items() if value is not None)
+    return {**rest, "model_fields": (*rest.get("model_fields", ()), *given)}
+
+
+def _checked_model_fields(pairs: Any) -> tuple[tuple[str, FieldValue], ...]:
+    """Sorted by name, so that the order in which they were given is no part of a configuration."""
+    for name, value in pairs:
+        number = isinstance(value, (int, float)) and abs(value) < 1e300
+        if not number and not (isinstance(value, str) and len(value) <= 200):
+            raise ValueError(f"model_fields.{name}={value!r} is not a finite number, a short text, true or false")
+    return tuple(sorted(pairs))
+
+
 def _parse(text: str) -> FieldValue:
-    if text.lower() in ("none", "null"):
-        return None
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
     for number in (int, float):
         try:
             return number(text)
@@ -208,6 +250,10 @@ def _checked(spec: dataclasses.Field[Any], value: Any) -> FieldValue:
         choices = typing.get_args(kind)
         if not isinstance(value, str) or value not in choices:
             raise ValueError(f"{spec.name}={value!r} is not one of {', '.join(choices)}")
+        return value
+    if kind is str:
+        if not isinstance(value, str) or (value != spec.default and not _CODE_NAME.fullmatch(value)):
+            raise ValueError(f"{spec.name}={value!r} is not a name, or package.module:function")
         return value
     number = _as_number(kind, value)
     if number is None or not _in_range(spec.metadata, number):

@@ -23,7 +23,8 @@ from trainable.data.data_set import Split
 from trainable.device_report import Check
 from trainable.engines import EagerEngine
 from trainable.evaluation import Scores, evaluate, full_fp32
-from trainable.model import ResNet18, build_model
+from trainable.model import build_model
+from trainable.models.resnet import ResNet18
 from trainable.optimization import build_optimizer
 from trainable.probe import LayerProbe
 from trainable.training import take_steps

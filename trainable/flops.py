@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainable.model import NUM_CLASSES, ResNet18, layer_group, module_kind
+from trainable.model import NUM_CLASSES, layer_group, module_kind
+from trainable.models.resnet import ResNet18
 from trainable.records import SCHEMAS, build_table
 
 Convention = Literal["worksheet", "fvcore", "two_per_mac", "two_per_mac_training"]

@@ -1,78 +1,23 @@
-"""ResNet18 for 32x32 images, its initialisation and the names of its parts.
+"""The network of a trial: built and initialised from its configuration, and the names of its parts.
 
-Three differences from the ImageNet network: a 3x3 stem without stride, no max-pooling, and `width` channels in the first
-stage (64 is the published model). Parameters are named as torchvision names them, so that either loads the other's
-state dict; one of the published program, which names the projections `shortcut`, loads too. This module must not know how the model is trained or measured.
+This module must not know how a network is trained or measured.
 """
 
 from __future__ import annotations
 
 import hashlib
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-NUM_STAGES = 4
-BLOCKS_PER_STAGE = 2
+from trainable.config import TrialConfig
+from trainable.models import PUBLISHED_MODEL, find_builder
+from trainable.models.resnet import NUM_STAGES, ResidualSum, ResNet18
+from trainable.user_code import is_reference, source_hash
+
 NUM_CLASSES = 10
-
-
-class ResidualSum(nn.Module):
-    """The addition at the end of a block; a module of its own so that the table of layers can name and count it."""
-
-    def forward(self, residual: Tensor, shortcut: Tensor) -> Tensor:
-        """The sum, written into `residual`: batch norm, which made it, does not need it for its backward pass."""
-        return residual.add_(shortcut)
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with batch norm and a shortcut, projected by a 1x1 convolution where shapes differ."""
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(out_channels)
-        self.relu1 = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(out_channels)
-        self.downsample: nn.Sequential | None = None
-        if stride != 1 or in_channels != out_channels:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
-            )
-        self.add = ResidualSum()
-        self.relu2 = nn.ReLU(inplace=True)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """[N, in, H, W] -> [N, out, H/stride, W/stride]."""
-        residual = self.relu1(self.bn1(self.conv1(features)))
-        residual = self.bn2(self.conv2(residual))
-        shortcut = features if self.downsample is None else self.downsample(features)
-        return self.relu2(self.add(residual, shortcut))  # type: ignore[no-any-return]
-
-
-class ResNet18(nn.Module):
-    """Stem, four stages of two basic blocks with width, 2, 4 and 8 times width channels, average pool, linear layer."""
-
-    def __init__(self, width: int, num_classes: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU(inplace=True)
-        self.layer1 = _build_stage(width, width, stride=1)
-        self.layer2 = _build_stage(width, 2 * width, stride=2)
-        self.layer3 = _build_stage(2 * width, 4 * width, stride=2)
-        self.layer4 = _build_stage(4 * width, 8 * width, stride=2)
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(8 * width, num_classes)
-        self.register_load_state_dict_pre_hook(_rename_projections)  # type: ignore[no-untyped-call]
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalised images [N, 3, 32, 32] -> logits [N, classes]."""
-        features = self.relu(self.bn1(self.conv1(images)))
-        features = self.layer4(self.layer3(self.layer2(self.layer1(features))))
-        return self.fc(self.avgpool(features).flatten(1))  # type: ignore[no-any-return]
 
 
 def build_model(width: int, seed: int, num_classes: int = NUM_CLASSES) -> ResNet18:
@@ -90,6 +35,43 @@ def build_model(width: int, seed: int, num_classes: int = NUM_CLASSES) -> ResNet
         elif isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()  # weight 1, bias 0, and the running statistics; nothing random
     return model
+
+
+def build_network(config: TrialConfig, num_classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
+    """The initialised network of a configuration on the CPU, for images of (channels, height, width).
+
+    The published one is `build_model`'s. Any other is built by its function, with torch's global random stream set by the seed
+    meanwhile and put back. Errors: ValueError where the code of a user's function is not what the configuration names, or what it
+    returns does not train; whatever that function raises.
+    """
+    if config.model == PUBLISHED_MODEL:
+        return build_model(config.width, config.seed, num_classes)
+    build = find_builder(config.model)
+    if is_reference(config.model) and (found := source_hash(config.model)) != config.model_source:
+        raise ValueError(
+            f"{config.model}: its source is {found} here, not {config.model_source}, which the trial is of"
+        )
+    width = {"width": config.width} if "width" in signature(build).parameters else {}
+    with torch.random.fork_rng([]):
+        torch.manual_seed(_stable_seed("model initialisation", config.seed))
+        model = build(num_classes, input_shape, **width, **dict(config.model_fields))
+        _check_model(model, config.model, num_classes, input_shape)
+    return model  # type: ignore[no-any-return]
+
+
+def _check_model(model: Any, called: str, num_classes: int, input_shape: tuple[int, int, int]) -> None:
+    """Errors: ValueError in one line where `model` is no network that turns images into logits."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"{called} returned {type(model).__name__}, not a torch.nn.Module")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(f"{called} has no parameter that can be trained")
+    model.eval()
+    with torch.no_grad():
+        logits = model(torch.zeros(2, *input_shape))
+    model.train()
+    if not isinstance(logits, Tensor) or logits.shape != (2, num_classes):
+        found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"{called} makes {found} of 2 images; needed are logits [2, {num_classes}]")
 
 
 def layer_group(parameter_or_module_name: str) -> str:
@@ -129,20 +111,6 @@ _MODULE_KINDS: dict[str, type[nn.Module]] = {
     "pool": nn.AdaptiveAvgPool2d,
     "linear": nn.Linear,
 }
-
-
-def _build_stage(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
-    blocks = [BasicBlock(in_channels, out_channels, stride)]
-    blocks += [BasicBlock(out_channels, out_channels, 1) for _ in range(BLOCKS_PER_STAGE - 1)]
-    return nn.Sequential(*blocks)
-
-
-def _rename_projections(model: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Give the entries of the published program's projections their names here; torch hands over a copy of the state dict."""
-    for name in [name for name in state if name.startswith(prefix) and ".shortcut." in name]:
-        ours = name.replace(".shortcut.", ".downsample.")
-        if ours not in state:  # else strict loading says what is there twice
-            state[ours] = state.pop(name)
 
 
 def _stable_seed(purpose: str, seed: int) -> int:

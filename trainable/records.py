@@ -7,6 +7,7 @@ this version does not know. SCHEMA_VERSION rises only when older records can no 
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from trainable.columns import COLUMNS
-from trainable.config import FIELDS, TrialConfig
+from trainable.config import FIELDS, TrialConfig, flatten
 from trainable.errors import IncompatibleVersionError, first_line
 
 SCHEMA_VERSION = 2
@@ -148,4 +149,14 @@ def _table_from_ipc(kind: str, stream: bytes) -> pa.Table:
 
 def config_columns(config: TrialConfig) -> dict[str, Any]:
     """The `config.*` columns of a row of trials."""
-    return {f"config.{name}": value for name, value in config.to_dict().items()}
+    fields = json.dumps(dict(config.model_fields)) if config.model_fields else None
+    return {**{f"config.{name}": getattr(config, name) for name in FIELDS}, "config.model_fields": fields}
+
+
+def config_of_row(row: Mapping[str, Any]) -> TrialConfig:
+    """The configuration that `config_columns` wrote, in this or another version. Errors: as TrialConfig.from_stored."""
+    values = {name: row[f"config.{name}"] for name in FIELDS}
+    present = {name: value for name, value in values.items() if value is not None or FIELDS[name].default is None}
+    return TrialConfig.from_stored(
+        {**present, **flatten({"model_fields": json.loads(row["config.model_fields"] or "{}")})}
+    )

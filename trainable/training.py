@@ -29,7 +29,7 @@ from trainable.errors import first_line
 from trainable.evaluation import evaluate, fp32_of
 from trainable.instrument import EpochEnd, is_due, measured_steps
 from trainable.memory import StepMemory, reset_peak_memory
-from trainable.model import build_model
+from trainable.model import build_network
 from trainable.optimization import build_optimizer, scheduled_learning_rate
 from trainable.probe import LayerMeasurements, LayerProbe
 from trainable.records import TrialRecords, build_table
@@ -93,7 +93,8 @@ def train(
     batches = TrainingBatches(splits.train, config, target, memory.left_out)
     test = EvaluationBatches(splits.test, target, _EVALUATION_BATCH[target.type])
     validation = EvaluationBatches(splits.validation, target, _EVALUATION_BATCH[target.type])
-    model = build_model(config.width, config.seed, len(data.class_names))
+    height, width, channels = data.train_images.shape[1:]
+    model = build_network(config, len(data.class_names), (channels, height, width))
     model = model.to(target).to(memory_format=torch.channels_last)
     num_measured = len(measured_steps(batches.num_batches, config.instrument_every_steps))
     probe = LayerProbe(model, [p.detach().clone() for p in model.parameters()], num_measured)

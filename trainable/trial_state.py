@@ -70,6 +70,10 @@ class TrialState(Stored):
         """True where running it again would train nothing."""
         return self.status in FINISHED
 
+    def to_stored(self) -> dict[str, Any]:
+        """The JSON object; `from_stored` reads it."""
+        return {**super().to_stored(), "config": self.config.to_dict()}
+
     def to_row(self) -> dict[str, Any]:
         """The trial's row of the trials records."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NO_COLUMN}

@@ -12,7 +12,7 @@ from typing import Any
 from analysis.metrics import list_metrics
 from analysis.records.phases import GROUPS, KINDS
 from trainable.columns import COLUMNS
-from trainable.config import TrialConfig, check_field_name
+from trainable.config import TrialConfig, flatten
 
 STATISTICS = ("median", "mean", "min", "max", "log_spread")
 # What a study must be like besides its configuration: how its data source begins, the fingerprint of its data, all images
@@ -70,10 +70,9 @@ def check_selector(value: Any, name: str) -> dict[str, Any]:
         raise ValueError(f"{name} is not a table of configuration fields")
     if "seed" in value:
         raise ValueError(f"{name}: a cell has no seed")
-    for field in value:
-        check_field_name(field)
-    config = TrialConfig.from_dict(value)
-    return {field: getattr(config, field) for field in value}
+    wanted = flatten(value)
+    config = TrialConfig.from_dict(wanted).to_dict()
+    return {field: config[field] for field in wanted}
 
 
 def check_selectors(value: Any, name: str) -> tuple[dict[str, Any], ...]:

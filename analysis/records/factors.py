@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from trainable.config import FIELDS
+from trainable.config import FIELDS, is_model_field
 
 _SHORT = {"batch_size": "batch", "learning_rate": "lr"}
 
@@ -16,13 +16,23 @@ def find_factors(configs: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
     A field that a configuration lacks, as one of an older version does, has its default there.
     """
     known = list(configs)
-    return tuple(
-        name
-        for name, field in FIELDS.items()
-        if name != "seed" and len({config.get(name, field.default) for config in known}) > 1
-    )
+    defaults = {name: field.default for name, field in FIELDS.items() if name != "seed"}
+    defaults |= dict.fromkeys(_model_fields(known))
+    return tuple(name for name, value in defaults.items() if len({config.get(name, value) for config in known}) > 1)
+
+
+def align_fields(configs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The configurations with the same fields of models in all: None where a network has no such field."""
+    known = list(configs)
+    every = _model_fields(known)
+    return [{**config, **{name: config.get(name) for name in every}} for config in known]
 
 
 def short_name(field: str) -> str:
-    """`batch` for `batch_size`, `lr` for `learning_rate`; others as they are."""
-    return _SHORT.get(field, field)
+    """`batch` for `batch_size`, `lr` for `learning_rate`, `depth` for `model_fields.depth`; others as they are."""
+    return _SHORT.get(field, field.removeprefix("model_fields."))
+
+
+def _model_fields(configs: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The fields of the networks of any of the configurations."""
+    return list(dict.fromkeys(name for config in configs for name in config if is_model_field(name)))

@@ -30,6 +30,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from analysis.records.factors import align_fields
 from trainable.config import FIELDS, complete_fields
 from trainable.errors import IncompatibleVersionError, first_line
 from trainable.files import write_atomically
@@ -281,7 +282,9 @@ def parse_study(content: Any, path: Path) -> StudyInfo:
     try:
         study = from_stored(StudyInfo, content)
         cells = tuple(_completed(cell) for cell in study.cells)
-        if unknown := set(study.factors) - (set(FIELDS) - {"seed"}):
+        aligned = align_fields(cell.config for cell in cells)
+        cells = tuple(replace(cell, config=config) for cell, config in zip(cells, aligned, strict=True))
+        if unknown := {name for name in study.factors if name == "seed" or name not in {*FIELDS, *aligned[0]}}:
             raise ValueError(f"factor {sorted(unknown)[0][:80]!r} is no field of a cell's configuration")
     except IncompatibleVersionError as error:
         raise IncompatibleStudyError(f"{path}: {first_line(error)}") from error

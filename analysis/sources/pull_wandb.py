@@ -15,7 +15,7 @@ from typing import Any
 from analysis.records.factors import find_factors
 from analysis.records.study_folder import EQUIVALENCE_MARGIN, Cell, StudyFolder, StudyFolderError, StudyInfo
 from trainable.columns import EPOCH_INSTRUMENTS
-from trainable.config import FIELDS, TrialConfig, cell_id, trial_id
+from trainable.config import FIELDS, TrialConfig, cell_id, is_model_field, trial_id
 from trainable.records import build_table, config_columns
 
 _TIMEOUT_S = 60
@@ -110,7 +110,7 @@ def build_records(
 
 def _config(run: RunHistory) -> TrialConfig | None:
     """The configuration of a run that is a trial; a summary run has none."""
-    known = {name: run.config[name] for name in FIELDS if name in run.config}
+    known = {name: value for name, value in run.config.items() if name in FIELDS or is_model_field(name)}
     if not {"batch_size", "learning_rate", "seed"} <= set(known):
         return None
     try:
@@ -168,7 +168,8 @@ def _without_seed(config: TrialConfig) -> dict[str, Any]:
 
 
 def _label(config: TrialConfig, factors: Sequence[str]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {getattr(config, name)}" for name in factors) or "all trials"
+    values = config.to_dict()
+    return ", ".join(f"{name.replace('_', ' ')} {values.get(name)}" for name in factors) or "all trials"
 
 
 def _whole(value: Any) -> int | None:

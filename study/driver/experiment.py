@@ -25,6 +25,7 @@ from study.plan.resources import reserved_gpus
 from study.tracking.mirror import Mirror
 from trainable.errors import first_line
 from trainable.trial_state import TrialState
+from trainable.user_code import provided
 
 if TYPE_CHECKING:
     from ray import tune
@@ -108,6 +109,7 @@ def _trial_settings(invocation: Invocation, work: Work) -> TrialSettings:
         checkpoint_interval_s=invocation.settings.checkpoint_interval_s,
         versions=versions(),
         prunable=work.journal is not None,
+        code=provided(),
     )
 
 

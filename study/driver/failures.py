@@ -26,6 +26,7 @@ from study.driver.trial_runner import read_trial_id
 from study.folder.ledger import record_failure, record_node_loss
 from study.folder.progress_file import ProgressFile
 from study.storage.study_store import StudyStore
+from trainable.user_code import UserCodeError
 
 _BUSY_S = 1.0
 _LOOK_INTERVAL_S = 0.2  # Tune's loop turns once per report, and there may be thousands of trials
@@ -35,6 +36,7 @@ _DECIDED_WITHIN_S = 60.0  # by default Ray misses a node after 15 s
 _STILL_ALIVE_AFTER_S = 3.0  # a machine that shuts down ends its workers a moment before its raylet
 _PAUSE_S = 0.2
 _ERROR_LINE = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit)\b.*")
+_USER_CODE = f"{UserCodeError.__module__}.{UserCodeError.__name__}: "
 _log = logging.getLogger(__name__)
 
 
@@ -166,7 +168,8 @@ def failure_reason(trial: Any) -> str:
         section = ""
     lines = [line.strip() for line in section.splitlines()[1:] if line.strip()]
     named = [line for line in lines if _ERROR_LINE.match(line)]
-    return (named or lines or ["the worker ended without an error message"])[-1][:500]
+    said = (named or lines or ["the worker ended without an error message"])[-1]
+    return said.removeprefix(_USER_CODE)[:500]  # a line of the user's says it all
 
 
 def find_node_trouble(trial: Any) -> str | None:

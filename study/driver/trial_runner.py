@@ -22,6 +22,7 @@ from study.storage.trial_storage import TRIALS, TrialStorage
 from trainable.config import TrialConfig, trial_id
 from trainable.data.image_data import ImageData
 from trainable.trial_state import TrialState, read_state
+from trainable.user_code import Source, provide, user_lines_told
 
 if TYPE_CHECKING:
     from trainable.training import EpochResult
@@ -46,6 +47,7 @@ class TrialSettings:
     checkpoint_interval_s: float
     versions: str  # of what must be the same on all nodes
     prunable: bool = False  # a search may ask a trial to end early
+    code: tuple[Source, ...] = ()  # modules of the user's that trials use
 
 
 def run_tune_trial(tune_config: Mapping[str, Any], *, settings: TrialSettings, data: ImageData) -> None:
@@ -60,6 +62,7 @@ def run_tune_trial(tune_config: Mapping[str, Any], *, settings: TrialSettings, d
     from trainable.trial import Placement, run_trial
 
     storage = settings.storage
+    provide(settings.code)
     config = TrialConfig.from_dict(tune_config["trial"]["config"])
     try:
         require_study(storage, settings.driver_token)  # a node that has joined late was not probed
@@ -90,16 +93,17 @@ def run_tune_trial(tune_config: Mapping[str, Any], *, settings: TrialSettings, d
                 tune.report(build_report(result))  # returns when the driver has dealt with it
                 return read_pruning_request(storage, result.trial_id, result.epoch) if settings.prunable else None
 
-            run_trial(
-                config,
-                data,
-                folder.path,
-                placement,
-                on_epoch=report,
-                on_saved=folder.save,
-                stop=stop,
-                checkpoint_interval_s=settings.checkpoint_interval_s,
-            )
+            with user_lines_told():
+                run_trial(
+                    config,
+                    data,
+                    folder.path,
+                    placement,
+                    on_epoch=report,
+                    on_saved=folder.save,
+                    stop=stop,
+                    checkpoint_interval_s=settings.checkpoint_interval_s,
+                )
     finally:
         end_watch()
 

@@ -17,8 +17,10 @@ import pyarrow.compute as pc
 from analysis.records.study_folder import StudyFolder, StudyFolderError
 from analysis.sources.pull import is_url
 from study.plan.epoch_times import EarlierTrial, EpochTimes, Place, guess_epoch_s
-from trainable.config import FIELDS, TrialConfig, trial_id
+from trainable.columns import CONFIG_COLUMNS
+from trainable.config import trial_id
 from trainable.errors import first_line
+from trainable.records import config_of_row
 
 _MOST_STUDIES = 50  # the latest ones
 _BELIEVED = 100.0  # a trial that took so many times longer or shorter than guessed was not timed by this program
@@ -55,7 +57,7 @@ def _latest_studies(results: Path) -> list[Path]:
 
 def _read_study(folder: StudyFolder, place: Place) -> list[EarlierTrial]:
     """Its trials at this place. Errors: StudyFolderError, ValueError."""
-    columns = ["trial_id", "data_fingerprint", *_PLACE, *(f"config.{name}" for name in FIELDS)]
+    columns = ["trial_id", "data_fingerprint", *_PLACE, *(column.name for column in CONFIG_COLUMNS)]
     rows = [row for row in folder.read_records("trials", columns).to_pylist() if _is_at(row, place)]
     if not rows:
         return []
@@ -78,9 +80,7 @@ def _is_at(row: dict[str, Any], place: Place) -> bool:
 
 def _read_trial(row: dict[str, Any], taken: list[Sequence[Any]], place: Place) -> EarlierTrial:
     name = row["trial_id"]
-    values = {field: row[f"config.{field}"] for field in FIELDS}
-    present = {f: v for f, v in values.items() if v is not None or FIELDS[f].default is None}
-    config = TrialConfig.from_stored(present)
+    config = config_of_row(row)
     if trial_id(config, row["data_fingerprint"]) != name:
         raise _UnbelievableError(f"the configuration of trial {name} does not match its id")
     if wrong := [s for times in taken for s in times if s is None or not (math.isfinite(s) and s >= 0)]:

@@ -2,7 +2,7 @@
 
     name, title, seeds = [0, 1]        seeds as a list
     gpu_precision = "published"        of trials on GPUs, where neither [base] nor the command line names one
-    [base]                             TrialConfig fields of all cells
+    [base]                             TrialConfig fields of all cells; those of the model are model_fields.NAME
     [grid]                             field = [values]: every combination is a cell
     [[cells]]                          explicit cells, with an optional label
     [[published]]                      cell = { field = value }, and published values of cell metrics
@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from analysis.records.study_folder import EQUIVALENCE_MARGIN, PRIMARY_METRIC
 from study.spec.errors import SpecError
 from study.spec.search_spec import parse_search
-from trainable.config import Precision, check_field_name
+from trainable.config import Precision, check_field_name, flatten
 
 if TYPE_CHECKING:
     from analysis.search.spec import SearchSpec
@@ -55,6 +55,7 @@ class Grid:
     claims: str = ""  # "worksheet", or the text of a claims file
     search: SearchSpec | None = None
     gpu_precision: Precision | None = None
+    folder: Path = Path()  # where its file lies, and modules of the user's beside it
 
 
 def list_grids() -> list[str]:
@@ -126,7 +127,7 @@ def _parse_grid(content: dict[str, Any], folder: Path) -> Grid:
             raise ValueError(f"{key} is not a {kind.__name__}")
     if "name" not in content:
         raise ValueError("name is missing")
-    base = content.get("base", {})
+    base = flatten(content.get("base", {}))
     for name in base:
         check_field_name(name)
     if "seed" in base:
@@ -138,6 +139,7 @@ def _parse_grid(content: dict[str, Any], folder: Path) -> Grid:
     if not cells:
         raise ValueError("no cells: give [grid] with lists of values, or [[cells]]")
     return Grid(
+        folder=folder,
         name=check_study_name(content["name"]),
         title=content.get("title", content["name"]),
         seeds=check_seeds(content.get("seeds", [0])),
@@ -158,7 +160,7 @@ def _gpu_precision(asked: Any) -> Precision | None:
 
 def _search(content: dict[str, Any]) -> SearchSpec:
     search = parse_search(content["search"])
-    if both := [name for name in content.get("grid", {}) if name in search.space]:
+    if both := [name for name in flatten(content.get("grid", {})) if name in search.space]:
         raise ValueError(f"{both[0]} is in [grid] and in [search.space]; a field is either enumerated or searched")
     if "grid" in content:
         raise ValueError("[grid] and [search] do not go together: put what the search starts from into [[cells]]")
@@ -172,20 +174,22 @@ def _search(content: dict[str, Any]) -> SearchSpec:
 def _product(axes: dict[str, Any]) -> list[dict[str, Any]]:
     if not axes:
         return []
-    for name, values in axes.items():
+    flat = flatten(axes)
+    for name, values in flat.items():
         check_field_name(name)
         if name == "seed":
             raise ValueError("seed does not belong in [grid]; use seeds = [...]")
         if not isinstance(values, list) or not values:
             raise ValueError(f"[grid] {name} is not a list of values")
-    if math.prod(len(values) for values in axes.values()) > MAX_TRIALS:
+    if math.prod(len(values) for values in flat.values()) > MAX_TRIALS:
         raise ValueError(f"[grid] has more than {MAX_TRIALS:,} cells")
-    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+    return [dict(zip(flat, values, strict=True)) for values in itertools.product(*flat.values())]
 
 
 def _explicit_cell(cell: Any) -> dict[str, Any]:
     if not isinstance(cell, dict) or not cell_fields(cell):
         raise ValueError("[[cells]] holds something else than fields of a cell")
+    cell = flatten(dict(cell))
     for name in cell_fields(cell):
         check_field_name(name)
     if "seed" in cell:
@@ -198,6 +202,7 @@ def _explicit_cell(cell: Any) -> dict[str, Any]:
 def _published_entry(entry: Any, cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if not isinstance(entry, dict) or not isinstance(entry.get("cell"), dict) or not entry["cell"]:
         raise ValueError("[[published]] needs cell = { field = value }")
+    entry = {**entry, "cell": flatten(entry["cell"])}
     for name in entry["cell"]:
         check_field_name(name)
     from analysis.metrics import list_metrics

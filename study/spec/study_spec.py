@@ -8,15 +8,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.records.factors import find_factors, short_name
+from analysis.records.factors import align_fields, find_factors, short_name
 from analysis.records.study_folder import EQUIVALENCE_MARGIN, PRIMARY_METRIC, Cell
 from study.spec.errors import SpecError
 from study.spec.grid_file import MAX_TRIALS, Grid, cell_fields, check_seeds, check_study_name
 from study.spec.search_space import check_space
 from study.spec.search_spec import FIRST_SEARCH_SEED, with_trials
 from trainable.config import FIELDS, FieldValue, Precision, TrialConfig, cell_id
+from trainable.models import complete_config
 
 if TYPE_CHECKING:
     from analysis.search.spec import SearchSpec
@@ -105,7 +107,10 @@ def _build_configs(
             raise SpecError(f"--set {studied[0]}=...: the grid studies {studied[0]} itself; edit a copy of its file")
     try:
         return [
-            TrialConfig.from_dict({**defaults, **grid.base, **cell_fields(cell), **overrides, "seed": 0})
+            complete_config(
+                TrialConfig.from_dict({**defaults, **grid.base, **cell_fields(cell), **overrides, "seed": 0}),
+                (grid.folder, Path()),
+            )
             for cell in grid.cells
         ]
     except ValueError as error:
@@ -144,10 +149,10 @@ def _build_cells(grid: Grid, configs: Sequence[TrialConfig], factors: Sequence[s
         Cell(
             cell_id(config),
             cell.get("label") or _label(config, factors or tuple(cell_fields(cell))),
-            _without_seed(config),
+            own,
             _published(grid, config),
         )
-        for config, cell in zip(configs, grid.cells, strict=True)
+        for config, own, cell in zip(configs, align_fields(map(_without_seed, configs)), grid.cells, strict=True)
     )
     if len({cell.cell_id for cell in cells}) < len(cells):
         raise SpecError("two cells of the grid are the same configuration; remove one")
@@ -242,14 +247,16 @@ def _without_seed(config: TrialConfig) -> dict[str, Any]:
 
 
 def _label(config: TrialConfig, factors: Sequence[str]) -> str:
-    return ", ".join(f"{short_name(name)} {_text(getattr(config, name))}" for name in factors) or "all trials"
+    values = config.to_dict()
+    told = (f"{short_name(name)} {_text(values[name])}" for name in factors if name in values)
+    return ", ".join(told) or "all trials"
 
 
 def _published(grid: Grid, config: TrialConfig) -> dict[str, float]:
     return {
         name: float(value)
         for entry in grid.published
-        if all(getattr(config, f) == v for f, v in entry["cell"].items())
+        if all(config.to_dict().get(f) == v for f, v in entry["cell"].items())
         for name, value in entry.items()
         if name != "cell"
     }

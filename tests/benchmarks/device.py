@@ -29,7 +29,8 @@ from trainable.config import TrialConfig, parse_override
 from trainable.data.data_set import ImageData, load_data, split_data
 from trainable.evaluation import autocast
 from trainable.fingerprint import cpu_name
-from trainable.model import NUM_CLASSES, ResNet18, build_model
+from trainable.model import NUM_CLASSES, build_model
+from trainable.models.resnet import ResNet18
 from trainable.training import train
 
 PUBLISHED = ((64, 0.15), (128, 0.20))

@@ -20,7 +20,8 @@ from trainable.config import Precision, TrialConfig
 from trainable.data.data_set import Split
 from trainable.data.image_data import ImageData
 from trainable.evaluation import evaluate
-from trainable.model import ResNet18, build_model
+from trainable.model import build_model
+from trainable.models.resnet import ResNet18
 from trainable.optimization import scheduled_learning_rate
 from trainable.training import EpochResult, TrainingDiverged, train
 
@@ -330,15 +331,15 @@ def test_everything_is_computed_in_full_fp32_and_the_settings_are_put_back(
     """Forward and backward, in training, noise scale and evaluation. Only CUDA heeds the settings; they exist everywhere."""
     seen: list[tuple[str, bool, tuple[bool, bool]]] = []
 
-    def build(width: int, seed: int, num_classes: int) -> ResNet18:
-        model = build_model(width, seed, num_classes)
+    def build(config: TrialConfig, num_classes: int, input_shape: tuple[int, int, int]) -> ResNet18:
+        model = build_model(config.width, config.seed, num_classes)
         model.register_forward_hook(lambda *_: seen.append(("forward", model.training, _tf32_allowed())))
         model.conv1.weight.register_hook(  # type: ignore[no-untyped-call]
             lambda _: seen.append(("backward", model.training, _tf32_allowed()))
         )
         return model
 
-    monkeypatch.setattr(training, "build_model", build)
+    monkeypatch.setattr(training, "build_network", build)
     before = _tf32_allowed()
     for _ in train(replace(CONFIG, epochs=2, noise_scale_every_epochs=1), data):
         assert _tf32_allowed() == before  # whoever consumes the epochs keeps what it had

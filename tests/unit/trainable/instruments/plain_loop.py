@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainable.model import ResNet18, build_model
+from trainable.model import build_model
+from trainable.models.resnet import ResNet18
 from trainable.probe import LayerProbe
 
 WIDTH = 8
