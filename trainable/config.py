@@ -82,7 +82,7 @@ class TrialConfig:
     model_fields: tuple[tuple[str, FieldValue], ...] = ()  # by name; in `to_dict` each is a field `model_fields.NAME`
 
     def __post_init__(self) -> None:
-        for spec in FIELDS.values():
+        for spec in _scalar_fields(self):
             object.__setattr__(self, spec.name, _checked(spec, getattr(self, spec.name)))
         object.__setattr__(self, "model_fields", _checked_model_fields(self.model_fields))
         if self.train_limit is not None and self.train_limit - self.validation_size < self.batch_size:
@@ -103,7 +103,7 @@ class TrialConfig:
     def to_dict(self) -> dict[str, FieldValue]:
         """Every field with its value, ready for JSON; those of the model are called `model_fields.NAME`."""
         own = {f"model_fields.{name}": value for name, value in self.model_fields}
-        return {**{name: getattr(self, name) for name in FIELDS}, **own}
+        return {**{spec.name: getattr(self, spec.name) for spec in _scalar_fields(self)}, **own}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrialConfig:
@@ -125,9 +125,12 @@ class TrialConfig:
         return no_info_plain_validator_function(cls.from_stored)
 
 
-FIELDS: dict[str, dataclasses.Field[Any]] = {
-    spec.name: spec for spec in dataclasses.fields(TrialConfig) if spec.name != "model_fields"
-}
+def _scalar_fields(config: TrialConfig | type[TrialConfig]) -> list[dataclasses.Field[Any]]:
+    """All fields but those of the model, which only the model knows."""
+    return [spec for spec in dataclasses.fields(config) if spec.name != "model_fields"]
+
+
+FIELDS: dict[str, dataclasses.Field[Any]] = {spec.name: spec for spec in _scalar_fields(TrialConfig)}
 _FIRST_FIELDS = frozenset({
     "dataset", "batch_size", "learning_rate", "seed", "epochs", "warmup_epochs", "width", "momentum", "weight_decay",
     "crop_padding", "flip_probability", "color_jitter", "train_limit", "test_limit", "validation_size", "log_every_steps",
@@ -197,7 +200,7 @@ def cell_id(config: TrialConfig) -> str:
 
 def _identity(config: TrialConfig) -> dict[str, FieldValue]:
     """The fields that make a trial the one it is: the first ones always, later ones where they are not at their default."""
-    later_defaults = {name: spec.default for name, spec in FIELDS.items() if name not in _FIRST_FIELDS}
+    later_defaults = {f.name: f.default for f in _scalar_fields(config) if f.name not in _FIRST_FIELDS}
     return {
         name: value
         for name, value in config.to_dict().items()

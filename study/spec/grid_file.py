@@ -186,10 +186,10 @@ def _product(axes: dict[str, Any]) -> list[dict[str, Any]]:
     return [dict(zip(flat, values, strict=True)) for values in itertools.product(*flat.values())]
 
 
-def _explicit_cell(cell: Any) -> dict[str, Any]:
-    if not isinstance(cell, dict) or not cell_fields(cell):
+def _explicit_cell(table: Any) -> dict[str, Any]:
+    if not isinstance(table, dict) or not cell_fields(table):
         raise ValueError("[[cells]] holds something else than fields of a cell")
-    cell = flatten(dict(cell))
+    cell = flatten(table)
     for name in cell_fields(cell):
         check_field_name(name)
     if "seed" in cell:
@@ -199,10 +199,10 @@ def _explicit_cell(cell: Any) -> dict[str, Any]:
     return cell
 
 
-def _published_entry(entry: Any, cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    if not isinstance(entry, dict) or not isinstance(entry.get("cell"), dict) or not entry["cell"]:
+def _published_entry(table: Any, cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    if not isinstance(table, dict) or not isinstance(table.get("cell"), dict) or not table["cell"]:
         raise ValueError("[[published]] needs cell = { field = value }")
-    entry = {**entry, "cell": flatten(entry["cell"])}
+    entry: dict[str, Any] = {**table, "cell": flatten(table["cell"])}
     for name in entry["cell"]:
         check_field_name(name)
     from analysis.metrics import list_metrics

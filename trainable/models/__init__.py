@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+InputShape = tuple[int, int, int]  # channels, height, width
 PUBLISHED_MODEL = "resnet18"
 GIVEN = ("num_classes", "input_shape", "width")
 
