@@ -114,7 +114,7 @@ def _run(options: argparse.Namespace, arguments: list[str], progress_file: Progr
             for line in describe_plan(spec, resources, machine, speeds, times):
                 print(line)
             return OK
-        for line in (*gpu_notes(machine, resources), *times.left_out):
+        for line in (*gpu_notes(machine, resources), *times.left_out, *spec.without_effect()):
             print(line)
         data = load_study_data(spec, settings.data)
         check_links(store.folder)

@@ -66,6 +66,8 @@ def _run(config: TrialConfig, options: argparse.Namespace) -> int:
     print(f"{data.dataset}  {len(data.train_labels):,}/{len(data.test_labels):,} images from {data.source}")
     print(f"trial {trial_id(config, data.fingerprint)}  width {config.width}  batch {config.batch_size}  "
           f"lr {config.learning_rate:g}  seed {config.seed}  {config.precision} on {options.device}")  # fmt: skip
+    for line in config.without_effect.values():
+        print(line)
     if options.out is not None:
         folder = options.out.absolute() / trial_id(config, data.fingerprint)
         on_gpu = torch.device(options.device).type == "cuda"

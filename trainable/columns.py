@@ -60,7 +60,12 @@ STEP_COLUMNS = (
     Column("trial_id", _NAME, "", "as in epochs"),
     Column("epoch", pa.int32(), "epochs", "the epoch the step belongs to, from 1"),
     Column("step", pa.int64(), "steps", "from 0 over the whole trial"),
-    Column("batch_loss", pa.float64(), "nats", "cross-entropy of the step's batch"),
+    Column(
+        "batch_loss",
+        pa.float64(),
+        "nats",
+        "cross-entropy of the step's batch, with the label smoothing of the configuration",
+    ),
     Column("running_accuracy", pa.float64(), "fraction", "correct over seen images of the epoch so far"),
     Column("learning_rate", pa.float64(), "", "used by the step"),
     *(column for one in TENSOR_INSTRUMENTS for column in one.step_columns),
@@ -103,7 +108,7 @@ MODEL_COLUMNS = (
     Column("flops_two_per_mac_training", pa.int64(), "FLOP/image", "the same, forward and backward pass"),
 )
 
-_CONFIG_TYPES = {"int": pa.int64(), "float": pa.float64(), "int | None": pa.int64()}
+_CONFIG_TYPES = {"bool": pa.bool_(), "int": pa.int64(), "float": pa.float64(), "int | None": pa.int64()}
 CONFIG_COLUMNS = (
     *(
         Column(f"config.{name}", _CONFIG_TYPES.get(str(spec.type), _TEXT), "", spec.metadata["doc"])

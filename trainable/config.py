@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 Dataset = Literal["cifar10", "synthetic"]
 Precision = Literal["fp32", "bf16", "published"]
 Engine = Literal["eager", "compile", "graph", "auto"]
+Optimizer = Literal["sgd", "adamw"]
+Schedule = Literal["cosine", "constant", "step", "linear"]
 FieldValue = bool | int | float | str | None
-_WORDS = {"none": None, "null": None, "true": True, "false": False}
+_WORDS: dict[str, FieldValue] = {"none": None, "null": None, "true": True, "false": False}
 _MODEL_FIELD = re.compile(r"model_fields\.[A-Za-z_]\w{0,63}", re.ASCII)
 _CODE_NAME = re.compile(r"\w[\w.]{0,127}(:[A-Za-z_]\w{0,127})?", re.ASCII)
 
@@ -47,17 +49,30 @@ class TrialConfig:
 
     dataset: Dataset = _option("cifar10", "images to learn: CIFAR-10, or drawn ones that need no download")
     batch_size: int = _option(64, "images per step", low=1, high=50_000)
-    learning_rate: float = _option(0.15, "initial learning rate of the cosine schedule", above=0, high=1_000)
+    learning_rate: float = _option(
+        0.15, "learning rate that the schedule starts from, after the warm-up", above=0, high=1_000
+    )
     seed: int = _option(0, "decides initialisation, order of images and augmentation", low=0, high=2**31 - 1)
-    epochs: int = _option(
-        25, "passes over the training set, and the period of the cosine schedule", low=1, high=100_000
-    )
+    epochs: int = _option(25, "passes over the training set; the schedule ends with them", low=1, high=100_000)
     warmup_epochs: int = _option(
-        0, "epochs of linear warm-up before the cosine, which then takes the others; 0: none", low=0, high=99_999
+        0, "epochs of linear warm-up before the schedule, which then takes the others; 0: none", low=0, high=99_999
     )
+    schedule: Schedule = _option(
+        "cosine", "learning rate over the epochs: cosine or linear to 0, constant, or in steps"
+    )
+    step_every_epochs: int | None = _option(
+        None, "of schedule step: epochs after which the rate changes; none: a third of those after the warm-up", low=1
+    )
+    step_factor: float = _option(0.1, "of schedule step: what the rate is multiplied by", above=0, below=1)
     width: int = _option(64, "channels of the first stage; 64 is the published network", low=1, high=1_024)
-    momentum: float = _option(0.9, "momentum of SGD", low=0, below=1)
-    weight_decay: float = _option(5e-4, "L2 penalty on every parameter", low=0, high=10)
+    optimizer: Optimizer = _option("sgd", "sgd or adamw, as torch has them")
+    momentum: float = _option(0.9, "momentum of SGD, or the first beta of AdamW", low=0, below=1)
+    nesterov: bool = _option(False, "of sgd: Nesterov's momentum")
+    beta2: float = _option(0.999, "of adamw: decay of the mean of squared gradients", low=0, below=1)
+    weight_decay: float = _option(5e-4, "on every parameter: SGD's L2 penalty, or AdamW's decay", low=0, high=10)
+    label_smoothing: float = _option(
+        0.0, "part of a label that is spread over all classes, in training", low=0, below=1
+    )
     crop_padding: int = _option(4, "black pixels around an image before its random crop", low=0, high=16)
     flip_probability: float = _option(0.5, "probability of a horizontal flip", low=0, high=1)
     color_jitter: float = _option(
@@ -92,13 +107,26 @@ class TrialConfig:
             )
         if self.warmup_epochs >= self.epochs:
             raise ValueError(
-                f"warmup_epochs={self.warmup_epochs} leaves nothing of epochs={self.epochs} for the cosine"
+                f"warmup_epochs={self.warmup_epochs} leaves nothing of epochs={self.epochs} for the schedule"
             )
+        if self.nesterov and self.optimizer == "sgd" and not self.momentum:
+            raise ValueError("nesterov=true needs a momentum above 0")
+        if self.engine == "graph" and self.optimizer != "sgd":
+            raise ValueError(f"engine=graph knows SGD alone: optimizer={self.optimizer} needs eager, compile or auto")
 
     @property
     def scored_on(self) -> Literal["test", "val", ""]:
         """The images that an epoch's scores are of: the test set unless it is not looked at, then the held-out ones."""
         return "test" if self.test_limit != 0 else "val" if self.validation_size else ""
+
+    @property
+    def without_effect(self) -> dict[str, str]:
+        """The fields that are not at their default and change nothing, each with a line that says why."""
+        return {
+            name: f"{name}={_text(getattr(self, name))} changes nothing with {other}={_text(getattr(self, other))}"
+            for name, other, values in _ONLY_WITH
+            if getattr(self, name) != FIELDS[name].default and getattr(self, other) not in values
+        }
 
     def to_dict(self) -> dict[str, FieldValue]:
         """Every field with its value, ready for JSON; those of the model are called `model_fields.NAME`."""
@@ -136,6 +164,10 @@ _FIRST_FIELDS = frozenset({
     "crop_padding", "flip_probability", "color_jitter", "train_limit", "test_limit", "validation_size", "log_every_steps",
     "instrument_every_steps", "noise_scale_every_epochs", "precision",
 })  # fmt: skip
+_ONLY_WITH: tuple[tuple[str, str, tuple[FieldValue, ...]], ...] = (  # a field, and what another one must be for it to count
+    ("nesterov", "optimizer", ("sgd",)), ("beta2", "optimizer", ("adamw",)), ("step_every_epochs", "schedule", ("step",)),
+    ("step_factor", "schedule", ("step",)),
+)  # fmt: skip
 _TYPES: dict[str, Any] = typing.get_type_hints(TrialConfig)
 
 
@@ -230,6 +262,10 @@ def _checked_model_fields(pairs: Any) -> tuple[tuple[str, FieldValue], ...]:
     return tuple(sorted(pairs))
 
 
+def _text(value: FieldValue) -> str:
+    return next((word for word, meaning in _WORDS.items() if value is meaning), str(value))
+
+
 def _parse(text: str) -> FieldValue:
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
@@ -257,6 +293,10 @@ def _checked(spec: dataclasses.Field[Any], value: Any) -> FieldValue:
     if kind is str:
         if not isinstance(value, str) or (value != spec.default and not _CODE_NAME.fullmatch(value)):
             raise ValueError(f"{spec.name}={value!r} is not a name, or package.module:function")
+        return value
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise ValueError(f"{spec.name}={value!r} is not true or false")
         return value
     number = _as_number(kind, value)
     if number is None or not _in_range(spec.metadata, number):

@@ -60,8 +60,8 @@ def choose_engine(config: TrialConfig, device: str) -> Chosen:
     asked = [name for name in ENGINES if config.engine in ("auto", name) and name != "eager"]
     refused = []
     for name in asked:
-        if name == "graph" and on_cpu:
-            refused.append("graph: a CPU has no CUDA graphs")
+        if name == "graph" and (on_cpu or config.optimizer != "sgd"):
+            refused.append("graph: a CPU has no CUDA graphs" if on_cpu else "graph: knows SGD alone")
             continue
         check = _ask_check(name, device, json.dumps(_what_counts(config).to_dict()))
         if check.passed:
@@ -74,7 +74,8 @@ def _what_counts(config: TrialConfig) -> TrialConfig:
     """Of a configuration what the check of an engine depends on, everything else at its default."""
     return TrialConfig(
         width=config.width, batch_size=config.batch_size, momentum=config.momentum, weight_decay=config.weight_decay,
-        precision=config.precision,
+        precision=config.precision, optimizer=config.optimizer, nesterov=config.nesterov, beta2=config.beta2,
+        label_smoothing=config.label_smoothing,
     )  # fmt: skip
 
 

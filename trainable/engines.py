@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from trainable.config import TrialConfig
 from trainable.evaluation import autocast
+from trainable.optimization import training_loss
 
 _WARM_UP_STEPS = 3
 Measure = Callable[[Callable[[], None]], None]
@@ -76,7 +77,7 @@ class EagerEngine:
     def _differentiate(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         with autocast(self._config, self._device):
             logits = self._forward(images)
-            loss = nn.functional.cross_entropy(logits.float(), labels)  # CUDA's autocast would leave it in bf16
+            loss = training_loss(logits.float(), labels, self._config)  # CUDA's autocast would leave it in bf16
         loss.backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             return loss.detach(), (logits.argmax(dim=1) == labels).sum()
@@ -91,7 +92,7 @@ class CompiledEngine(EagerEngine):
 
 
 class GraphEngine(EagerEngine):
-    """A step over buffers that stay where they are, captured as two CUDA graphs; on the CPU the same step, not captured.
+    """A step of SGD over buffers that stay where they are, captured as two CUDA graphs; on the CPU the same step, not captured.
 
     The learning rate and the number of the step are tensors, so that what was captured goes on as they change. Momentum lies
     where SGD keeps it, so a checkpoint is that of any other engine.
@@ -159,7 +160,9 @@ class GraphEngine(EagerEngine):
         if self._momenta:
             torch._foreach_mul_(self._momenta, self._config.momentum)
             torch._foreach_add_(self._momenta, changes)
-            changes = self._momenta
+            gradients, changes = changes, self._momenta
+            if self._config.nesterov:
+                changes = list(torch._foreach_add(gradients, self._momenta, alpha=self._config.momentum))
         for parameter, change in zip(self._parameters, changes, strict=True):
             parameter.addcmul_(change, self._rate)  # rounds once, as SGD's own addition of a multiple does
 

@@ -30,9 +30,10 @@ from trainable.evaluation import evaluate, fp32_of
 from trainable.instrument import EpochEnd, is_due, measured_steps
 from trainable.memory import StepMemory, reset_peak_memory
 from trainable.model import build_network
-from trainable.optimization import build_optimizer, scheduled_learning_rate
+from trainable.optimization import build_optimizer
 from trainable.probe import LayerMeasurements, LayerProbe
 from trainable.records import TrialRecords, build_table
+from trainable.schedule import scheduled_learning_rate
 
 _EVALUATION_BATCH = {"cpu": 250, "cuda": 2_000}
 

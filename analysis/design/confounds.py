@@ -4,8 +4,10 @@ A grid tells the quantities A and B apart if it has two cells with the same A an
 another A, and if the two cells of a pair differ in nothing else. Example: the cells (batch size 64, learning rate 0.1), (128, 0.1)
 and (64, 0.2) tell batch size and learning rate apart; the cells (64, 0.1) and (128, 0.2) alone do not. What A or B is computed
 from may differ: a pair with the same ratio of learning rate and batch size differs in both of them. A batch size implies two more
-quantities that could be the real cause of a difference: the learning rate per image of a batch, and the number of updates. Works on the configurations
-alone, before anything has run; knows no study folder.
+quantities that could be the real cause of a difference: the learning rate per image of a batch (of AdamW, whose steps do not grow
+with the gradient, per its square root: arXiv 2205.10287), and the number of updates. An optimizer is compared as a whole, each
+with its own settings: the learning rates of two optimizers mean different things, so they may differ with it. Works on the
+configurations alone, before anything has run; knows no study folder.
 """
 
 from __future__ import annotations
@@ -22,12 +24,13 @@ import numpy.typing as npt
 
 from analysis.records.study_folder import Cell
 from analysis.words import join_words
-from trainable.config import FIELDS
+from trainable.config import FIELDS, TrialConfig
 
 Config = Mapping[str, Any]
 _SAME_UPDATES = 0.02  # whole epochs reach an equal number of updates only roughly
 _MOST_CELLS = 40  # a larger grid gets no proposal
 _MOST_CANDIDATES = 50
+_OPTIMIZER_SETTINGS = ("learning_rate", "momentum", "nesterov", "beta2", "weight_decay")
 _MOST_EXTRA = 3  # cells searched for exhaustively; more are added one by one
 
 
@@ -60,7 +63,8 @@ def find_confounds(cells: Sequence[Cell], factors: Sequence[str], num_train: int
     """Examine a grid: `factors` are the configuration fields that differ between cells, `num_train` the training images."""
     configs = [cell.config for cell in cells]
     quantities = _quantities(configs, factors, num_train)
-    entangled = sorted(set(itertools.permutations([q.name for q in quantities], 2)) - _told_apart(configs, quantities))
+    pairs = set(itertools.permutations([q.name for q in quantities], 2)) - _told_apart(configs, quantities)
+    entangled = sorted(pair for pair in pairs if not _is_setting(pair))
     extra: list[dict[str, Any]] = []
     if entangled and len(cells) <= _MOST_CELLS:
         extra = _smallest_extension(configs, quantities, factors, num_train, entangled)
@@ -72,6 +76,18 @@ def find_confounds(cells: Sequence[Cell], factors: Sequence[str], num_train: int
     return Confounds(quantities, together, tuple(entangled), tuple(extra), unresolved, sentences)
 
 
+def _is_setting(pair: tuple[str, str]) -> bool:
+    """Whether the one is a setting of the other, the optimizer."""
+    return "optimizer" in pair and any(name in (*_OPTIMIZER_SETTINGS, "ratio") for name in pair)
+
+
+def _is_part_of_optimizer(configs: Sequence[Config], field: str) -> bool:
+    """Whether it is a setting that every optimizer of several has one value of."""
+    values = {(config.get("optimizer"), config.get(field)) for config in configs}
+    optimizers = {optimizer for optimizer, _ in values}
+    return field in _OPTIMIZER_SETTINGS and 1 < len(optimizers) == len(values)
+
+
 def count_updates(config: Config, num_train: int) -> int:
     """Optimiser steps of a whole trial on `num_train` images, last partial batches dropped."""
     limit = config.get("train_limit")
@@ -81,20 +97,30 @@ def count_updates(config: Config, num_train: int) -> int:
 
 def _quantities(configs: Sequence[Config], factors: Sequence[str], num_train: int) -> tuple[Quantity, ...]:
     """The quantities that vary over the grid."""
-    found = [Quantity(f, f.replace("_", " "), (f,), lambda config, f=f: config.get(f)) for f in factors]  # type: ignore[misc]
+    found = [
+        Quantity(f, f.replace("_", " "), (f, *(_OPTIMIZER_SETTINGS if f == "optimizer" else ())), lambda c, f=f: c.get(f))  # type: ignore[misc]
+        for f in factors
+        if not _is_part_of_optimizer(configs, f)
+    ]  # fmt: skip
     if "batch_size" in factors:
-        found.append(
-            Quantity(
-                "ratio",
-                "learning rate / batch size",
-                ("batch_size", "learning_rate"),
-                lambda c: c["learning_rate"] / c["batch_size"],
-            )
+        rooted = [config.get("optimizer") == "adamw" for config in configs]
+        per = (
+            "square root of batch size"
+            if all(rooted)
+            else "batch size, of AdamW its root"
+            if any(rooted)
+            else "batch size"
         )
+        found.append(Quantity("ratio", f"learning rate / {per}", ("batch_size", "learning_rate"), _scaled_rate))
         updates_from = ("batch_size", "epochs", "train_limit", "validation_size")
         found.append(Quantity("updates", "number of updates", updates_from, lambda c: count_updates(c, num_train)))
     varying = tuple(q for q in found if not agree(configs, q).all())
     return varying if len(varying) > 1 else ()
+
+
+def _scaled_rate(config: Config) -> float:
+    batch_size = config["batch_size"] ** (0.5 if config.get("optimizer") == "adamw" else 1)
+    return float(config["learning_rate"] / batch_size)
 
 
 def agree(configs: Sequence[Config], quantity: Quantity) -> npt.NDArray[np.bool_]:
@@ -151,7 +177,7 @@ def _candidates(configs: Sequence[Config], factors: Sequence[str], num_train: in
     for values in itertools.islice(itertools.product(*levels.values()), 10_000):
         found.append({**configs[0], **dict(zip(levels, values, strict=True))})
     for one, other in itertools.permutations(configs, 2):
-        rate = float(f"{one['learning_rate'] * other['batch_size'] / one['batch_size']:.6g}")
+        rate = float(f"{_scaled_rate(one) * other['learning_rate'] / _scaled_rate(other):.6g}")
         per_epoch = count_updates({**other, "epochs": 1}, num_train)
         epochs = round(count_updates(one, num_train) / per_epoch) if per_epoch else 0
         epochs = min(max(epochs, 1), FIELDS["epochs"].metadata["high"])
@@ -161,11 +187,19 @@ def _candidates(configs: Sequence[Config], factors: Sequence[str], num_train: in
     known = [dict(config) for config in configs]
     unique: list[dict[str, Any]] = []
     for candidate in sorted(found, key=lambda config: count_updates(config, num_train)):
-        if candidate not in known and candidate not in unique:
+        if candidate not in known and candidate not in unique and _trains_as_it_says(candidate):
             unique.append(candidate)
         if len(unique) == _MOST_CANDIDATES:
             break
     return unique
+
+
+def _trains_as_it_says(config: Mapping[str, Any]) -> bool:
+    """Whether it is a configuration, none of whose fields is without effect."""
+    try:
+        return not TrialConfig.from_dict(config).without_effect
+    except ValueError:
+        return False
 
 
 def _smallest_extension(

@@ -1,7 +1,7 @@
 """Angular update of every convolution followed by batch norm, beside the equilibrium that theory predicts.
 
-The angle between a scale-invariant weight before and after a step settles at sqrt(2 lr wd / (1 + momentum))
-(arXiv 2006.08419), with the learning rate the step used. A value is the mean over the cell's trials and the epoch's
+The angle between a scale-invariant weight before and after a step of SGD settles at sqrt(2 lr wd / (1 + momentum))
+(arXiv 2006.08419), with the learning rate the step used; cells of other optimizers have no prediction. A value is the mean over the cell's trials and the epoch's
 measured steps, in radians.
 """
 
@@ -40,11 +40,14 @@ def build_angular_updates(summary: LayerSummary, steps: pd.DataFrame, cells: Seq
     measured = rows_by_cell(angles, cells, "no angular update was measured")
     parts = []
     for cell in cells:
+        if cell.config.get("optimizer", "sgd") != "sgd" or cell.config.get("nesterov"):
+            continue
         own = steps[steps["trial_id"].isin(cell.trial_ids)].groupby("epoch")["learning_rate"].mean()
         decay, momentum = float(cell.config["weight_decay"]), float(cell.config["momentum"])
         angle = np.sqrt(2 * own * decay / (1 + momentum))
         parts.append(pd.DataFrame({"cell": cell.index, "epoch": own.index, "angle": angle.to_numpy()}))
-    return AngularUpdates(measured, pd.concat(parts, ignore_index=True))
+    none = pd.DataFrame(columns=["cell", "epoch", "angle"], dtype=float)
+    return AngularUpdates(measured, pd.concat(parts, ignore_index=True) if parts else none)
 
 
 @style.styled()
@@ -64,15 +67,15 @@ def draw_angular_updates(data: AngularUpdates) -> Figure:
         style.use_epoch_axis(axes)
         axes.set_xlabel("epoch")
     figure.supylabel("angle between w before and after a step (rad)", fontsize=9)
-    equilibrium = Line2D([], [], label="predicted equilibrium", **_EQUILIBRIUM)
-    style.add_legend(figure, [*style.group_handles(data.angles.rows["group"]), equilibrium], 7)
+    equilibrium = [Line2D([], [], label="predicted equilibrium", **_EQUILIBRIUM)] if len(data.equilibrium) else []
+    style.add_legend(figure, [*style.group_handles(data.angles.rows["group"]), *equilibrium], 7)
     return figure
 
 
 FIGURE = FigureKind(
     name="angular_update", section="dynamics", position=20, title="Angular update",
     caption="Angle between a convolution's weights before and after a step, beside the equilibrium sqrt(2·lr·wd / (1 + momentum)) "
-    "for the learning rate of the step (arXiv 2006.08419). Mean over measured steps and seeds.",
+    "of SGD for the learning rate of the step (arXiv 2006.08419). Mean over measured steps and seeds.",
     build=lambda study, subject: build_angular_updates(load_layer_summary(study), study.steps, shown_cells(study)),
     draw=lambda data, subject: draw_angular_updates(data),
 )  # fmt: skip

@@ -39,7 +39,8 @@ def add_factors(study: Study, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _factor_kind(study: Study, name: str) -> ColumnKind:
-    if all(isinstance(cell.config.get(name), (int, float)) for cell in study.info.cells):
+    values = [cell.config.get(name) for cell in study.info.cells]
+    if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
         return _KINDS.get(name, "number")
     return "text"
 

@@ -7,7 +7,6 @@ needs no W&B.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +16,7 @@ from analysis.records.study_folder import EQUIVALENCE_MARGIN, Cell, StudyFolder,
 from trainable.columns import EPOCH_INSTRUMENTS
 from trainable.config import FIELDS, TrialConfig, cell_id, is_model_field, trial_id
 from trainable.records import build_table, config_columns
+from trainable.schedule import scheduled_learning_rate
 
 _TIMEOUT_S = 60
 _STATUS = {"finished": "completed", "running": "running", "failed": "failed", "crashed": "failed", "killed": "failed"}
@@ -103,7 +103,12 @@ def build_records(
         values = {column: row[name] for name, column in _EPOCH_NAMES.items() if _is_number(row.get(name))}
         if "test_accuracy" in values:
             epoch = _whole(row.get("epoch")) or len(epochs) + 1
-            record = {"trial_id": identity, "epoch": epoch, "step": step, "learning_rate": _after(config, epoch)}
+            record = {
+                "trial_id": identity,
+                "epoch": epoch,
+                "step": step,
+                "learning_rate": scheduled_learning_rate(config, epoch),
+            }
             epochs.append(record | _fractions(values))
     return epochs, list(steps.values())
 
@@ -149,14 +154,6 @@ def _trial_row(run: RunHistory, config: TrialConfig, identity: str, num_epochs: 
         "code_fingerprint": str(run.config.get("code_fingerprint", "unknown")), "epochs_completed": num_epochs,
         "timing_exclusive": False,
     }  # fmt: skip
-
-
-def _after(config: TrialConfig, epoch: int) -> float:
-    """Learning rate after the scheduler's step of an epoch, for runs that did not log it: warm-up, then cosine."""
-    warmup = config.warmup_epochs
-    if epoch < warmup:
-        return config.learning_rate * (epoch + 1) / (warmup + 1)
-    return config.learning_rate * (1 + math.cos(math.pi * (epoch - warmup) / (config.epochs - warmup))) / 2
 
 
 def _fractions(values: Mapping[str, float]) -> dict[str, float]:

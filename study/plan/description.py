@@ -35,6 +35,7 @@ def describe_plan(
     """The plan line by line, as `--plan` prints it: what would run and what it costs; of a grid also what it cannot tell, and a grid that can."""
     if spec.search is not None:
         yield from describe_search(spec, resources, times)
+        yield from (f"note      {line}" for line in spec.without_effect())
         yield from _describe_seeds(spec, spec.search.top_k + len(spec.cells))
         return
     configs = spec.trial_configs()
@@ -46,6 +47,7 @@ def describe_plan(
             *gpu_notes(machine, resources),
             *offer_bf16(spec, machine, resources),
             *times.left_out,
+            *spec.without_effect(),
             *spec.reductions,
         ]
     )

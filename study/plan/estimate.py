@@ -115,7 +115,7 @@ def num_parameters(width: int) -> float:
 
 
 def disk_bytes(configs: Iterable[TrialConfig], *, checkpoints: int = 3) -> int:
-    """Room for these trials: two checkpoints of weights and momentum, a third while it is written, and the records twice.
+    """Room for these trials: two checkpoints of weights and optimizer, a third while it is written, and the records twice.
 
     0 `checkpoints` where they lie elsewhere: at a URL.
     """
@@ -127,4 +127,5 @@ def _trial_bytes(config: TrialConfig, checkpoints: int) -> int:
     if config.instrument_every_steps:
         measured = math.ceil(epoch_images(config)[0] / config.batch_size / config.instrument_every_steps)
     records = config.epochs * measured * 62 * _RECORD_BYTES_PER_LAYER_ROW
-    return int(checkpoints * (8 * num_parameters(config.width) + records) + 2 * records + 200_000)
+    per_parameter = 12 if config.optimizer == "adamw" else 8  # the weight and what the optimizer keeps of it
+    return int(checkpoints * (per_parameter * num_parameters(config.width) + records) + 2 * records + 200_000)

@@ -6,6 +6,7 @@ Imports neither torch nor Ray.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -50,6 +51,14 @@ class StudySpec:
     def trial_configs(self) -> list[TrialConfig]:
         """One complete configuration per cell and seed, all cells of the first seed first: comparisons come early."""
         return [TrialConfig.from_dict({**cell.config, "seed": seed}) for seed in self.seeds for cell in self.cells]
+
+    def without_effect(self) -> list[str]:
+        """Fields that are set and change nothing in some of the cells, in words."""
+        lines = [line for cell in self.cells for line in TrialConfig.from_dict(cell.config).without_effect.values()]
+        return [
+            f"{line}{'' if n == len(self.cells) else f' ({n} of {len(self.cells)} cells)'}"
+            for line, n in Counter(lines).items()
+        ]
 
 
 def build_spec(
@@ -156,6 +165,15 @@ def _build_cells(grid: Grid, configs: Sequence[TrialConfig], factors: Sequence[s
     )
     if len({cell.cell_id for cell in cells}) < len(cells):
         raise SpecError("two cells of the grid are the same configuration; remove one")
+    trained: dict[str, Cell] = {}
+    for cell, config in zip(cells, configs, strict=True):
+        unused = config.without_effect
+        defaults: dict[str, Any] = {name: FIELDS[name].default for name in unused}
+        other = trained.setdefault(cell_id(replace(config, **defaults)), cell)
+        if other is not cell:
+            raise SpecError(
+                f"cells {other.label!r} and {cell.label!r} train the same: {', '.join(unused.values())}; remove one"
+            )
     return cells
 
 

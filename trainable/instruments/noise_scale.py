@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -75,6 +76,7 @@ def measure_epoch(end: EpochEnd) -> dict[str, float | None]:
     import torch
 
     from trainable.augmentation import draw_order, normalise
+    from trainable.optimization import training_loss
 
     split = end.training_images
     num_images = min(NUM_MICROBATCHES, len(split.labels) // MICROBATCH_SIZE) * MICROBATCH_SIZE
@@ -82,7 +84,8 @@ def measure_epoch(end: EpochEnd) -> dict[str, float | None]:
         return {}
     chosen = draw_order(len(split.labels), end.config, end.epoch)[:num_images].numpy()
     images = normalise(torch.from_numpy(split.images[chosen]).to(end.device))
-    return asdict(measure_noise_scale(end.model, images, torch.from_numpy(split.labels[chosen]).to(end.device)))
+    labels, loss = torch.from_numpy(split.labels[chosen]).to(end.device), partial(training_loss, config=end.config)
+    return asdict(measure_noise_scale(end.model, images, labels, loss))
 
 
 def _estimate(small: float, large: float, small_batch: int, large_batch: int) -> NoiseScale:

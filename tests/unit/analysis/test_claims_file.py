@@ -92,7 +92,14 @@ def test_claims_about_the_published_training_need_its_schedule() -> None:
     """With a warm-up the learning rates are others, and what was published cannot be tested."""
     for claim in load_claims().claims:
         if claim.query["column"] == "learning_rate" or "momentum" in claim.needs:
-            assert (claim.needs["epochs"], claim.needs["warmup_epochs"]) == (25, 0)
+            schedule = tuple(claim.needs[name] for name in ("epochs", "warmup_epochs", "schedule"))
+            assert schedule == (25, 0, "cosine")
+        if "momentum" in claim.needs:
+            assert (claim.needs["optimizer"], claim.needs["nesterov"], claim.needs["label_smoothing"]) == (
+                "sgd",
+                False,
+                0,
+            )
 
 
 def _by_id(name: str) -> Claim:

@@ -16,6 +16,7 @@ from analysis.records.study_folder import Cell
 from study.spec.grid_file import parse_grid
 from study.spec.study_spec import StudySpec, build_spec
 from tests.support.studies import build_cell, paper_cells
+from trainable.config import TrialConfig
 
 TRAIN = 50_000
 
@@ -154,3 +155,25 @@ def test_the_proposal_is_a_grid_file_that_runs() -> None:
     assert spec.cells[0].label == "Experiment 1"
     assert spec.seeds == (0, 3)
     assert (spec.equivalence_margin, spec.primary_metric, spec.claims) == (0.01, "gap", "worksheet")
+
+
+def test_an_optimizer_is_compared_with_its_own_settings() -> None:
+    own = [build_cell("", learning_rate=0.1), build_cell("", optimizer="adamw", learning_rate=1e-3, weight_decay=0.1)]
+    assert not _find(own)
+    also_width = [own[0], build_cell("", optimizer="adamw", learning_rate=1e-3, width=8)]
+    assert {"optimizer", "width"} in [set(group) for group in _find(also_width).together]
+
+
+def test_of_adamw_the_rate_goes_with_the_root_of_the_batch_size() -> None:
+    cells = [build_cell("", optimizer="adamw", batch_size=b, learning_rate=r) for b, r in ((64, 1e-3), (256, 2e-3))]
+    found = _find(cells)
+    assert "ratio" not in [quantity.name for quantity in found.quantities], "it is the same in both"
+    cells = [build_cell("", optimizer="adamw", batch_size=b, learning_rate=1e-3) for b in (64, 256)]
+    assert "earning rate / square root of batch size" in " ".join(_find(cells).sentences)
+
+
+def test_no_cell_is_proposed_that_trains_as_another_one() -> None:
+    cells = [build_cell("", batch_size=64), build_cell("", batch_size=128, schedule="step", step_factor=0.5)]
+    found = _find(cells)
+    assert found.extra_cells
+    assert all(TrialConfig.from_dict(config).without_effect == {} for config in found.extra_cells)

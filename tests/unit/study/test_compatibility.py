@@ -141,19 +141,19 @@ def assert_same_rows(known: pa.Table, again: pa.Table, *, exactly: bool) -> None
 class LaterConfig(TrialConfig):
     """A configuration with a field that was added later."""
 
-    label_smoothing: float = _option(0.0, "probability that is spread over all classes", low=0, below=1)
+    drop_path: float = _option(0.0, "probability that a block is left out", low=0, below=1)
 
 
 def test_a_later_field_counts_in_the_ids_only_where_it_is_not_at_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(TrialConfig.__init__.__globals__["_TYPES"], "label_smoothing", float)
+    monkeypatch.setitem(TrialConfig.__init__.__globals__["_TYPES"], "drop_path", float)
     plain, later = TrialConfig(seed=3), LaterConfig(seed=3)
     assert (trial_id(later, "d"), cell_id(later)) == (trial_id(plain, "d"), cell_id(plain))
-    smoothed = LaterConfig(seed=3, label_smoothing=0.1)
+    smoothed = LaterConfig(seed=3, drop_path=0.1)
     assert trial_id(smoothed, "d") not in (
         trial_id(plain, "d"),
-        trial_id(LaterConfig(seed=3, label_smoothing=0.2), "d"),
+        trial_id(LaterConfig(seed=3, drop_path=0.2), "d"),
     )
-    assert cell_id(smoothed) == cell_id(LaterConfig(seed=4, label_smoothing=0.1)) != cell_id(plain)
+    assert cell_id(smoothed) == cell_id(LaterConfig(seed=4, drop_path=0.1)) != cell_id(plain)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -245,7 +245,7 @@ def field_added(column_added: partial[str], tmp_path_factory: pytest.TempPathFac
     code = tmp_path_factory.mktemp("newest") / "code"
     shutil.copytree(column_added.args[0], code)
     insert(code / "trainable/config.py", "    precision: Precision = _option(",
-           '    label_smoothing: float = _option(0.0, "spread over all classes", low=0, below=1)\n')  # fmt: skip
+           '    drop_path: float = _option(0.0, "of whole blocks", low=0, below=1)\n')  # fmt: skip
     return partial(run_newer, code)
 
 
@@ -280,7 +280,7 @@ def test_a_version_with_one_more_field_and_column_goes_on_with_an_interrupted_tr
     table = pq.read_table(folder.records("epochs"))
     margins = [row["train_margin"] for row in table.to_pylist() if row["trial_id"] == path.name]
     assert margins == [None, 2.0], "the first epoch was trained before there was such a column"
-    assert pq.read_table(folder.records("trials"))["config.label_smoothing"].to_pylist() == [0.0, 0.0]
+    assert pq.read_table(folder.records("trials"))["config.drop_path"].to_pylist() == [0.0, 0.0]
 
 
 def test_this_version_keeps_the_columns_of_a_newer_one(column_added: partial[str], tmp_path: Path) -> None:
@@ -304,9 +304,9 @@ def test_what_only_a_newer_version_understands_is_refused_and_left_as_it_is(
     field_added: partial[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = StudyFolder(tmp_path / "study")
-    field_added(folder, "interrupted", label_smoothing=0.1)
+    field_added(folder, "interrupted", drop_path=0.1)
     files = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
-    reason = "'label_smoothing' that only a newer version of this project knows"
+    reason = "'drop_path' that only a newer version of this project knows"
     assert analysis.__main__.main([str(folder.path)]) == 2
     said = capsys.readouterr().err
     assert reason in said

@@ -219,3 +219,24 @@ def _quoted(text: str) -> str:
 def test_the_fuzz_writes_toml() -> None:
     text = _to_toml({"name": "a b", "grid": {"batch_size": [1, 2.5, True]}})
     assert tomllib.loads(text) == {"name": "a b", "grid": {"batch_size": [1, 2.5, True]}}
+
+
+def test_fields_without_effect_are_noted_and_cells_that_train_the_same_are_refused() -> None:
+    text = 'name = "mine"\n[base]\nstep_factor = 0.5\n[grid]\nschedule = ["cosine", "step"]\n'
+    spec = build_spec(parse_grid(text, "mine.toml"))
+    assert spec.without_effect() == ["step_factor=0.5 changes nothing with schedule=cosine (1 of 2 cells)"]
+    text = 'name = "mine"\n[grid]\nstep_factor = [0.1, 0.5]\n'
+    with pytest.raises(
+        SpecError, match=r"train the same: step_factor=0\.5 changes nothing with schedule=cosine; remove one"
+    ):
+        build_spec(parse_grid(text, "mine.toml"))
+
+
+def test_claims_about_the_published_training_need_its_optimizer_and_schedule() -> None:
+    needs = next(claim for claim in load_claims().claims if claim.id == "test-accuracy-experiment-1").needs
+    overrides: dict[str, str | float] = {"optimizer": "adamw", "schedule": "constant", "label_smoothing": 0.1}
+    cell = build_spec(load_grid("paper"), overrides=overrides).cells[0]
+    unmet = unmet_config(cell, {name: needs[name] for name in overrides}, {})
+    assert unmet == [
+        "optimizer is adamw instead of sgd", "schedule is constant instead of cosine", "label_smoothing is 0.1 instead of 0.0",
+    ]  # fmt: skip

@@ -7,6 +7,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,18 @@ from hypothesis import strategies as st
 
 from tests.support.made_up_inputs import try_inputs
 from trainable.config import FIELDS, TrialConfig, cell_id, parse_override, trial_id
+
+FIRST_FIELDS = (  # the others were added later, and count only where they are not at their default
+    "dataset", "batch_size", "learning_rate", "seed", "epochs", "warmup_epochs", "width", "momentum", "weight_decay",
+    "crop_padding", "flip_probability", "color_jitter", "train_limit", "test_limit", "validation_size", "log_every_steps",
+    "instrument_every_steps", "noise_scale_every_epochs", "precision",
+)  # fmt: skip
+
+
+def test_the_published_trials_keep_their_ids() -> None:
+    """As written down when there were no other fields."""
+    assert trial_id(TrialConfig(), "a" * 64) == "0b13b0d905824437"
+    assert cell_id(TrialConfig()) == "5609359e19"
 
 
 def test_defaults_are_the_published_experiment_1() -> None:
@@ -39,6 +52,10 @@ def test_defaults_are_the_published_experiment_1() -> None:
         ("learning_rate=1e400", "is not a number > 0"),
         ("momentum=1", "is not a number >= 0 and < 1"),
         ("precision=fp8", "is not one of fp32, bf16"),
+        ("optimizer=adam", "is not one of sgd, adamw"),
+        ("nesterov=1", "is not true or false"),
+        ("schedule=cos", "is not one of cosine, constant, step, linear"),
+        ("step_factor=1", "is not a number > 0 and < 1"),
         ("train_limit=0", "is not a whole number >= 1 or none"),
         ("seed=2147483648", "is not a whole number >= 0 and <= 2147483647"),
     ],
@@ -57,6 +74,7 @@ def test_bad_overrides_are_refused_in_one_line(text: str, message: str) -> None:
         ("train_limit=none", ("train_limit", None)),
         ("epochs=3.0", ("epochs", 3)),
         ("dataset=synthetic", ("dataset", "synthetic")),
+        ("nesterov=True", ("nesterov", True)),
     ],
 )
 def test_overrides_get_the_type_of_their_field(text: str, expected: tuple[str, object]) -> None:
@@ -70,19 +88,44 @@ def test_a_limit_that_leaves_no_full_batch_is_refused() -> None:
         TrialConfig(train_limit=100, validation_size=50, batch_size=64)
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"nesterov": True, "momentum": 0.0}, "nesterov=true needs a momentum above 0"),
+        ({"engine": "graph", "optimizer": "adamw"}, "engine=graph knows SGD alone: optimizer=adamw needs eager"),
+        ({"warmup_epochs": 25}, "leaves nothing of epochs=25 for the schedule"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        TrialConfig(**values)
+
+
+def test_fields_without_effect_are_told() -> None:
+    config = TrialConfig(optimizer="adamw", nesterov=True, step_factor=0.5, step_every_epochs=3, beta2=0.9)
+    assert list(config.without_effect.values()) == [
+        "nesterov=true changes nothing with optimizer=adamw",
+        "step_every_epochs=3 changes nothing with schedule=cosine",
+        "step_factor=0.5 changes nothing with schedule=cosine",
+    ]
+    assert list(TrialConfig(beta2=0.9).without_effect) == ["beta2"]
+    assert TrialConfig(schedule="step", step_factor=0.5, nesterov=True).without_effect == {}
+
+
 def test_ids_are_hashes_of_the_canonical_configuration() -> None:
     config = TrialConfig(seed=3)
-    counted = {
-        name: value for name, value in config.to_dict().items() if name not in ("engine", "model", "model_source")
-    }  # added later, at its default
+    counted = {name: config.to_dict()[name] for name in FIRST_FIELDS}
     canonical = json.dumps({"config": counted, "data": "abc"}, sort_keys=True, separators=(",", ":"))
     assert trial_id(config, "abc") == hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 def test_every_field_and_the_data_change_the_trial_and_only_the_seed_leaves_the_cell() -> None:
     base = TrialConfig()
-    other = {"dataset": "synthetic", "precision": "bf16", "train_limit": 1000, "test_limit": 1000, "engine": "graph"}
-    other |= {"model": "vit", "model_source": "0123"}
+    other = {
+        "schedule": "linear", "step_every_epochs": 3, "optimizer": "adamw", "nesterov": True,
+        "dataset": "synthetic", "precision": "bf16", "train_limit": 1000, "test_limit": 1000, "engine": "graph",
+        "model": "vit", "model_source": "0123",
+    }  # fmt: skip
     for name in FIELDS:
         value = getattr(base, name)
         changed = TrialConfig.from_dict({name: other.get(name, value + 1 if isinstance(value, int) else 0.25)})

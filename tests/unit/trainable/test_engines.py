@@ -55,7 +55,10 @@ def records(config: TrialConfig, data: ImageData, engine: str, resume: Any = Non
     return result.records, checkpoint
 
 
-@pytest.mark.parametrize("changes", [{}, {"momentum": 0.0}, {"weight_decay": 0.0}, {"precision": "bf16"}])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"momentum": 0.0}, {"weight_decay": 0.0}, {"precision": "bf16"}, {"nesterov": True, "label_smoothing": 0.1}],
+)
 def test_a_step_over_buffers_that_stay_is_bit_for_bit_the_loop(changes: dict[str, Any], data: ImageData) -> None:
     config = replace(CONFIG, **changes)
     (eager, _), (graph, _) = (records(config, data, engine) for engine in ("eager", "graph"))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.optim import lr_scheduler
+from torch.optim.lr_scheduler import LRScheduler
 
 from tests.support.images import make_image_data
 from trainable import training
@@ -22,7 +25,7 @@ from trainable.data.image_data import ImageData
 from trainable.evaluation import evaluate
 from trainable.model import build_model
 from trainable.models.resnet import ResNet18
-from trainable.optimization import scheduled_learning_rate
+from trainable.schedule import scheduled_learning_rate
 from trainable.training import EpochResult, TrainingDiverged, train
 
 CONFIG = TrialConfig(
@@ -240,22 +243,67 @@ def test_published_learning_rates() -> None:
             assert round(scheduled_learning_rate(config, epoch), 4) == printed
 
 
-def test_warm_up_is_torchs_linear_schedule_before_its_cosine() -> None:
-    config = TrialConfig(learning_rate=0.2, epochs=9, warmup_epochs=3)
+SCHEDULES: list[tuple[dict[str, Any], Callable[[torch.optim.Optimizer], LRScheduler]]] = [
+    ({}, lambda optimizer: lr_scheduler.CosineAnnealingLR(optimizer, T_max=6)),
+    ({"schedule": "constant"}, lambda optimizer: lr_scheduler.ConstantLR(optimizer, factor=1)),
+    ({"schedule": "linear"}, lambda optimizer: lr_scheduler.LinearLR(optimizer, 1, 0, total_iters=6)),
+    ({"schedule": "step"}, lambda optimizer: lr_scheduler.StepLR(optimizer, step_size=2)),
+    ({"schedule": "step", "step_every_epochs": 4, "step_factor": 0.5}, lambda optimizer: lr_scheduler.StepLR(optimizer, 4, 0.5)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "build"), SCHEDULES)
+def test_schedules_are_torchs_after_its_linear_warm_up(
+    changes: dict[str, Any], build: Callable[[torch.optim.Optimizer], LRScheduler]
+) -> None:
+    config = TrialConfig(learning_rate=0.2, epochs=9, warmup_epochs=3, **changes)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.2)
-    schedule = torch.optim.lr_scheduler.SequentialLR(
-        optimizer,
-        [
-            torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1 / 4, end_factor=1, total_iters=3),
-            torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=6),
-        ],
-        milestones=[3],
-    )
+    warm_up = lr_scheduler.LinearLR(optimizer, start_factor=1 / 4, end_factor=1, total_iters=3)
+    schedule = lr_scheduler.SequentialLR(optimizer, [warm_up, build(optimizer)], milestones=[3])
     for epoch in range(10):
         assert scheduled_learning_rate(config, epoch) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-12)
         optimizer.step()
         schedule.step()
     assert [scheduled_learning_rate(config, epoch) for epoch in range(4)] == pytest.approx([0.05, 0.1, 0.15, 0.2])
+
+
+PLAIN: list[tuple[dict[str, Any], Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]]] = [
+    ({"nesterov": True}, lambda p: torch.optim.SGD(p, momentum=0.9, weight_decay=5e-4, nesterov=True)),
+    ({"optimizer": "adamw", "learning_rate": 0.003}, lambda p: torch.optim.AdamW(p, weight_decay=5e-4)),
+    ({"optimizer": "adamw", "learning_rate": 0.003, "momentum": 0.8, "beta2": 0.95, "weight_decay": 0.1},
+     lambda p: torch.optim.AdamW(p, betas=(0.8, 0.95), weight_decay=0.1)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "build"), PLAIN)
+def test_optimizers_are_torchs(
+    changes: dict[str, Any], build: Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer], data: ImageData
+) -> None:
+    """Two epochs and one that goes on after the first: weights and losses of the plainest loop, with smoothed labels."""
+    config = replace(CONFIG, epochs=2, schedule="linear", label_smoothing=0.1, **changes)
+    model = build_model(config.width, config.seed).to(memory_format=torch.channels_last)
+    optimizer = build(model.parameters())
+    batches = TrainingBatches(Split(data.train_images, data.train_labels), config, torch.device("cpu"))
+    losses = []
+    for epoch, rate in ((1, config.learning_rate), (2, config.learning_rate / 2)):
+        optimizer.param_groups[0]["lr"] = rate
+        for images, labels in batches.epoch(epoch):
+            optimizer.zero_grad()
+            targets = 0.9 * nn.functional.one_hot(labels, 10) + 0.01
+            loss = -(targets * model(images).log_softmax(dim=1)).sum(dim=1).mean()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    results, checkpoint = run(config, data)
+    assert results[0].metrics["train_loss"] == pytest.approx(float(np.mean(losses[:6])), rel=1e-5)
+    assert results[1].metrics["train_loss"] == pytest.approx(float(np.mean(losses[6:])), rel=1e-3)
+    with torch.no_grad():
+        logits, labels = model.eval()(normalise(torch.tensor(data.test_images))), torch.tensor(data.test_labels)
+        plain = [nn.functional.cross_entropy(logits[i : i + 32], labels[i : i + 32]).item() for i in (0, 32)]
+    assert results[1].metrics["test_loss"] == pytest.approx(np.mean(plain), rel=1e-3), "the test loss is not smoothed"
+    halfway = Checkpoint.from_bytes(next(train(config, data)).take_checkpoint().to_bytes())
+    _, resumed = run(config, data, halfway)
+    assert all(torch.equal(checkpoint.model[name], resumed.model[name]) for name in checkpoint.model)
 
 
 def test_resumed_in_the_middle_of_the_warm_up_equals_uninterrupted(data: ImageData) -> None:
