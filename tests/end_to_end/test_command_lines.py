@@ -203,8 +203,8 @@ def test_study_runs_as_a_module_too(workplace: Path) -> None:
     ("arguments", "message"),
     [
         (["statsu"], "no command 'statsu': did you mean status?"),
-        (["qqq"], "no command 'qqq': there are run, submit, status"),
-        ([], "no command given: there are run, submit, status"),
+        (["qqq"], "no command 'qqq': there are run, serve, submit, status"),
+        ([], "no command given: there are run, serve, submit, status"),
         (["run", "--grid", "papr"], "did you mean paper?"),
         (["report", "nowhere"], "nowhere"),
         (["compare", "nowhere", "nowhere"], "nowhere"),
