@@ -3,6 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# Where it is set, every process compiles torch, Ray and pandas anew: 5 s of CPU before a study or a worker does anything.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup demo test test-fast test-slow test-cluster test-faults test-full lint format audit bench pictures lock clean
 
 setup: .venv/installed

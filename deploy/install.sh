@@ -24,6 +24,7 @@ fi
 "$tools/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
 rm -f "$venv.ready"
 "$tools/bin/uv" venv --quiet --clear --managed-python --python "$python" "$venv"
-"$tools/bin/uv" pip sync --quiet --python "$venv/bin/python" --require-hashes requirements.lock requirements-uv.lock
+# Compiled now: whoever runs studies may not be allowed to write beside the packages, and every process would compile them anew.
+"$tools/bin/uv" pip sync --quiet --compile-bytecode --python "$venv/bin/python" --require-hashes requirements.lock requirements-uv.lock
 echo "$fingerprint" >"$venv.ready"
 echo "installed: $fingerprint"

@@ -1,4 +1,5 @@
-"""For every test: what Ray and OpenMP do so that the user's other programs, or their own threads, come first.
+"""For every test: what Ray and OpenMP do so that the user's other programs, or their own threads, come first, and that
+processes which tests start find torch and Ray compiled.
 
 Ray gives its workers a niceness of 15: beside a second test they hardly get on. Threads of OpenMP wait for each other by
 spinning: that takes minutes where other programs want the cores too.
@@ -10,3 +11,4 @@ import os
 
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray looks for this name
 os.environ["OMP_WAIT_POLICY"] = "passive"
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
