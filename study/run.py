@@ -24,7 +24,7 @@ from study.command_line.exit_status import BAD_INPUT, INTERRUPTED, OK, SOME_FAIL
 from study.command_line.live_page import live_page
 from study.command_line.options import build_parser, build_study_spec, read_settings
 from study.command_line.program import program_name
-from study.command_line.report import report_results
+from study.command_line.report import print_comparison, report_results
 from study.command_line.waiting import WaitingLine
 from study.driver.device import check_gpus
 from study.driver.interruption import ended_by_signals
@@ -259,7 +259,7 @@ def _say_interrupted(invocation: Invocation, ledger: Ledger) -> int:
 
 
 def _report(invocation: Invocation, ledger: Ledger) -> int:
-    """Gather the records, write the report, print the comparison; the exit status says whether all trials have ended."""
+    """Gather the records, write the report if it is wanted, print the comparison; the exit status says whether all trials have ended."""
     planned = {state.trial_id for state in (*ledger.done, *ledger.to_run, *ledger.left_failed)}
     store = invocation.store
     everything = consolidate(store.folder)
@@ -267,13 +267,17 @@ def _report(invocation: Invocation, ledger: Ledger) -> int:
     unfinished = [state for state in states if not state.finished]
     unfinished += [state for state in everything if state.role == "search" and state.status == "failed"]
     write_telling_images(store.folder, invocation.data)
-    page = report_results(store.folder)
+    if invocation.settings.report:
+        made = report_results(store.folder)
+    else:
+        print_comparison(store.folder)
+        made = f"`study report {shlex.quote(store.shown)}` makes it"
     for state in unfinished:
         print(f"{state.status}: seed {state.config.seed}, trial {state.trial_id}: {state.reason or 'not run'}")
     for state in states:
         for note in state.notes:
             print(f"note: seed {state.config.seed}, trial {state.trial_id}: {note}")
-    print(f"report        {page}")
+    print(f"report        {made}")
     print(f"study folder  {store.shown}")
     return SOME_FAILED if unfinished else OK
 

@@ -100,6 +100,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--wandb-project", metavar="NAME", help=f"W&B project (default: as before, $WANDB_PROJECT or {DEFAULT_PROJECT})"
     )
+    parser.add_argument(
+        "--no-report", dest="report", action="store_false", help="only train; `study report DIR` makes the report"
+    )
     parser.add_argument("--serve", action="store_true", help="show the live page of the study while it runs")
     parser.add_argument("-v", "--verbose", action="store_true", help="show what Ray says")
     return parser

@@ -28,6 +28,7 @@ class RunSettings:
     trial_timeout_s: float | None = None  # an attempt that finishes no epoch for so long is ended, as a failure
     wandb: str | None = None  # off, offline, online or auto; else as $WANDB_MODE and the key say
     wandb_project: str | None = None  # else the one of the study so far
+    report: bool = True  # write it at the end
     verbose: bool = False  # show what Ray says
 
     def __post_init__(self) -> None:

@@ -69,7 +69,7 @@ def start(workplace: Workplace, cluster: RayCluster, name: str, *arguments: str)
     home = str(workplace.folder / "home")
     return workplace.start(
         name, "--address", cluster.address, *OFTEN, *arguments,
-        environment={**cluster.environment, "HOME": home, "XDG_CACHE_HOME": f"{home}/cache"},
+        environment={**cluster.environment, "HOME": home, "XDG_CACHE_HOME": f"{home}/cache"}, report=True,
     )  # fmt: skip
 
 

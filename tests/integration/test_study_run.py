@@ -109,7 +109,7 @@ def again(workplace: Workplace, finished: Stage) -> tuple[Callable[[], list[byte
 @pytest.fixture(scope="module")
 def extended(workplace: Workplace, again: object) -> Stage:
     """Another seed, by a user whose home folder cannot be written."""
-    with workplace.start("life", *SMALL, "--seeds", "2", environment={"HOME": "/proc/no-home"}) as driver:
+    with workplace.start("life", *SMALL, "--seeds", "2", environment={"HOME": "/proc/no-home"}, report=True) as driver:
         assert driver.wait() == 0, driver.output
         return stage(workplace, driver.output)
 

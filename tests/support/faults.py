@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 import torch
 
 from analysis.records.study_folder import StudyFolder
+from analysis.tables import build_tables
 from trainable.checkpoint import list_checkpoints, read_checkpoint
 from trainable.trial_state import TrialState, read_state
 
@@ -131,17 +132,22 @@ class Workplace:
         (self.folder / "home").mkdir(parents=True, exist_ok=True)
         (self.folder / "grid.toml").write_text(self.grid)
 
-    def start(self, name: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Driver:
-        """A driver of the study `name`, with a secret in its environment and one thread per trial."""
+    def start(
+        self, name: str, *arguments: str, environment: Mapping[str, str] | None = None, report: bool = False
+    ) -> Driver:
+        """A driver of the study `name`, with a secret in its environment, one thread per trial, and no report unless asked for."""
         complete = {
             **os.environ, "HOME": str(self.folder / "home"), "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1",
             "WANDB_API_KEY": PLANTED_SECRET, **self.environment, **(environment or {}),
         }  # fmt: skip
         return Driver(
             self.folder,
-            ("--grid", "grid.toml", "--results", self.results, "--name", name, "--wandb", "off", *arguments),
+            (
+                "--grid", "grid.toml", "--results", self.results, "--name", name, "--wandb", "off",
+                *([] if report else ["--no-report"]), *arguments,
+            ),
             complete,
-        )
+        )  # fmt: skip
 
     def run(self, name: str, *arguments: str, expect: int = 0) -> str:
         """A driver to its end; its output."""
@@ -268,7 +274,7 @@ def _records(study: StudyFolder, kind: str) -> pd.DataFrame:
 
 def _comparison(study: StudyFolder) -> pd.DataFrame:
     """The comparison table without what is measured in time or memory."""
-    table = pd.read_csv(study.tables / "comparison.csv")
+    table = build_tables(study, ["comparison"])["comparison"].frame
     return table[[name for name in table.columns if not re.search(r"time|_s_|_s$|images_per_s|memory|hour", name)]]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import typing
@@ -86,6 +87,7 @@ def test_compiling_alone_changes_nothing(precision: Precision) -> None:
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+@pytest.mark.skipif("FULL_TESTS" not in os.environ, reason="compiles a whole network for a minute: make test-full")
 def test_inductor_trains_as_eager_within_what_rounding_makes() -> None:
     check = check_engine("compile", CONFIG, "cpu")
     assert check.passed, check.sentence
