@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 SECTIONS = {
-    "verdict": "Verdict", "search": "Search", "comparison": "Comparison", "variance": "Where the variance comes from", "curves": "Curves", "dynamics": "Dynamics", "flops": "FLOPs", "schedule": "Schedule",
+    "verdict": "Verdict", "search": "Search", "curves": "Curves", "comparison": "Comparison",
+    "variance": "Where the variance comes from", "dynamics": "Dynamics", "flops": "FLOPs", "schedule": "Schedule",
     "claims": "Claims", "confounds": "Confounds", "data": "Data and model", "trials": "Trials", "more": "Further tables",
 }  # fmt: skip
 

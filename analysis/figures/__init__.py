@@ -51,12 +51,16 @@ def plan_figures(study: Study) -> Iterator[tuple[FigureKind[Any], Subject]]:
 def draw_study_figures(study: Study) -> Iterator[StudyFigure]:
     """Every figure of the study, drawn when it is its turn."""
     for kind, subject in plan_figures(study):
-        figure, reason = None, ""
-        try:
-            figure = kind.draw_on_paper(kind.build(study, subject), subject)
-        except NothingToDraw as error:
-            reason = str(error)
-        title = kind.title_of(subject)
-        caption = kind.caption_of(study, subject)
-        label = subject.cell.label if subject.cell else ""
-        yield StudyFigure(kind.name + subject.suffix, kind.section, title, caption, label, figure, reason)
+        yield draw_study_figure(study, kind, subject)
+
+
+def draw_study_figure(study: Study, kind: FigureKind[Any], subject: Subject) -> StudyFigure:
+    """One figure of the study."""
+    figure, reason = None, ""
+    try:
+        figure = kind.draw_on_paper(kind.build(study, subject), subject)
+    except NothingToDraw as error:
+        reason = str(error)
+    label = subject.cell.label if subject.cell else ""
+    title, caption = kind.title_of(subject), kind.caption_of(study, subject)
+    return StudyFigure(kind.name + subject.suffix, kind.section, title, caption, label, figure, reason)

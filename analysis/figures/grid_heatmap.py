@@ -18,15 +18,18 @@ from analysis.drawing.selection import require
 from analysis.drawing.style import DARK_BAR, INK, PAPER, NothingToDraw, new_figure, set_hover, shown, styled
 from analysis.metrics import Metric
 from analysis.records.frames import Study
-from analysis.results.formats import format_value
+from analysis.results.formats import format_cell, format_value
+from analysis.results.result_table import Column
 from analysis.statistics import mean_interval
 
 MOST_CELLS = 100
+_RANKED = ("seeds", "may_be_best", "behind", "behind_low", "behind_high")
 
 
 @dataclass(frozen=True)
 class GridMap:
-    """`cells` has columns row, column (of the map), label, mean, low, high (each by itself 95 %), seeds, may_be_best, share.
+    """`cells` has columns row, column (of the map), label, mean, low, high (each by itself 95 %), seeds, may_be_best, share, and
+    behind [behind_low, behind_high]: its mean less the best of the others' (`rank_cells_by`), in the metric's unit.
 
     `share` is the cell's place between the worst mean (0) and the best (1); 0.5 where all are alike or none is better.
     """
@@ -54,7 +57,8 @@ def build_grid_map(study: Study, metric: Metric | None = None) -> GridMap:
     values, ranked = (
         values_by_seed(study, metric.name),
         (study.derive(rank_cells) if metric == find_primary(study) else rank_cells_by(study, metric))
-        .set_index("cell_id")[["seeds", "may_be_best"]]
+        .set_index("cell_id")
+        .rename(columns={"low": "behind_low", "high": "behind_high"})[list(_RANKED)]
         .to_dict("index"),
     )
     found = []
@@ -62,7 +66,7 @@ def build_grid_map(study: Study, metric: Metric | None = None) -> GridMap:
         mean, low, high = mean_interval(values.loc[cell_id].to_numpy())
         found.append((rows.index(names[cell_id]), columns.index(_text(cell.config[across]) if across else ""), cell.label, mean, low, high,
                       *ranked[cell_id].values()))  # fmt: skip
-    frame = pd.DataFrame(found, columns=["row", "column", "label", "mean", "low", "high", "seeds", "may_be_best"])
+    frame = pd.DataFrame(found, columns=["row", "column", "label", "mean", "low", "high", *_RANKED])
     known = require(frame[frame["mean"].notna()], "no trial has completed yet")["mean"]
     share = (frame["mean"] - known.min()) / (known.max() - known.min() or math.nan)
     frame["share"] = {"higher": share, "lower": 1 - share, "": share * math.nan}[metric.better]
@@ -81,7 +85,7 @@ def draw_grid_map(data: GridMap) -> Figure:
         share = cell["share"]
         corner = (cell["column"] - 0.5, cell["row"] - 0.5)
         field = axes.add_patch(Rectangle(corner, 1, 1, facecolor=DARK_BAR, alpha=0.08 + 0.84 * share, edgecolor=PAPER))
-        set_hover(field, f"{cell['label']}: {format_mean(data.metric, cell)}, {cell['seeds']} seeds")
+        set_hover(field, f"{cell['label']}: {format_mean(data.metric, cell)}{format_behind(data.metric, cell)}")
         color = PAPER if share > 0.5 else INK
         axes.text(cell["column"], cell["row"] - 0.12, format_mean(data.metric, cell, interval=False), ha="center", va="center",
                   color=color, fontsize=10, fontweight="bold")  # fmt: skip
@@ -118,6 +122,16 @@ def format_mean(metric: Metric, cell: Mapping[Any, Any], *, interval: bool = Tru
     return f"{text} {format_interval(metric, cell)}" if interval else text
 
 
+def format_behind(metric: Metric, cell: Mapping[Any, Any]) -> str:
+    """How far a cell is from the best other one, with the interval that decides; empty where nothing is known of it."""
+    if not (metric.better and math.isfinite(cell["behind"])):
+        return ""
+    scale, unit = (100.0, " points") if metric.in_percent else (1.0, "")
+    values = {name: scale * cell[name] for name in ("behind", "behind_low", "behind_high")}
+    told = format_cell(values, Column("behind", "", "number", low="behind_low", high="behind_high"))
+    return f"; less the best other: {told}{unit}"
+
+
 def _order(value: object) -> tuple[int, float, str]:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return (0, float(value), "") if number else (1, 0.0, str(value))  # type: ignore[arg-type]
@@ -137,7 +151,7 @@ def _more_than_two_cells(study: Study) -> Iterable[Subject]:
 
 FIGURE = FigureKind(
     name="grid_heatmap", section="verdict", position=10, title="The grid",
-    caption="Mean over seeds ± half of its own 95 % interval, and the number of seeds; darker is better. Framed: may be the best.",
+    caption="Mean over seeds ± half of its own 95 % interval, and the number of seeds; the bluer, the better. Framed: may be the best.",
     subjects=_more_than_two_cells,
     build=lambda study, subject: build_grid_map(study),
     draw=lambda data, subject: draw_grid_map(data),

@@ -176,9 +176,13 @@ def build_sections(
         texts = section_texts(study, name, confounds, left_out)
         grid = grid_text if name == "confounds" else ""
         if groups or own or texts:
-            url = _data_url("application/toml", grid.encode()) if grid else ""
-            sections.append(Section(name, section_title(name), groups, own, texts, grid, url))
+            sections.append(Section(name, section_title(name), groups, own, texts, grid, grid_file_url(grid)))
     return sections
+
+
+def grid_file_url(text: str) -> str:
+    """A grid file to download, empty where there is none."""
+    return _data_url("application/toml", text.encode()) if text else ""
 
 
 def section_texts(study: Study, name: str, confounds: Confounds, left_out: str) -> tuple[str, ...]:
@@ -211,11 +215,12 @@ def _group_figures(figures: Sequence[tuple[StudyFigure, Picture | None]]) -> tup
     """Figures with the same title stand together, in the order of the first of them."""
     groups: dict[str, list[PagePicture]] = {}
     for figure, picture in figures:
-        groups.setdefault(figure.title, []).append(_page_picture(figure, picture))
+        groups.setdefault(figure.title, []).append(build_page_picture(figure, picture))
     return tuple(FigureGroup(title, tuple(pictures)) for title, pictures in groups.items())
 
 
-def _page_picture(figure: StudyFigure, picture: Picture | None) -> PagePicture:
+def build_page_picture(figure: StudyFigure, picture: Picture | None) -> PagePicture:
+    """The picture for a page, or why there is none."""
     if picture is None:
         return PagePicture(figure.name, figure.cell, figure.caption, reason=figure.reason)
     heavy = len(picture.inline_svg) > MAX_SVG_BYTES

@@ -18,7 +18,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from analysis.design.confounds import find_confounds
+from analysis.design.confounds import Confounds, find_confounds
 from analysis.design.grid_text import write_grid
 from analysis.drawing.declaration import StudyFigure
 from analysis.drawing.files import Picture, dark_variables, render
@@ -76,10 +76,8 @@ def write_figures(study: Study) -> list[tuple[StudyFigure, Picture | None]]:
     drawn: list[tuple[StudyFigure, Picture | None]] = []
     written = set()
     for figure in draw_study_figures(study):
-        picture = None
-        if figure.figure is not None:
-            title = f"{figure.title}, {figure.cell}" if figure.cell else figure.title
-            picture = render(figure.figure, figure.name, title, figure.caption)
+        picture = render_figure(figure)
+        if picture is not None:
             for suffix, content in (("png", picture.png), ("svg", picture.svg)):
                 write_atomically(study.folder.figures / f"{figure.name}.{suffix}", content)
                 written.add(f"{figure.name}.{suffix}")
@@ -90,6 +88,21 @@ def write_figures(study: Study) -> list[tuple[StudyFigure, Picture | None]]:
     return drawn
 
 
+def find_study_confounds(study: Study) -> tuple[Confounds, str]:
+    """What moves together in the study's grid, and a grid file that would tell it apart, empty where there is none."""
+    info = study.info
+    confounds = find_confounds(info.cells, info.factors, count_training_images(study))
+    return confounds, write_grid(confounds, info) if confounds.extra_cells else ""
+
+
+def render_figure(figure: StudyFigure) -> Picture | None:
+    """The figure as bytes, None where there was nothing to draw."""
+    if figure.figure is None:
+        return None
+    title = f"{figure.title}, {figure.cell}" if figure.cell else figure.title
+    return render(figure.figure, figure.name, title, figure.caption)
+
+
 def render_page(
     study: Study,
     tables: dict[str, ResultTable],
@@ -97,10 +110,7 @@ def render_page(
 ) -> str:
     """The text of the page."""
     info = study.info
-    confounds = find_confounds(info.cells, info.factors, count_training_images(study))
-    grid = ""
-    if confounds.extra_cells:
-        grid = write_grid(confounds, info)
+    confounds, grid = find_study_confounds(study)
     script = read_asset("report.js")
     statuses = study.trials["status"].value_counts()
     page = (

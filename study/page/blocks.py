@@ -17,21 +17,29 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from analysis.design.confounds import find_confounds
 from analysis.drawing.selection import left_out_note
 from analysis.drawing.style import NothingToDraw
 from analysis.figures import plan_figures
-from analysis.figures.grid_heatmap import GridMap, build_grid_map, format_interval, format_mean
+from analysis.figures.grid_heatmap import GridMap, build_grid_map, format_behind, format_interval, format_mean
 from analysis.metrics import list_metrics
-from analysis.records.frames import count_training_images
+from analysis.records.frames import Study
 from analysis.records.summary import study_notes, summarize_trials
-from analysis.report.content import build_page_table, build_verdict, section_texts
-from analysis.report.page import build_templates, show_invisible
+from analysis.report.content import (
+    Verdict,
+    build_environment,
+    build_page_table,
+    build_verdict,
+    grid_file_url,
+    section_texts,
+)
+from analysis.report.page import build_templates, find_study_confounds, show_invisible
 from analysis.results.formats import format_value
-from analysis.sections import SECTIONS, section_place, section_title
+from analysis.search.spec import MAX_SEARCH_TRIALS
+from analysis.sections import section_place, section_title
 from analysis.tables import build_tables, table_kinds
 from study.page.live_study import LiveStudy
 from study.page.watched import WatchedStudy
+from study.spec.search_spec import FIRST_SEARCH_SEED
 
 TRIALS_ON_A_PAGE = 50
 CHOICES = ("metric", "status", "page")  # what a part may be asked for with
@@ -40,13 +48,16 @@ _SHADES = 8
 
 @dataclass(frozen=True)
 class Slot:
-    """A place on the page for a part that is fetched when it is seen: a chart, a picture or a table."""
+    """A place on the page for a part that is fetched when it is seen: a chart, a picture or a table.
+
+    `note` says what of the title it is about: a cell.
+    """
 
     kind: str
     name: str
     title: str
     caption: str = ""
-    cell: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,14 @@ class PageSection:
     id: str
     title: str
     slots: tuple[Slot, ...]
+
+    @property
+    def groups(self) -> list[list[Slot]]:
+        """Its slots; pictures of the same title stand together, as in the report."""
+        found: dict[str, list[Slot]] = {}
+        for slot in self.slots:
+            found.setdefault(f"{slot.kind} {slot.title if slot.kind == 'figure' else slot.name}", []).append(slot)
+        return list(found.values())
 
 
 @cache
@@ -70,58 +89,67 @@ def plan_sections(study: LiveStudy) -> list[PageSection]:
     for kind, subject in plan_figures(study):
         if kind.name == "grid_heatmap":
             continue  # the map of the page is its own part
-        caption = kind.caption_of(study, subject)
-        is_chart = kind.chart is not None and subject.cell is None
-        label = subject.cell.label if subject.cell else ""
-        slot = Slot(
-            "chart" if is_chart else "figure", kind.name + subject.suffix, kind.title_of(subject), caption, label
-        )
+        name, title = kind.name + subject.suffix, kind.title_of(subject)
+        if kind.chart is not None and subject.cell is None:
+            slot = Slot("chart", name, title, kind.caption_of(study, subject))
+        else:  # its caption may tell numbers: it comes with the picture
+            slot = Slot("figure", name, title, note=subject.cell.label if subject.cell else "")
         found.setdefault(kind.section, []).append(slot)
     for name, table in table_kinds(search=study.info.search is not None).items():
         if table.applies(study) and name != "trials":
             title = table.title if isinstance(table.title, str) else table.title(study)
             found.setdefault(table.section, []).append(Slot("table", name, title))
-    names = sorted(set(found) | set(SECTIONS) - {"verdict", "trials"}, key=lambda name: (section_place(name), name))
-    found.setdefault("confounds", [])  # it has texts alone
-    return [PageSection(name, section_title(name), tuple(found[name])) for name in names if name in found]
+    for name in ("verdict", "confounds", "trials"):  # they have parts of their own
+        found.setdefault(name, [])
+    names = sorted(found, key=lambda name: (section_place(name), name))
+    return [PageSection(name, section_title(name), tuple(found[name])) for name in names]
 
 
 def render_block(watched: WatchedStudy, study_name: str, name: str, query: Mapping[str, str]) -> str:
     """One part of the page of a study, which is called `study_name` there, as HTML. Errors: LookupError for a part that there is not; StudyFolderError."""
     kind, _, rest = name.partition("-")
     if kind == "figure":
-        return _render_figure(watched, rest)
+        picture = watched.picture(rest)
+        return show_invisible(str(_macros().picture_box(picture, picture.title)))
     query = {**query, "study": study_name}
     key = f"{name}?{sorted(query.items())}"
-    build = {"verdict": _verdict, "map": _map, "table": _table, "text": _texts, "trials": _trials, "trial": _trial}.get(
-        kind
-    )
+    build = {
+        "verdict": _answer, "findings": _findings, "map": _map, "table": _table, "text": _texts, "trials": _trials,
+        "trial": _trial, "environment": _environment,
+    }.get(kind)  # fmt: skip
     if build is None:
         raise LookupError(f"no part {name!r}")
     text: str = watched.ask(key, lambda study: show_invisible(build(study, rest, query)))
     return text
 
 
-def _render_figure(watched: WatchedStudy, name: str) -> str:
-    try:
-        return f'<div class="scroll picture">{watched.picture(name)}</div>'
-    except NothingToDraw as error:
-        return show_invisible(str(Markup('<p class="left-out">Left out: {}.</p>').format(str(error))))
-
-
 def _macros() -> Any:
     return templates().get_template("blocks.html").module
 
 
-def _verdict(study: LiveStudy, rest: str, query: Mapping[str, str]) -> str:
+def _is_live(study: LiveStudy) -> bool:
+    return bool(study.trials["status"].isin(["running", "pending"]).any())
+
+
+def _build_verdict(study: Study) -> Verdict:
     names = [name for name in ("comparison", "pairwise", "claims") if name in table_kinds()]
     names = [name for name in names if table_kinds()[name].applies(study)]
-    confounds = find_confounds(study.info.cells, study.info.factors, count_training_images(study))
-    verdict = build_verdict(study, build_tables(study, names), [], confounds)
-    live = bool(study.trials["status"].isin(["running", "pending"]).any())
-    if live:  # the section of trials has them
+    return build_verdict(study, build_tables(study, names), [], find_study_confounds(study)[0])
+
+
+def _answer(study: LiveStudy, rest: str, query: Mapping[str, str]) -> str:
+    return str(_macros().answer_block(study.derive(_build_verdict), _is_live(study)))
+
+
+def _findings(study: LiveStudy, rest: str, query: Mapping[str, str]) -> str:
+    verdict = study.derive(_build_verdict)
+    if _is_live(study):  # the section of trials has them
         verdict = dataclasses.replace(verdict, unfinished=())
-    return str(_macros().verdict_block(verdict, live))
+    return str(_macros().findings_block(verdict))
+
+
+def _environment(study: LiveStudy, rest: str, query: Mapping[str, str]) -> str:
+    return str(_macros().environment_list(build_environment(study)))
 
 
 def _table(study: LiveStudy, name: str, query: Mapping[str, str]) -> str:
@@ -133,10 +161,10 @@ def _table(study: LiveStudy, name: str, query: Mapping[str, str]) -> str:
 
 
 def _texts(study: LiveStudy, section: str, query: Mapping[str, str]) -> str:
-    confounds = find_confounds(study.info.cells, study.info.factors, count_training_images(study))
-    return "".join(
-        str(Markup("<p>{}</p>").format(text)) for text in section_texts(study, section, confounds, left_out_note(study))
-    )
+    confounds, grid = find_study_confounds(study)
+    grid = grid if section == "confounds" else ""
+    texts = section_texts(study, section, confounds, left_out_note(study))
+    return str(_macros().section_head(texts, grid, grid_file_url(grid), study.info.name))
 
 
 def _map(study: LiveStudy, rest: str, query: Mapping[str, str]) -> str:
@@ -148,25 +176,34 @@ def _map(study: LiveStudy, rest: str, query: Mapping[str, str]) -> str:
         grid = build_grid_map(study, metric)
     except NothingToDraw as error:
         return str(Markup('<p class="left-out">{}.</p>').format(str(error).capitalize()))
-    return templates().get_template("map.html").render(grid=grid, metrics=known, fields=_fields(grid))
+    ranked = len(grid.cells) > 2 and bool(grid.metric.better)  # of two cells their comparison says more
+    return (
+        templates()
+        .get_template("map.html")
+        .render(grid=grid, metrics=known, ranked=ranked, fields=_fields(grid, ranked))
+    )
 
 
-def _fields(grid: GridMap) -> list[list[dict[str, Any] | None]]:
+def _fields(grid: GridMap, ranked: bool) -> list[list[dict[str, Any] | None]]:
     """The map's fields by row and column, None where the grid has no cell."""
     fields: list[list[dict[str, Any] | None]] = [[None] * len(grid.columns) for _ in grid.rows]
     for cell in grid.cells.to_dict("records"):
         known = math.isfinite(cell["mean"])
+        best = ranked and known and cell["may_be_best"]
         fields[cell["row"]][cell["column"]] = {
-            "label": cell["label"], "shade": round(cell["share"] * _SHADES) if known else "none",
+            "told": cell["label"] + (format_behind(grid.metric, cell) if ranked else ""), "shade": round(cell["share"] * _SHADES) if known else "none",
             "mean": format_mean(grid.metric, cell, interval=False) if known else "-",
-            "interval": format_interval(grid.metric, cell) if known else "no seed yet", "best": cell["may_be_best"],
+            "interval": format_interval(grid.metric, cell) if known else "no seed yet", "best": best,
+            "verdict": "may be the best" if best else "worse than the best" if ranked and known else "",
         }  # fmt: skip
     return fields
 
 
 def list_trials(study: LiveStudy) -> pd.DataFrame:
     """The trials as they are, those of a search too: running ones first, then what failed, then the rest."""
-    frames = [study.trials, study.search_trials.assign(label="search")]
+    searched = study.search_trials
+    labels = [f"Search trial {(seed - FIRST_SEARCH_SEED) % MAX_SEARCH_TRIALS}" for seed in searched["seed"]]
+    frames = [study.trials, searched.assign(label=labels)]
     frame = (
         pd.concat([one for one in frames if len(one)], ignore_index=True) if len(study.search_trials) else study.trials
     )

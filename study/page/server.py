@@ -190,7 +190,7 @@ class _Pages:
             .get_template("study.html")
             .render(name=request.path_params["name"], info=info, sections=sections, controls=self._controls)
         )
-        return HTMLResponse(show_invisible(page))
+        return _with_etag(request, HTMLResponse(show_invisible(page)))
 
     def block(self, request: Request) -> Response:
         parameters = request.path_params

@@ -17,10 +17,11 @@ import pandas as pd
 
 from analysis.drawing.chart import Chart
 from analysis.drawing.declaration import FigureKind, Subject
-from analysis.drawing.files import render
 from analysis.drawing.style import NothingToDraw
-from analysis.figures import plan_figures
+from analysis.figures import draw_study_figure, plan_figures
 from analysis.records.study_folder import StudyFolder, StudyFolderError
+from analysis.report.content import PagePicture, build_page_picture
+from analysis.report.page import render_figure
 from study.folder.progress_file import PROGRESS_FILE, StudyProgress, StudyState, parse_progress
 from study.page.feeds import ChartFeed
 from study.page.live_study import LiveStudy, read_live_study, scan_trials
@@ -89,10 +90,10 @@ class WatchedStudy:
             self.ask(f"feed {name}", lambda study: feed.update(chart, self.version))
             return {"version": self.version, "since": since, **feed.to_json(chart, since)}
 
-    def picture(self, name: str) -> str:
-        """A figure as SVG for the page. Errors: LookupError; NothingToDraw; StudyFolderError."""
-        svg: str = self.ask(f"picture {name}", lambda study: _draw(study, name))
-        return svg
+    def picture(self, name: str) -> PagePicture:
+        """A figure for the page, or why it is left out as yet. Errors: LookupError; StudyFolderError."""
+        picture: PagePicture = self.ask(f"picture {name}", lambda study: _draw(study, name))
+        return picture
 
     def _read(self) -> None:
         before, self._built = self._built, {}
@@ -156,12 +157,9 @@ def _build_chart(study: LiveStudy, name: str) -> Chart | NothingToDraw:
     return chart
 
 
-def _draw(study: LiveStudy, name: str) -> str:
-    kind, subject = find_figure(study, name)
-    caption = kind.caption_of(study, subject)
-    return render(
-        kind.draw_on_paper(kind.build(study, subject), subject), name, kind.title_of(subject), caption
-    ).inline_svg
+def _draw(study: LiveStudy, name: str) -> PagePicture:
+    figure = draw_study_figure(study, *find_figure(study, name))
+    return build_page_picture(figure, render_figure(figure))
 
 
 class Watch:

@@ -107,6 +107,12 @@ def shown(browser: Browser, part: str) -> str:
 
 
 TOLD = "[...document.querySelectorAll('.hoverlayer .hovertext')].map(t => t.textContent).join(' ')"
+# The places for parts on the page are those that it would have if it were loaded now.
+UP_TO_DATE = (
+    "fetch(location.pathname).then(answer => answer.text()).then(text => { const places = page => "
+    "String([...page.querySelectorAll('[data-part], [data-chart]')].map(place => place.dataset.part || place.dataset.chart)); "
+    "return places(document) === places(new DOMParser().parseFromString(text, 'text/html')) })"
+)
 DRAWN = "document.querySelectorAll('#curves .panel .scatterlayer .trace').length"
 POINTS = (
     "Math.max(0, ...[...document.querySelectorAll('#curves .panel')].flatMap(p => (p.data || []).map(t => "
@@ -143,6 +149,7 @@ def test_a_study_is_watched_from_start_to_end_over_a_killed_driver(tmp_path: Pat
         ):
             shown(browser, part)
             wait_for(browser, f"document.querySelector('[data-part={part}]').textContent", accept)
+        wait_for(browser, UP_TO_DATE)
         assert browser.complaints() == []
         assert {url.split("/")[2] for url in browser.requests()} == {address.split("/")[2]}
 

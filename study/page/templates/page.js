@@ -158,7 +158,7 @@
     element.replaceChildren();
     const switches = document.createElement("div"), many = document.createElement("details"), title = document.createElement("summary");
     switches.className = "switches";
-    title.textContent = `${chart.about.panels.length} panels`;
+    title.textContent = `Choose from ${chart.about.panels.length} panels`;
     many.append(title, switches);
     if (chart.about.panels.length > 1) element.append(chart.about.panels.length > 6 ? many : switches);
     for (const panel of chart.about.panels) {
@@ -354,6 +354,38 @@
     redrawAll();
   });
 
+  // ---- what there is to show grows with the study: places that are new are taken over from the page as the server makes it now
+  const placesOf = (root) => [...root.querySelectorAll("[data-part]:not(#trial), [data-chart]")];
+  const keyOf = (place) => place.dataset.part || place.dataset.chart;
+  let plan = "", planned = 0, plannedAt = Date.now();
+
+  async function followPlan() {
+    if (planned === version || document.hidden || Date.now() - plannedAt < 20_000) return;
+    plannedAt = Date.now();
+    planned = version;
+    const answer = await get(base);
+    const etag = answer.headers.get("ETag");
+    if (!answer.ok || etag === plan) return;
+    plan = etag;
+    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const known = new Map(placesOf(document).map((place) => [keyOf(place), place]));
+    let before = byId("sorted");
+    for (const made of [...fresh.querySelectorAll("main > section")]) {
+      const old = byId(made.id);
+      if (!old || String(placesOf(old).map(keyOf)) !== String(placesOf(made).map(keyOf))) {
+        const section = document.adoptNode(made);
+        for (const place of placesOf(section)) {
+          if (known.has(keyOf(place))) place.replaceWith(known.get(keyOf(place)));
+          else addPart(place, place.dataset.chart ? loadChart : loadPart);
+        }
+        if (old) old.replaceWith(section);
+        else before.after(section);
+      }
+      before = byId(made.id);
+    }
+    document.querySelector("nav ul").replaceWith(document.adoptNode(fresh.querySelector("nav ul")));
+  }
+
   // ---- events: a quiet connection is made anew, e.g. after the laptop slept
   let events = null, heard = 0, last = null;
   function connect() {
@@ -374,11 +406,15 @@
       }
       version = last.version;
       work();
+      followPlan().catch((error) => console.info(String(error)));
     };
   }
   setInterval(() => {
     if (events.readyState === EventSource.CLOSED || Date.now() - heard > 90_000) connect();
-    if (last) showState();
+    if (last) {
+      showState();
+      followPlan().catch((error) => console.info(String(error)));
+    }
   }, 10_000);
 
   function showState() {
@@ -388,15 +424,15 @@
     line.append(chip, " ");
     const words = Object.entries(last.trials).map(([status, number]) => `${number} ${status}`);
     if (progress && progress.left_s !== null) words.push(`${clock(progress.left_s)} left`);
-    if (last.last_heard) words.push(`last heard of ${clock(Math.max(0, Date.now() / 1000 - last.last_heard))} ago`);
+    if (last.last_heard) words.push(`${["done", "some failed", "interrupted", "ended with an error"].includes(last.state) ? "ended" : "last heard of"} ${ago(last.last_heard)}`);
     line.append(words.join(", "));
     const rows = [line];
-    if (progress && progress.num_trials) {
+    if (progress && progress.num_trials && last.state !== "done") {
       const bar = document.createElement("progress");
       bar.max = progress.num_trials;
       bar.value = progress.num_done;
       bar.setAttribute("aria-label", "trials done");
-      rows.push(bar);
+      line.append(" ", bar);
     }
     for (const text of [last.problem, progress && progress.reason, progress && progress.num_failures ? `${progress.num_failures} attempts failed, ${progress.num_retries} tried again; last: ${progress.last_failure}` : ""]) {
       if (!text) continue;
@@ -407,6 +443,11 @@
     }
     box.replaceChildren(...rows);
     document.querySelector("#verdict h2").textContent = last.state === "done" ? "Verdict" : "Verdict so far";
+  }
+
+  function ago(at) {
+    const s = Math.max(0, Date.now() / 1000 - at);
+    return s < 90 ? `${Math.round(s)} s ago` : s < 5400 ? `${Math.round(s / 60)} min ago` : s < 129600 ? `${Math.round(s / 3600)} h ago` : `${Math.round(s / 86400)} days ago`;
   }
 
   function clock(seconds) {

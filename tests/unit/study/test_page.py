@@ -18,9 +18,12 @@ import pyarrow.parquet as pq
 import pytest
 from starlette.testclient import TestClient
 
+from analysis.drawing.declaration import StudyFigure
+from analysis.figures import plan_figures
 from analysis.records.frames import load_study
 from analysis.records.study_folder import StudyFolder
 from analysis.report.content import build_page_table
+from analysis.report.page import render_page
 from analysis.results.formats import to_csv
 from analysis.sections import section_place
 from analysis.tables import build_tables
@@ -119,6 +122,27 @@ def test_numbers_are_those_of_the_report(client: TestClient, small: StudyFolder)
         assert shown == Texts(build_page_table(table).html).rows, name
         assert client.get(f"/api/studies/small/tables/{name}.csv").text == to_csv(table)
     assert "final test accuracy" in client.get("/studies/small/blocks/verdict").text
+
+
+def test_a_finished_page_says_what_the_report_says_in_the_same_order(client: TestClient, small: StudyFolder) -> None:
+    study = load_study(small)
+    named = [(kind, subject, kind.name + subject.suffix) for kind, subject in plan_figures(study)]
+    figures = [
+        (StudyFigure(name, kind.section, kind.title_of(about), "", "", None, "not drawn here"), None)
+        for kind, about, name in named
+    ]
+    report = render_page(study, build_tables(study), figures)
+    page = client.get("/studies/small").text
+    page = re.sub(r'data-part="figure-([^"]*)">|data-chart="([^"]*)">', r'><figure id="figure-\1\2">', page)
+    page = re.sub(r'data-part="([^"]*)">', lambda m: ">" + client.get(f"/studies/small/blocks/{m[1]}").text, page)
+    page = re.sub(r'(?s)<table class="map">.*?</table>', "", page)  # a picture in the report, of more than two cells
+    page, report = (
+        re.sub(r'(?s)<section id="trials".*?</section>', "", text) for text in (page, report)
+    )  # it has links
+    page = page.replace("Verdict so far", "Verdict")
+    for what in (r"<h2>([^<]*)</h2>", r'<figure id="([^"]*)">', r'<p class="lead">(.*)', r'id="block-([^"]*)"'):
+        assert re.findall(what, page) == re.findall(what, report), what
+    assert Texts(page).rows == Texts(report).rows
 
 
 def test_page_has_the_parts_of_the_report_in_its_order(client: TestClient, small: StudyFolder) -> None:
