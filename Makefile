@@ -58,7 +58,7 @@ bench: setup
 
 # Needs a chromium on the PATH.
 pictures: setup
-	$(BIN)/python docs/pictures/make.py
+	$(BIN)/python -m docs.pictures.make
 
 format: setup
 	$(BIN)/ruff check --fix .

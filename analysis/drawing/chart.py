@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,7 +59,7 @@ def draw_chart(chart: Chart) -> Figure:
     for axes, panel in zip(grid, chart.panels, strict=False):
         of_panel = chart.rows[chart.rows["panel"] == panel.name]
         for index, label in chart.labels:
-            _draw_line(axes, of_panel[of_panel["cell"] == index], x, panel, label, style.cell_style(index))
+            _draw_line(axes, of_panel[of_panel["cell"] == index], x, panel, label, index)
         axes.set_title(panel.title)
         axes.set_xlabel(x_title)
         _finish(axes, panel)
@@ -69,17 +68,21 @@ def draw_chart(chart: Chart) -> Figure:
     return figure
 
 
-def _draw_line(axes: Axes, rows: pd.DataFrame, x: str, panel: Panel, label: str, look: dict[str, Any]) -> None:
+def _draw_line(axes: Axes, rows: pd.DataFrame, x: str, panel: Panel, label: str, cell: int) -> None:
+    look = style.cell_style(cell)
     rows = rows[rows["mean"] > 0] if panel.log else rows
     if rows.empty:
         return
     last = rows.iloc[-1]
     told = f"{label}: {_tell(last['mean'], panel)}{_tell_spread(last, panel)} at epoch {int(last['epoch'])}"
-    style.plot(axes, rows[x], rows["mean"], told, markevery=style.marker_every(len(rows)), **look)
+    style.plot(axes, rows[x], rows["mean"], told, cell=cell, markevery=style.marker_every(len(rows)), **look)
     if rows["sd"].notna().any():
         low = rows["mean"] - rows["sd"]
         lowest = np.maximum(low, rows["mean"] / 10) if panel.log else low
-        axes.fill_between(rows[x], lowest, rows["mean"] + rows["sd"], color=look["color"], alpha=0.18, linewidth=0)
+        band = axes.fill_between(
+            rows[x], lowest, rows["mean"] + rows["sd"], color=look["color"], alpha=0.18, linewidth=0
+        )
+        style.set_hover(band, cell=cell)
 
 
 def _tell(value: float, panel: Panel) -> str:

@@ -102,9 +102,13 @@ def _short_numbers(text: str) -> str:
 def _rename_ids(element: ElementTree.Element, name: str, used: set[str]) -> None:
     own = element.attrib.pop("id", None)
     if own is not None and own.startswith(HOVER_PREFIX):
-        hover = ElementTree.Element("title")
-        hover.text = own.removeprefix(HOVER_PREFIX)
-        element.insert(0, hover)
+        cell, _, text = own.removeprefix(HOVER_PREFIX).partition(":")
+        if cell:
+            element.set("data-cell", cell)
+        if text:
+            hover = ElementTree.Element("title")
+            hover.text = text
+            element.insert(0, hover)
     elif own == TITLE_GID:
         element.set("class", TITLE_GID)
     elif own in used:

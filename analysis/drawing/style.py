@@ -92,10 +92,10 @@ def shown(text: object, limit: int = 48) -> str:
     return f"\N{ZERO WIDTH SPACE}{line}" if line.startswith("_") else line  # legends drop names that start with _
 
 
-def set_hover(artist: Artist, text: str) -> None:
-    """Have the picture on the page show `text` under the pointer."""
+def set_hover(artist: Artist, text: str = "", cell: int | None = None) -> None:
+    """Have the picture on the page show `text` under the pointer, and say which cell of several it is about."""
     artist.set_in_layout(False)  # inside its axes anyway; measuring hundreds of bars makes layout slow
-    artist.set_gid(HOVER_PREFIX + shown(text, 160))
+    artist.set_gid(f"{HOVER_PREFIX}{'' if cell is None else cell}:{shown(text, 160)}")
 
 
 def cell_style(index: int) -> dict[str, Any]:
@@ -133,16 +133,16 @@ def new_cell_figure(
     return figure
 
 
-def plot(axes: Axes, x: ArrayLike, y: ArrayLike, hover: str, **look: Any) -> None:
-    """A line or a mark, which tells `hover` under the pointer."""
+def plot(axes: Axes, x: ArrayLike, y: ArrayLike, hover: str, *, cell: int | None = None, **look: Any) -> None:
+    """A line or a mark, which tells `hover` under the pointer; the page has a button that hides all of a `cell`."""
     (line,) = axes.plot(x, y, **look)
-    set_hover(line, hover)
+    set_hover(line, hover, cell)
 
 
 def plot_cell(axes: Axes, rows: pd.DataFrame, x: str, y: str, cell: int, hover: str) -> None:
     """The line of a cell in the colour, marker and dashes of its index; nothing without rows."""
     if len(rows):
-        plot(axes, rows[x], rows[y], hover, markevery=marker_every(len(rows)), **cell_style(cell))
+        plot(axes, rows[x], rows[y], hover, markevery=marker_every(len(rows)), cell=cell, **cell_style(cell))
 
 
 def group_handles(groups: Iterable[str]) -> list[Patch]:

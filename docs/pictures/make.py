@@ -1,7 +1,7 @@
-"""Make the README's pictures from the example study: `make pictures`. architecture.svg is drawn by hand.
+"""Make the pictures of README and docs from the example study: `make pictures`. architecture.svg is drawn by hand.
 
-The report is built anew from the example's records, its first screen photographed by a headless Chromium, two of its
-figures copied in a smaller size. Needs a `chromium` on the PATH.
+The report is built anew from the example's records, its first screen photographed by a headless Chromium, and so are the curves on
+the live page; some of its figures are copied in a smaller size. Needs a `chromium` on the PATH.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from PIL import Image
 
 from analysis.records.study_folder import StudyFolder
 from analysis.report.page import write_report
+from tests.end_to_end.browser import open_browser
+from tests.end_to_end.test_live_page import DRAWN, point_at, serve, visit, wait_for
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parents[1] / "examples" / "factorial-width8"
@@ -39,7 +41,9 @@ def main() -> int:
         shutil.copytree(EXAMPLE, study)
         page = write_report(StudyFolder(study))
         photograph(browser, page, Path(scratch, "report.png"))
-        save_small(Path(scratch, "report.png"), HERE / "report.png", WINDOW[0])
+        photograph_live_page(browser, study, Path(scratch, "live_page.png"))
+        for name in ("report.png", "live_page.png"):
+            save_small(Path(scratch, name), HERE / name, WINDOW[0])
         for name, picture in FIGURES.items():
             save_small(study / "report" / "figures" / f"{name}.png", HERE / f"{picture}.png", FIGURE_WIDTH)
     return 0
@@ -53,6 +57,23 @@ def photograph(browser: str, page: Path, target: Path) -> None:
              f"--user-data-dir={profile}", f"--window-size={WINDOW[0]},{WINDOW[1]}", f"--screenshot={target}", page.as_uri()],
             check=True, capture_output=True, timeout=120,
         )  # fmt: skip
+
+
+def photograph_live_page(chromium: str, study: Path, target: Path) -> None:
+    """The curves on the live page of a study, the pointer on one of them."""
+    with (
+        tempfile.TemporaryDirectory() as profile,
+        serve(study) as address,
+        open_browser(chromium, Path(profile)) as browser,
+    ):
+        browser.set_width(*WINDOW)
+        visit(browser, f"{address}studies/{study.name}")
+        browser.run("document.getElementById('curves').scrollIntoView()")
+        wait_for(
+            browser, DRAWN, lambda number: isinstance(number, int) and number >= 32
+        )  # four lines with bands, four panels
+        point_at(browser, 3)
+        browser.take_screenshot(target)
 
 
 def save_small(source: Path, target: Path, width: int) -> None:

@@ -54,6 +54,18 @@ def test_page_opens_without_complaint_or_network(page: Browser, study: Study) ->
     assert page.run("document.querySelectorAll('table').length") >= 10
 
 
+def test_a_button_hides_the_lines_of_a_cell(page: Browser) -> None:
+    curves = "document.querySelector('#figure-training_curves')"
+    assert page.run(f"{curves}.querySelectorAll('.switches button').length") == 2
+    shown = f"[...{curves}.querySelectorAll('[data-cell]')].filter(e => e.getBoundingClientRect().width).map(e => e.dataset.cell)"
+    assert set(page.run(shown)) == {"0", "1"}
+    page.run(f"{curves}.querySelectorAll('.switches button')[0].click()")
+    assert set(page.run(shown)) == {"1"}
+    assert len(page.run(shown)) >= 8, "lines and bands of four panels"
+    page.run(f"{curves}.querySelectorAll('.switches button')[0].click()")
+    assert set(page.run(shown)) == {"0", "1"}
+
+
 def test_names_from_the_study_are_shown_and_not_run(page: Browser) -> None:
     assert page.run("typeof window.hacked") == "undefined"
     shown = HOSTILE.replace("\u202e", "\ufffd")

@@ -1,5 +1,6 @@
 "use strict";
-// Tables sort by a click or a key press on the head of a column. Without this script they are plain tables.
+// Tables sort by a click or a key press on the head of a column, and cells are hidden in a picture of several. Without this script
+// they are plain tables and pictures.
 (() => {
   const collator = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
   const announcer = document.getElementById("sorted");
@@ -52,6 +53,33 @@
     }
   };
   makeSortable(document);
+
+  // Above a picture of several cells: a button for each, which hides its lines.
+  for (const svg of document.querySelectorAll(".picture svg")) {
+    const cells = new Map();
+    for (const element of svg.querySelectorAll("[data-cell]")) {
+      cells.set(element.dataset.cell, [...(cells.get(element.dataset.cell) || []), element]);
+    }
+    if (cells.size < 2) continue;
+    const row = document.createElement("p");
+    row.className = "tools switches";
+    for (const [, elements] of [...cells].sort((a, b) => a[0] - b[0])) {
+      const line = elements.find((element) => element.querySelector("title")), button = document.createElement("button");
+      const swatch = document.createElement("span");
+      swatch.className = "swatch";
+      swatch.style.background = line.querySelector("path, use").style.stroke;
+      button.type = "button";
+      button.append(swatch, line.querySelector("title").textContent.replace(/: [^:]*$/, ""));
+      button.setAttribute("aria-pressed", "true");
+      button.addEventListener("click", () => {
+        const on = button.getAttribute("aria-pressed") !== "true";
+        button.setAttribute("aria-pressed", String(on));
+        for (const element of elements) element.style.display = on ? "" : "none";
+      });
+      row.append(button);
+    }
+    svg.parentElement.before(row);
+  }
 
   // Paper has no way to open what is closed.
   addEventListener("beforeprint", () => {

@@ -169,7 +169,7 @@ def test_headings_are_in_order_and_sections_in_reading_order(text: str, page: Pa
     assert levels.count(1) == 1
     assert all(later - earlier <= 1 for earlier, later in itertools.pairwise(levels))
     titles = page.texts_of("h2")
-    assert titles[:3] == ["Verdict", "Comparison", "Curves"]
+    assert titles[:3] == ["Verdict", "Curves", "Comparison"]
     assert titles[-2:] == ["Trials", "Environment"]
     assert [title for title in titles if title in ("FLOPs", "Schedule", "Claims", "Confounds")] == [
         "FLOPs", "Schedule", "Claims", "Confounds",
