@@ -30,7 +30,7 @@ from study.driver.device import check_gpus
 from study.driver.interruption import ended_by_signals
 from study.driver.invocation import Invocation
 from study.driver.quiet_output import quiet_output
-from study.driver.study_data import check_study_source, load_study_data
+from study.driver.study_data import check_study_source, is_size_known, load_study_data
 from study.folder.driver_log import kept_log
 from study.folder.ledger import Ledger, consolidate, list_states, open_ledger
 from study.folder.model_and_samples import write_telling_images
@@ -95,6 +95,7 @@ def _run(options: argparse.Namespace, arguments: list[str], progress_file: Progr
     settings = read_settings(options)
     check_offline(choose_mode(settings.wandb), settings.results)
     source = check_study_source(asked, settings.data)
+    read = None if is_size_known(asked) else load_study_data(asked, settings.data)
     store = find_store(settings.results, asked.name)
     if not settings.plan:
         store.check_writable(settings.results)
@@ -108,7 +109,7 @@ def _run(options: argparse.Namespace, arguments: list[str], progress_file: Progr
             print(f"data      {source}")
             speeds = None
             if settings.calibrate:
-                data = load_study_data(spec, settings.data)
+                data = read or load_study_data(spec, settings.data)
                 unfit = check_gpus(machine, resources, print)
                 speeds = calibrate(spec.trial_configs(), data, machine, resources, times, unfit)
             for line in describe_plan(spec, resources, machine, speeds, times):
@@ -116,7 +117,7 @@ def _run(options: argparse.Namespace, arguments: list[str], progress_file: Progr
             return OK
         for line in (*gpu_notes(machine, resources), *times.left_out, *spec.without_effect()):
             print(line)
-        data = load_study_data(spec, settings.data)
+        data = read or load_study_data(spec, settings.data)
         check_links(store.folder)
         with (
             store.open() as lock,

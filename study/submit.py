@@ -169,7 +169,7 @@ def _say_submitted(found: StudyJob, cluster: Cluster, settings: RunSettings) -> 
     )
     print(found.study)
     print(f"job      {found.job} on {cluster.address}")
-    print(f"data     {data}" if settings.data else f"data     as the grid says; CIFAR-10 from {data}")
+    print(f"data     {data}" if settings.data else f"data     as the grid says; a known set from {data}")
     print(f"results  {found.results or f'${RESULTS_VARIABLE} of the head, else ~/results there'}")
     print(f"go on    {program_name('status|logs|stop|pull')} {found.study} --cluster {cluster.address}", flush=True)
 

@@ -25,7 +25,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of the trial; repeatable"
     )
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with CIFAR-10; default: cache, else download")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="folder with the data set; default: cache, else download"
+    )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="keep checkpoints and records in DIR/<trial id>; go on from there"
     )
@@ -55,6 +57,7 @@ def _run(config: TrialConfig, options: argparse.Namespace) -> int:
     import torch
 
     from trainable.data.data_set import load_data
+    from trainable.data.kinds import check_dataset
     from trainable.engine_check import choose_engine
     from trainable.training import TrainingDiverged, train
     from trainable.trial import Placement, run_trial
@@ -62,7 +65,8 @@ def _run(config: TrialConfig, options: argparse.Namespace) -> int:
     if options.threads < 1:
         raise ValueError(f"--threads {options.threads} is not a number of threads")
     _check_device(options.device)
-    data = load_data(config.dataset, options.data)
+    check_dataset(config.dataset, (Path(),))
+    data = load_data(config.dataset, options.data, image_size=config.image_size)
     print(f"{data.dataset}  {len(data.train_labels):,}/{len(data.test_labels):,} images from {data.source}")
     print(f"trial {trial_id(config, data.fingerprint)}  width {config.width}  batch {config.batch_size}  "
           f"lr {config.learning_rate:g}  seed {config.seed}  {config.precision} on {options.device}")  # fmt: skip

@@ -1,6 +1,6 @@
-"""Batches of images on the training device: per-image random crop, flip and colour jitter, then normalisation.
+"""Batches of images on the training device: per-image random crop, flip, RandAugment, colour jitter, normalisation, cutout.
 
-The published pipeline (torchvision on PIL images) applied to many images at once, pixel for pixel equal to it. Every
+Crop, flip and jitter are the published pipeline (torchvision on PIL images) applied to many images at once, pixel for pixel equal to it. Every
 random draw is a function of (seed, epoch) alone; neither the global random state nor the device or chunk size has a part in it.
 """
 
@@ -12,23 +12,18 @@ import itertools
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from trainable.config import TrialConfig
 from trainable.data.data_set import Split
-from trainable.data.image_data import ImageArray, LabelArray
+from trainable.data.image_data import PUBLISHED, ImageArray, LabelArray, Normalisation
+from trainable.pixels import BRIGHTNESS, CONTRAST, SATURATION, crop, cut_out, jitter, rand_augment
 
-MEAN = (0.4914, 0.4822, 0.4465)
-STD = (0.2023, 0.1994, 0.2010)
-SIZE = 32  # pixels of height and width
-
-_BRIGHTNESS, _CONTRAST, _SATURATION = range(3)
-_JITTER_ORDERS = tuple(itertools.permutations((_BRIGHTNESS, _CONTRAST, _SATURATION)))
-_GRAY_WEIGHTS = (19595 / 65536, 38470 / 65536, 7471 / 65536)  # Pillow's luma; exact in float32, and so are all sums
+_JITTER_ORDERS = tuple(itertools.permutations((BRIGHTNESS, CONTRAST, SATURATION)))
 _CHUNK_IMAGES = {"cpu": 256}  # augmented at once ahead of the steps: on a CPU what fits its cache
 _CHUNK_IMAGES_ELSEWHERE = 8192
 
@@ -42,21 +37,22 @@ class AugmentationDraws:
     flips: Tensor | None  # bool (n,)
     factors: Tensor | None  # float32 (n, 3): brightness, contrast, saturation
     jitter_order: Tensor | None  # int64 (n, 3): which of the three comes first, second, third
+    seeds: Tensor | None = None  # int64 (n,): of RandAugment
+    operations: tuple[int, int] = (0, 0)  # of RandAugment: their number and magnitude
+    holes: Tensor | None = None  # int64 (n, 2): row and column of the centre of cutout's square
 
     def part(self, start: int, stop: int) -> AugmentationDraws:
         """The draws of images start..stop-1."""
         return self._changed(lambda draws: draws[start:stop])
 
     def to(self, device: torch.device) -> AugmentationDraws:
-        """The same draws on a device."""
-        return self._changed(lambda draws: draws.to(device))
+        """The same draws on a device; the seeds stay on the CPU, which alone uses them."""
+        return replace(self._changed(lambda draws: draws.to(device)), seeds=self.seeds)
 
     def _changed(self, change: Callable[[Tensor], Tensor]) -> AugmentationDraws:
-        crops, flips, factors, jitter_order = (
-            None if draws is None else change(draws)
-            for draws in (self.crops, self.flips, self.factors, self.jitter_order)
-        )
-        return AugmentationDraws(crops, self.padding, flips, factors, jitter_order)
+        drawn = {name: getattr(self, name) for name in ("crops", "flips", "factors", "jitter_order", "seeds", "holes")}
+        changed: dict[str, Any] = {name: change(draws) for name, draws in drawn.items() if draws is not None}
+        return replace(self, **changed)
 
 
 def draw_order(num_images: int, config: TrialConfig, epoch: int) -> Tensor:
@@ -64,9 +60,14 @@ def draw_order(num_images: int, config: TrialConfig, epoch: int) -> Tensor:
     return torch.randperm(num_images, generator=_build_generator("order", config, epoch))
 
 
-def draw_augmentation(num_images: int, config: TrialConfig, epoch: int) -> AugmentationDraws:
-    """What is drawn for the images of an epoch, in the epoch's order, on the CPU. Each kind of draw has its own stream."""
-    crops = flips = factors = jitter_order = None
+def draw_augmentation(
+    num_images: int, config: TrialConfig, epoch: int, size: tuple[int, int] = (32, 32)
+) -> AugmentationDraws:
+    """What is drawn for the images of an epoch, in the epoch's order, on the CPU. Each kind of draw has its own stream.
+
+    `size` is the height and width of the images.
+    """
+    crops = flips = factors = jitter_order = seeds = holes = None
     if config.crop_padding:
         generator = _build_generator("crop", config, epoch)
         crops = torch.randint(0, 2 * config.crop_padding + 1, (num_images, 2), generator=generator)
@@ -78,30 +79,44 @@ def draw_augmentation(num_images: int, config: TrialConfig, epoch: int) -> Augme
         generator = _build_generator("jitter order", config, epoch)
         chosen = torch.randint(0, len(_JITTER_ORDERS), (num_images,), generator=generator)
         jitter_order = torch.tensor(_JITTER_ORDERS)[chosen]
-    return AugmentationDraws(crops, config.crop_padding, flips, factors, jitter_order)
+    if config.randaugment:
+        seeds = torch.randint(0, 2**31, (num_images,), generator=_build_generator("randaugment", config, epoch))
+    if config.cutout:
+        places = torch.rand(num_images, 2, generator=_build_generator("cutout", config, epoch), dtype=torch.float64)
+        holes = (places * torch.tensor(size)).long()
+    operations = (config.randaugment, config.randaugment_magnitude)
+    return AugmentationDraws(crops, config.crop_padding, flips, factors, jitter_order, seeds, operations, holes)
 
 
 def augment(images: Tensor, draws: AugmentationDraws) -> Tensor:
-    """uint8 (n, 32, 32, 3) -> the same, cropped, flipped and colour-jittered; equal to torchvision on PIL images."""
+    """uint8 (n, height, width, channels) -> the same, cropped, flipped and colour-jittered; equal to torchvision on PIL images.
+
+    With seeds RandAugment comes between flip and jitter.
+    """
+    height, width, channels = images.shape[1:]
     planes = images.permute(3, 0, 1, 2)  # channel first: each operation then runs over long rows
     if draws.crops is not None:
-        planes = _crop(planes, draws.crops, draws.padding)
+        planes = crop(planes, draws.crops, draws.padding)
     planes = planes.to(torch.float32, memory_format=torch.contiguous_format)
     if draws.flips is not None:
         planes = torch.where(draws.flips[:, None, None], planes.flip(-1), planes)
+    if draws.seeds is not None:
+        pictures = planes.permute(1, 2, 3, 0).to(torch.uint8, memory_format=torch.contiguous_format)
+        planes = rand_augment(pictures, draws.seeds, *draws.operations).permute(3, 0, 1, 2)
+        planes = planes.to(torch.float32, memory_format=torch.contiguous_format)
     if draws.factors is not None and draws.jitter_order is not None:
-        flat = planes.reshape(3, len(images), SIZE * SIZE)
+        flat = planes.reshape(channels, len(images), height * width)
         for stage in range(3):
-            _jitter(flat, draws.jitter_order[:, stage], draws.factors)
-        planes = flat.view(3, len(images), SIZE, SIZE)
+            jitter(flat, draws.jitter_order[:, stage], draws.factors)
+        planes = flat.view(channels, len(images), height, width)
     return planes.permute(1, 2, 3, 0).to(torch.uint8, memory_format=torch.contiguous_format)
 
 
-def normalise(images: Tensor) -> Tensor:
-    """uint8 (n, 32, 32, 3) -> float32 (n, 3, 32, 32) in channels_last memory, with the published mean and deviation."""
-    scale, shift = _normalisation(images.device)
+def normalise(images: Tensor, by: Normalisation = PUBLISHED) -> Tensor:
+    """uint8 (n, height, width, channels) -> float32 (n, channels, height, width) in channels_last memory, by mean and deviation."""
+    scale, shift = _normalisation(images.device, by, images.shape[1] * images.shape[2])
     flat = images.reshape(len(images), -1).float().mul_(scale).add_(shift)
-    return flat.view(len(images), SIZE, SIZE, 3).permute(0, 3, 1, 2)
+    return flat.view(images.shape).permute(0, 3, 1, 2)
 
 
 class TrainingBatches:
@@ -117,7 +132,11 @@ class TrainingBatches:
         self.device = device
         self._config = config
         self._images, self._labels = _to_device(split.images, device), _to_device(split.labels, device)
-        _normalisation(self._images.device)  # copied there now, not at the first step
+        self._normalisation = split.normalisation
+        height, width = self._images.shape[1:3]
+        _normalisation(
+            self._images.device, split.normalisation, height * width
+        )  # copied there now, not at the first step
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Normalised images (B, 3, 32, 32) and labels (B,) of each step; augmented ahead of the steps, many at once.
@@ -126,7 +145,8 @@ class TrainingBatches:
         """
         num_images = len(self._labels)
         order = draw_order(num_images, self._config, epoch).to(self.device)
-        draws = draw_augmentation(num_images, self._config, epoch).to(self.device)
+        height, width = self._images.shape[1:3]
+        draws = draw_augmentation(num_images, self._config, epoch, (height, width)).to(self.device)
         return self._batches(order, draws)
 
     def _batches(self, order: Tensor, draws: AugmentationDraws) -> Iterator[tuple[Tensor, Tensor]]:
@@ -136,7 +156,10 @@ class TrainingBatches:
             stop = min(start + chunk, self.num_batches * size)
             chosen = order[start:stop]
             with self._ahead():
-                images = normalise(augment(self._images[chosen], draws.part(start, stop)))
+                drawn = draws.part(start, stop)
+                images = normalise(augment(self._images[chosen], drawn), self._normalisation)
+                if drawn.holes is not None:
+                    images = cut_out(images, drawn.holes, self._config.cutout)
                 labels = self._labels[chosen]
             yield from zip(torch.split(images, size), torch.split(labels, size), strict=True)
 
@@ -146,13 +169,13 @@ class EvaluationBatches:
 
     def __init__(self, split: Split, device: torch.device, batch_size: int) -> None:
         self.num_images = len(split.labels)
-        self._batch_size = batch_size
+        self._batch_size, self._normalisation = batch_size, split.normalisation
         self._images, self._labels = _to_device(split.images, device), _to_device(split.labels, device)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, self.num_images, self._batch_size):
             part = slice(start, start + self._batch_size)
-            yield normalise(self._images[part]), self._labels[part]
+            yield normalise(self._images[part], self._normalisation), self._labels[part]
 
 
 def _build_generator(purpose: str, config: TrialConfig, epoch: int) -> torch.Generator:
@@ -161,38 +184,14 @@ def _build_generator(purpose: str, config: TrialConfig, epoch: int) -> torch.Gen
 
 
 @functools.cache
-def _normalisation(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Scale and shift of every value of an image (3072,), kept on the device so that no step waits for a copy.
+def _normalisation(device: torch.device, by: Normalisation, num_pixels: int) -> tuple[Tensor, Tensor]:
+    """Scale and shift of every value of an image (pixels x channels,), kept on the device so that no step waits for a copy.
 
     Repeated to a whole image, because broadcasting three numbers along the last axis is ten times slower.
     """
-    scale = torch.tensor([1 / (255 * std) for std in STD])
-    shift = torch.tensor([-mean / std for mean, std in zip(MEAN, STD, strict=True)])
-    return scale.repeat(SIZE * SIZE).to(device), shift.repeat(SIZE * SIZE).to(device)
-
-
-def _crop(planes: Tensor, corners: Tensor, padding: int) -> Tensor:
-    """(3, n, 32, 32) -> the same size, from the corners (n, 2) on in the black-padded images."""
-    padded = F.pad(planes, (padding, padding, padding, padding))
-    windows = padded.unfold(2, SIZE, 1).unfold(3, SIZE, 1)  # (3, n, 2p+1, 2p+1, 32, 32), a view
-    return windows[:, torch.arange(len(corners), device=corners.device), corners[:, 0], corners[:, 1]]
-
-
-def _jitter(planes: Tensor, operation: Tensor, factors: Tensor) -> None:
-    """Change planes (3, n, pixels) by one operation per image, as Pillow does and rounds it.
-
-    Brightness, contrast and saturation are one blend, other + factor * (image - other), where the other image is
-    black, of its mean gray, or its gray version. The result is clipped and cut to whole numbers.
-    """
-    red, green, blue = planes
-    weight_red, weight_green, weight_blue = _GRAY_WEIGHTS
-    gray = red * weight_red
-    gray.add_(green, alpha=weight_green).add_(blue, alpha=weight_blue).add_(0.5).floor_()
-    mean = gray.mean(dim=1, keepdim=True).add_(0.5).floor_()
-    factor = factors.gather(1, operation[:, None])
-    is_contrast, is_saturation = (operation[:, None] == kind for kind in (_CONTRAST, _SATURATION))
-    other = gray.mul_(is_saturation).add_(mean.mul_(is_contrast))
-    planes.sub_(other).mul_(factor).add_(other).clamp_(0, 255).floor_()
+    scale = torch.tensor([1 / (255 * std) for std in by.std])
+    shift = torch.tensor([-mean / std for mean, std in zip(by.mean, by.std, strict=True)])
+    return scale.repeat(num_pixels).to(device), shift.repeat(num_pixels).to(device)
 
 
 def _to_device(array: ImageArray | LabelArray, device: torch.device) -> Tensor:

@@ -13,41 +13,34 @@ import difflib
 import hashlib
 import json
 import re
-import types
 import typing
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from trainable.errors import IncompatibleVersionError
+from trainable.fields import FieldValue as FieldValue
+from trainable.fields import checked, parse_value, value_text
+from trainable.fields import option as _option
 
 if TYPE_CHECKING:
     from pydantic_core.core_schema import CoreSchema
 
-Dataset = Literal["cifar10", "synthetic"]
 Precision = Literal["fp32", "bf16", "published"]
 Engine = Literal["eager", "compile", "graph", "auto"]
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["cosine", "constant", "step", "linear"]
-FieldValue = bool | int | float | str | None
-_WORDS: dict[str, FieldValue] = {"none": None, "null": None, "true": True, "false": False}
 _MODEL_FIELD = re.compile(r"model_fields\.[A-Za-z_]\w{0,63}", re.ASCII)
-_CODE_NAME = re.compile(r"\w[\w.]{0,127}(:[A-Za-z_]\w{0,127})?", re.ASCII)
-
-
-def _option(
-    default: FieldValue, doc: str, *, low: float | None = None, high: float | None = None, below: float | None = None,
-    above: float | None = None,
-) -> Any:  # fmt: skip
-    """A dataclass field with its meaning and range; `low` and `high` are allowed values, `above` and `below` are not."""
-    return field(default=default, metadata={"doc": doc, "low": low, "high": high, "above": above, "below": below})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialConfig:
     """One trial. The defaults are the published experiment 1; a value out of range raises ValueError naming the field."""
 
-    dataset: Dataset = _option("cifar10", "images to learn: CIFAR-10, or drawn ones that need no download")
+    dataset: str = _option(
+        "cifar10", "images to learn: a known data set, `images` of yours, or package.module:function"
+    )
+    image_size: int = _option(32, "of dataset images: pixels a side that they are scaled to", low=8, high=512)
     batch_size: int = _option(64, "images per step", low=1, high=50_000)
     learning_rate: float = _option(
         0.15, "learning rate that the schedule starts from, after the warm-up", above=0, high=1_000
@@ -78,6 +71,9 @@ class TrialConfig:
     color_jitter: float = _option(
         0.2, "brightness, contrast, saturation factors are drawn from 1 +- this", low=0, high=1
     )
+    cutout: int = _option(0, "pixels a side of a square that is blanked in each image; 0: none", low=0, high=512)
+    randaugment: int = _option(0, "operations of RandAugment on each image, on the CPU; 0: none", low=0, high=16)
+    randaugment_magnitude: int = _option(9, "strength of RandAugment's operations", low=0, high=30)
     train_limit: int | None = _option(None, "use only so many training images, class-balanced", low=1)
     test_limit: int | None = _option(None, "use only so many test images, class-balanced; 0: never look at them", low=0)
     validation_size: int = _option(0, "training images held out for validation, class-balanced", low=0)
@@ -98,7 +94,7 @@ class TrialConfig:
 
     def __post_init__(self) -> None:
         for spec in _scalar_fields(self):
-            object.__setattr__(self, spec.name, _checked(spec, getattr(self, spec.name)))
+            object.__setattr__(self, spec.name, checked(spec, _TYPES[spec.name], getattr(self, spec.name)))
         object.__setattr__(self, "model_fields", _checked_model_fields(self.model_fields))
         if self.train_limit is not None and self.train_limit - self.validation_size < self.batch_size:
             raise ValueError(
@@ -123,9 +119,9 @@ class TrialConfig:
     def without_effect(self) -> dict[str, str]:
         """The fields that are not at their default and change nothing, each with a line that says why."""
         return {
-            name: f"{name}={_text(getattr(self, name))} changes nothing with {other}={_text(getattr(self, other))}"
-            for name, other, values in _ONLY_WITH
-            if getattr(self, name) != FIELDS[name].default and getattr(self, other) not in values
+            name: f"{name}={value_text(getattr(self, name))} changes nothing with {other}={value_text(getattr(self, other))}"
+            for name, other, counts in _ONLY_WITH
+            if getattr(self, name) != FIELDS[name].default and not counts(getattr(self, other))
         }
 
     def to_dict(self) -> dict[str, FieldValue]:
@@ -164,10 +160,16 @@ _FIRST_FIELDS = frozenset({
     "crop_padding", "flip_probability", "color_jitter", "train_limit", "test_limit", "validation_size", "log_every_steps",
     "instrument_every_steps", "noise_scale_every_epochs", "precision",
 })  # fmt: skip
-_ONLY_WITH: tuple[tuple[str, str, tuple[FieldValue, ...]], ...] = (  # a field, and what another one must be for it to count
-    ("nesterov", "optimizer", ("sgd",)), ("beta2", "optimizer", ("adamw",)), ("step_every_epochs", "schedule", ("step",)),
-    ("step_factor", "schedule", ("step",)),
-)  # fmt: skip
+_ONLY_WITH: tuple[
+    tuple[str, str, Callable[[Any], bool]], ...
+] = (  # a field, and what another one must be for it to count
+    ("nesterov", "optimizer", lambda optimizer: optimizer == "sgd"),
+    ("beta2", "optimizer", lambda optimizer: optimizer == "adamw"),
+    ("step_every_epochs", "schedule", lambda schedule: schedule == "step"),
+    ("step_factor", "schedule", lambda schedule: schedule == "step"),
+    ("randaugment_magnitude", "randaugment", lambda operations: operations > 0),
+    ("image_size", "dataset", lambda dataset: dataset == "images"),
+)
 _TYPES: dict[str, Any] = typing.get_type_hints(TrialConfig)
 
 
@@ -217,7 +219,7 @@ def parse_override(text: str) -> tuple[str, FieldValue]:
     if not equals or not name or not value:
         raise ValueError(f"{text!r} is not field=value")
     check_field_name(name)
-    return name, _parse(value) if is_model_field(name) else _checked(FIELDS[name], _parse(value))
+    return name, parse_value(value) if is_model_field(name) else checked(FIELDS[name], _TYPES[name], parse_value(value))
 
 
 def trial_id(config: TrialConfig, data_fingerprint: str) -> str:
@@ -260,74 +262,3 @@ def _checked_model_fields(pairs: Any) -> tuple[tuple[str, FieldValue], ...]:
         if not number and not (isinstance(value, str) and len(value) <= 200):
             raise ValueError(f"model_fields.{name}={value!r} is not a finite number, a short text, true or false")
     return tuple(sorted(pairs))
-
-
-def _text(value: FieldValue) -> str:
-    return next((word for word, meaning in _WORDS.items() if value is meaning), str(value))
-
-
-def _parse(text: str) -> FieldValue:
-    if text.lower() in _WORDS:
-        return _WORDS[text.lower()]
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _checked(spec: dataclasses.Field[Any], value: Any) -> FieldValue:
-    """`value` in the type of its field, or a ValueError that says what is allowed."""
-    kind = _TYPES[spec.name] if isinstance(spec.type, str) else spec.type
-    optional = isinstance(kind, types.UnionType)
-    if optional:
-        if value is None:
-            return None
-        kind = typing.get_args(kind)[0]
-    if typing.get_origin(kind) is Literal:
-        choices = typing.get_args(kind)
-        if not isinstance(value, str) or value not in choices:
-            raise ValueError(f"{spec.name}={value!r} is not one of {', '.join(choices)}")
-        return value
-    if kind is str:
-        if not isinstance(value, str) or (value != spec.default and not _CODE_NAME.fullmatch(value)):
-            raise ValueError(f"{spec.name}={value!r} is not a name, or package.module:function")
-        return value
-    if kind is bool:
-        if not isinstance(value, bool):
-            raise ValueError(f"{spec.name}={value!r} is not true or false")
-        return value
-    number = _as_number(kind, value)
-    if number is None or not _in_range(spec.metadata, number):
-        noun = "a whole number" if kind is int else "a number"
-        none = " or none" if optional else ""
-        raise ValueError(f"{spec.name}={value!r} is not {noun}{_range_text(spec.metadata)}{none}")
-    return number
-
-
-def _as_number(kind: type, value: Any) -> int | float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e300:
-        return None
-    if kind is int:
-        return int(value) if float(value).is_integer() and abs(value) < 2**53 else None
-    return float(value) if abs(value) < 1e300 else None
-
-
-def _in_range(limits: Mapping[str, Any], value: float) -> bool:
-    low, high, above, below = limits["low"], limits["high"], limits["above"], limits["below"]
-    return (
-        (low is None or value >= low)
-        and (high is None or value <= high)
-        and (above is None or value > above)
-        and (below is None or value < below)
-    )
-
-
-def _range_text(limits: Mapping[str, Any]) -> str:
-    parts = [
-        text.format(limits[key])
-        for key, text in (("low", ">= {}"), ("above", "> {}"), ("high", "<= {}"), ("below", "< {}"))
-        if limits[key] is not None
-    ]
-    return f" {' and '.join(parts)}" if parts else ""

@@ -20,10 +20,10 @@ from trainable.user_code import is_reference, source_hash
 NUM_CLASSES = 10
 
 
-def build_model(width: int, seed: int, num_classes: int = NUM_CLASSES) -> ResNet18:
+def build_model(width: int, seed: int, num_classes: int = NUM_CLASSES, channels: int = 3) -> ResNet18:
     """The initialised model on the CPU, decided by its arguments alone; global random streams are neither read nor moved."""
     with torch.device("meta"):  # shapes only: torch's own initialisation would draw from the global stream
-        model = ResNet18(width, num_classes)
+        model = ResNet18(width, num_classes, channels)
     model.to_empty(device="cpu")
     generator = torch.Generator().manual_seed(_stable_seed("model initialisation", seed))
     for module in model.modules():
@@ -45,7 +45,7 @@ def build_network(config: TrialConfig, num_classes: int, input_shape: tuple[int,
     returns does not train; whatever that function raises.
     """
     if config.model == PUBLISHED_MODEL:
-        return build_model(config.width, config.seed, num_classes)
+        return build_model(config.width, config.seed, num_classes, input_shape[0])
     build = find_builder(config.model)
     if is_reference(config.model) and (found := source_hash(config.model)) != config.model_source:
         raise ValueError(

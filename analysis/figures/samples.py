@@ -17,7 +17,7 @@ _MAX_COLUMNS, _MAX_CLASSES = 10, 20
 
 @dataclass(frozen=True)
 class SampleGrid:
-    """`images` (classes, n, height, width, 3) uint8, one row per name in `class_names`."""
+    """`images` (classes, n, height, width, 3 or 1) uint8, one row per name in `class_names`."""
 
     images: np.ndarray
     class_names: tuple[str, ...]
@@ -35,7 +35,8 @@ def draw_sample_grid(data: SampleGrid) -> Figure:
     """One picture of all images, its rows named by class."""
     classes, columns, height, width, _ = data.images.shape
     gap = max(1, height // 16)
-    framed = np.pad(data.images, ((0, 0), (0, 0), (0, gap), (0, gap), (0, 1)))
+    coloured = np.broadcast_to(data.images, (*data.images.shape[:4], 3))
+    framed = np.pad(coloured, ((0, 0), (0, 0), (0, gap), (0, gap), (0, 1)))
     framed[:, :, :height, :width, 3] = 255  # the gaps are transparent
     sheet = np.concatenate(np.concatenate(framed, axis=1), axis=1)[:-gap, :-gap]
     figure = new_figure(1.5 + 0.62 * columns, 0.6 + 0.62 * classes, "Sample images, one row per class")

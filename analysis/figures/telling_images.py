@@ -68,7 +68,7 @@ def draw_telling_images(data: TellingImages) -> Figure:
     colors = [cell_style(index)["color"] for index, _ in data.labels]
     names = [label for _, label in data.labels]
     for row, image, axes in zip(data.rows.to_dict("records"), data.images, fields, strict=False):
-        picture = axes.imshow(image, interpolation="nearest")
+        picture = axes.imshow(np.broadcast_to(image, (*image.shape[:2], 3)), interpolation="nearest")
         shares = [f"{100 * row[name]:.0f} %" for name in ("share_a", "share_b")]
         said = ", ".join(f"{name}: {share} right" for name, share in zip(names, shares, strict=True))
         set_hover(picture, f"image {row['index']}, {row['class_name'] or 'class unknown'}; {said}")

@@ -24,7 +24,7 @@ def read_test_labels(folder: StudyFolder) -> np.ndarray | None:
 
 
 def read_telling_images(folder: StudyFolder) -> tuple[np.ndarray, np.ndarray] | None:
-    """Places in the test set (n,), and the images there (n, height, width, 3) uint8; None where none were kept.
+    """Places in the test set (n,), and the images there (n, height, width, 3 or 1) uint8; None where none were kept.
 
     Errors: StudyFolderError.
     """
@@ -32,7 +32,12 @@ def read_telling_images(folder: StudyFolder) -> tuple[np.ndarray, np.ndarray] | 
     if not path.exists():
         return None
     indices, images = read_arrays(path, "indices", "images")
-    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or indices.shape != images.shape[:1]:
+    if (
+        images.ndim != 4
+        or images.shape[3] not in (1, 3)
+        or images.dtype != np.uint8
+        or indices.shape != images.shape[:1]
+    ):
         raise StudyFolderError(f"{path}: {indices.shape} places for images of shape {images.shape}, {images.dtype}")
     if indices.dtype.kind not in "iu" or (indices < 0).any():
         raise StudyFolderError(f"{path}: places are no numbers from 0")

@@ -5,7 +5,7 @@
       trials.parquet   epochs.parquet  steps.parquet  layers.parquet   records of all trials (trainable/records.py)
       model.parquet    the layers of every model of the study
       search.journal   Optuna's own storage of a search, where there is one
-      samples.npz      images (10, n, 32, 32, 3) uint8 and class_names (10,) for the sample figure, test_labels (N,) uint8
+      samples.npz      images (classes, n, height, width, 3 or 1) uint8 and class_names (classes,) for the sample figure, test_labels (N,) uint8
       telling_images.npz   the test images on which cells differ most (image_files.py)
       trials/<id>/     one trial: trial.json, its newest checkpoints, its own records
       ray/             Ray Tune's own files
@@ -200,11 +200,11 @@ class StudyFolder:
         write_atomically(self.records(kind), sink.getvalue())
 
     def read_samples(self) -> tuple[np.ndarray, list[str]] | None:
-        """The sample images (classes, n, 32, 32, 3) uint8 and the class names; None where none were kept."""
+        """The sample images (classes, n, height, width, 3 or 1) uint8 and the class names; None where none were kept."""
         if not self.samples.exists():
             return None
         images, names = read_arrays(self.samples, "images", "class_names")
-        if images.ndim != 5 or images.dtype != np.uint8 or len(images) != len(names):
+        if images.ndim != 5 or images.dtype != np.uint8 or images.shape[4] not in (1, 3) or len(images) != len(names):
             raise StudyFolderError(f"{self.samples}: images have shape {images.shape} and type {images.dtype}")
         return images, [str(name) for name in names]
 

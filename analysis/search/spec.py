@@ -35,6 +35,7 @@ MAX_SEED = 200_000
 _NOT_SEARCHED = {
     "seed": "every searched trial has a seed of its own",
     "dataset": "a study has one data set",
+    "image_size": "a study has one data set",
     "train_limit": "it decides what is learned from, not how",
     "test_limit": "searched trials never see the test set",
     "validation_size": "trials validated on different images cannot be compared",

@@ -46,7 +46,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="a field for all trials; repeatable"
     )
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with CIFAR-10; default: cache, else download")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="folder with the data set; default: cache, else download"
+    )
     parser.add_argument(
         "--results", default=DEFAULTS.results, metavar="DIR|URL",
         help="parent of the study folder; also s3://, gs://, ...",

@@ -8,24 +8,33 @@ from study.spec.errors import SpecError
 from study.spec.search_space import list_corners
 from study.spec.study_spec import StudySpec
 from trainable.data.data_set import check_source, load_data, split_data
-from trainable.data.image_data import ImageData
+from trainable.data.image_data import DataError, ImageData
+from trainable.data.kinds import sizes_of
 
 
 def check_study_source(spec: StudySpec, folder: Path | None) -> str:
     """Where the data would come from, in words; nothing is read. Errors: SpecError, DataError."""
-    datasets = {cell.config["dataset"] for cell in spec.cells}
+    datasets = {(cell.config["dataset"], cell.config["image_size"]) for cell in spec.cells}
     if len(datasets) > 1:
         raise SpecError("a study has one data set; make one study for each of them")
-    return check_source(datasets.pop(), folder)
+    return check_source(datasets.pop()[0], folder)
+
+
+def is_size_known(spec: StudySpec) -> bool:
+    """Whether a plan knows the number of images without reading them."""
+    return sizes_of(spec.cells[0].config["dataset"]) is not None
 
 
 def load_study_data(spec: StudySpec, folder: Path | None) -> ImageData:
     """The data set, from `folder`, else the cache, else a download. Errors: SpecError where a trial needs more of it, DataError."""
-    data = load_data(spec.cells[0].config["dataset"], folder)
+    first = spec.cells[0].config
     try:
+        data = load_data(first["dataset"], folder, image_size=first["image_size"])
         corners = list_corners(spec.search.space, spec.search_base) if spec.search else []
         for config in (*spec.trial_configs()[: len(spec.cells)], *corners):
             split_data(data, config)
-    except ValueError as error:
+    except DataError:
+        raise
+    except ValueError as error:  # of a function of the user's too
         raise SpecError(str(error)) from error
     return data

@@ -67,7 +67,7 @@ def _missing_widths(folder: StudyFolder, widths: Iterable[int]) -> list[int]:
 
 
 def write_samples(folder: StudyFolder, data: ImageData, study: StudyInfo | None = None) -> None:
-    """Keep the first images of every class for the sample figure, (classes, n, 32, 32, 3) uint8, and the classes of the images
+    """Keep the first images of every class for the sample figure, (classes, n, height, width, channels) uint8, and the classes of the images
     that the cells of `study` are tested on, (N,) uint8; of no study, or one without cells yet, none."""
     tested = None if study is None else tested_part(data, study)
     labels = np.empty(0, np.uint8) if tested is None else tested.labels.astype(np.uint8)
@@ -95,7 +95,7 @@ def tested_part(data: ImageData, study: StudyInfo) -> Split | None:
 
 
 def write_telling_images(folder: StudyFolder, data: ImageData) -> None:
-    """Keep the test images on which the compared cells differ most: their places in the test set and (n, 32, 32, 3) uint8.
+    """Keep the test images on which the compared cells differ most: their places in the test set and (n, height, width, channels) uint8.
 
     An earlier file is replaced, or removed where there is nothing to tell.
     """

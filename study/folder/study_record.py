@@ -11,7 +11,7 @@ import json
 import platform
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ def build_study(spec: StudySpec, data: ImageData, machine: Machine, resources: T
             "num_train": len(data.train_labels),
             "num_test": len(data.test_labels),
             "class_names": list(data.class_names),
+            "normalisation": asdict(data.normalisation),
         },
         code={"fingerprint": code_fingerprint(), **describe_source()},
         environment={

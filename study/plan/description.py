@@ -19,6 +19,7 @@ from study.spec.samplers import list_samplers
 from study.spec.search_space import max_epochs
 from study.spec.study_spec import StudySpec
 from trainable.config import TrialConfig
+from trainable.data.kinds import title_of
 
 # On the reference machine: docs/benchmarks.md, orchestration.
 BESIDES_TRAINING = "half a minute more to start and report"
@@ -70,8 +71,7 @@ def _describe_seeds(spec: StudySpec, num_cells: int) -> Iterator[str]:
 def describe_header(spec: StudySpec, resources: TrialResources, machine: Machine, shown_folder: str) -> str:
     """One line: name, data, model, trials, resources, folder."""
     configs = spec.trial_configs()
-    dataset = {"cifar10": "CIFAR-10", "synthetic": "synthetic images"}
-    data = sorted({f"{dataset[c.dataset]} {epoch_images(c)[0]:,}/{epoch_images(c)[1]:,}" for c in configs})
+    data = sorted({f"{title_of(c.dataset)} {epoch_images(c)[0]:,}/{epoch_images(c)[1]:,}" for c in configs})
     models = sorted({f"ResNet18 {_describe_size(num_parameters(c.width))}" for c in configs})
     where = _describe_devices(machine, resources, sorted({c.precision for c in configs}))
     if machine.is_cluster:

@@ -19,6 +19,7 @@ from analysis.sources.pull import is_url
 from study.plan.epoch_times import EarlierTrial, EpochTimes, Place, guess_epoch_s
 from trainable.columns import CONFIG_COLUMNS
 from trainable.config import trial_id
+from trainable.data.kinds import sizes_of
 from trainable.errors import first_line
 from trainable.records import config_of_row
 
@@ -73,6 +74,8 @@ def _read_study(folder: StudyFolder, place: Place) -> list[EarlierTrial]:
 def _is_at(row: dict[str, Any], place: Place) -> bool:
     """Whether a trial ran where the next ones will: threads decide on CPUs alone."""
     same = (row["hardware"], row["gpu_share"], row["timing_exclusive"])
+    if sizes_of(row["config.dataset"]) is None:  # nobody knows how much it had to do
+        return False
     return same == (place.hardware, place.gpu_share, place.timing_exclusive) and (
         bool(place.gpu_share) or row["num_threads"] == place.num_threads
     )

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from study.plan.resources import Machine, TrialResources, num_gpus_used
-from study.spec.study_spec import NOMINAL_TRAIN_IMAGES
 from trainable.config import TrialConfig
+from trainable.data.kinds import sizes_of
 from trainable.fingerprint import cpu_name
 
 # Training images per second and CPU core at some widths, measured by tests/benchmarks/training.py on the project's
@@ -21,7 +21,7 @@ from trainable.fingerprint import cpu_name
 REFERENCE_IMAGES_PER_S = {8: 930.0, 16: 600.0, 64: 56.0}
 EVALUATION_COST = 1 / 3  # of a training image: the forward pass alone
 REFERENCE_BASIS = "judged by the speed of the reference machine's cores"
-_TEST_IMAGES = {"cifar10": 10_000, "synthetic": 2_000}
+_UNKNOWN_SIZES = (50_000, 10_000)  # assumed for trials of a data set that this process has not read
 _FLOPS_PER_IMAGE_WIDTH_64 = 3_328_997_376  # forward and backward, two per multiply-accumulate
 # Assumed, not measured: what training reaches of the peak that a GPU's ordinary cores have in fp32. bf16 and TF32 run on others.
 _SHARE_OF_PEAK = {"fp32": 0.4, "published": 0.6, "bf16": 1.5}
@@ -151,11 +151,9 @@ def reference_rate(width: int) -> float:
 
 def epoch_images(config: TrialConfig) -> tuple[int, int]:
     """Training and test images of an epoch, as far as known without reading the data."""
-    train = min(config.train_limit or math.inf, NOMINAL_TRAIN_IMAGES[config.dataset]) - config.validation_size
-    test = (
-        min(math.inf if config.test_limit is None else config.test_limit, _TEST_IMAGES[config.dataset])
-        + config.validation_size
-    )
+    whole_train, whole_test = sizes_of(config.dataset) or _UNKNOWN_SIZES
+    train = min(config.train_limit or math.inf, whole_train) - config.validation_size
+    test = min(math.inf if config.test_limit is None else config.test_limit, whole_test) + config.validation_size
     return int(train), int(test)
 
 

@@ -15,8 +15,9 @@ from study.plan.resources import TrialResources
 from study.plan.units import format_bytes
 from study.spec.pruners import list_pruners
 from study.spec.search_space import max_epochs, max_warmup_epochs
-from study.spec.study_spec import NOMINAL_TRAIN_IMAGES, StudySpec
+from study.spec.study_spec import StudySpec
 from trainable.config import TrialConfig
+from trainable.data.kinds import sizes_of
 
 CALIBRATED = "from steps timed on this machine"
 _PARAMETERS_WIDTH_64 = 11_173_962
@@ -98,7 +99,7 @@ def searched_config(spec: StudySpec) -> TrialConfig:
 
 def nominal_train_images(config: TrialConfig) -> int:
     """Images of the whole training set, before limits, as far as known without reading the data."""
-    return NOMINAL_TRAIN_IMAGES[config.dataset]
+    return (sizes_of(config.dataset) or epoch_images(replace(config, train_limit=None, validation_size=0)))[0]
 
 
 def _wall_time_s(times_s: Sequence[float], num_slots: int) -> float:

@@ -15,14 +15,18 @@ if TYPE_CHECKING:
     from analysis.search.spec import Space
 
 
+_LIMIT_EACH_OTHER = (("batch_size", "warmup_epochs", "epochs"), ("optimizer", "momentum", "nesterov", "engine"))
+
+
 def check_space(space: Space, base: Mapping[str, FieldValue]) -> None:
     """Refuse a space with a corner that is no valid configuration; `base` holds all fields. Errors: ValueError."""
-    together = [name for name in ("batch_size", "warmup_epochs", "epochs") if name in space]  # these limit each other
+    alone = [[name] for name in space if not any(name in names for names in _LIMIT_EACH_OTHER)]
+    together = [[name for name in names if name in space] for names in _LIMIT_EACH_OTHER]
     corners: list[dict[str, FieldValue]] = [
-        dict(zip(together, values, strict=True))
-        for values in itertools.product(*(space[name].extremes for name in together))
+        dict(zip(names, values, strict=True))
+        for names in (*together, *alone)
+        for values in itertools.product(*(space[name].extremes for name in names))
     ]
-    corners += [{name: value} for name in space if name not in together for value in space[name].extremes]
     for corner in corners:
         try:
             TrialConfig.from_dict({**base, **corner})

@@ -19,13 +19,12 @@ from study.spec.grid_file import MAX_TRIALS, Grid, cell_fields, check_seeds, che
 from study.spec.search_space import check_space
 from study.spec.search_spec import FIRST_SEARCH_SEED, with_trials
 from trainable.config import FIELDS, FieldValue, Precision, TrialConfig, cell_id
+from trainable.data.kinds import check_dataset, sizes_of
 from trainable.models import complete_config
 
 if TYPE_CHECKING:
     from analysis.search.spec import SearchSpec
 
-# Images of the whole training set, as far as known without reading the data.
-NOMINAL_TRAIN_IMAGES = {"cifar10": 50_000, "synthetic": 10_000}
 FEWEST_SEEDS = 3  # before the first look of --until-decided
 _SIZE_FIELDS = ("epochs", "width", "train_limit", "test_limit")
 
@@ -115,13 +114,16 @@ def _build_configs(
         if studied := [name for name in cell_fields(cell) if name in overrides]:
             raise SpecError(f"--set {studied[0]}=...: the grid studies {studied[0]} itself; edit a copy of its file")
     try:
-        return [
+        configs = [
             complete_config(
                 TrialConfig.from_dict({**defaults, **grid.base, **cell_fields(cell), **overrides, "seed": 0}),
                 (grid.folder, Path()),
             )
             for cell in grid.cells
         ]
+        for dataset in {config.dataset for config in configs}:
+            check_dataset(dataset, (grid.folder, Path()))
+        return configs
     except ValueError as error:
         raise SpecError(str(error)) from error
 
@@ -253,9 +255,14 @@ def _check_start(search: SearchSpec, cells: Sequence[Cell], base: Mapping[str, F
 def _search_base(config: TrialConfig) -> dict[str, FieldValue]:
     """What searched trials share: the first cell, blind to the test set, validated on a tenth of the training images.
 
-    Or on as many as the grid's validation_size says; always the same number of each of ten classes.
+    Or on as many as the grid's validation_size says; always the same number of each of ten classes. Errors: SpecError.
     """
-    images = config.train_limit or NOMINAL_TRAIN_IMAGES[config.dataset]
+    known = sizes_of(config.dataset)
+    if known is None and not (config.validation_size or config.train_limit):
+        raise SpecError(
+            f"dataset={config.dataset}: say with validation_size how many training images a search holds out"
+        )
+    images = config.train_limit or (known or (0, 0))[0]
     held_out = config.validation_size or max(10, images // 100 * 10)
     return {**_without_seed(config), "test_limit": 0, "validation_size": held_out}
 

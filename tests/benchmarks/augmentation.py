@@ -24,9 +24,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from trainable.augmentation import MEAN, STD, TrainingBatches
+from trainable.augmentation import TrainingBatches
 from trainable.config import TrialConfig
 from trainable.data.data_set import Split, load_data
+from trainable.data.image_data import PUBLISHED
 from trainable.fingerprint import cpu_name
 
 GOAL = 8  # times the loader's images per second
@@ -44,7 +45,7 @@ class PilImages(Dataset[tuple[Tensor, int]]):
                 transforms.RandomHorizontalFlip(),
                 transforms.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
                 transforms.ToTensor(),
-                transforms.Normalize(MEAN, STD),
+                transforms.Normalize(PUBLISHED.mean, PUBLISHED.std),
             ]
         )
 

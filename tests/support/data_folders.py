@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from trainable.data import sources
+from trainable.data import batch_files
 from trainable.data.image_data import CLASS_NAMES, ImageArray
 
 HUGGING_FACE_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+GREY = np.random.default_rng(3).integers(0, 256, (50, 28, 28), dtype=np.uint8)
+LABELS = np.arange(50) % 10
 
 
 def make_images(num_images: int, seed: int = 0) -> ImageArray:
@@ -70,8 +73,8 @@ def write_batch_files(folder: Path, num_train: int = 40, num_test: int = 20) -> 
 def publish_batch_files(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Write batch files, and let theirs be the published checksums: the real ones belong to 180 MB of real data."""
     train, test = write_batch_files(folder)
-    monkeypatch.setattr(sources, "TRAIN_MD5", train)
-    monkeypatch.setattr(sources, "TEST_MD5", test)
+    monkeypatch.setattr(batch_files, "TRAIN_MD5", train)
+    monkeypatch.setattr(batch_files, "TEST_MD5", test)
 
 
 def _write(path: Path, images: ImageArray, labels: list[int]) -> str:
@@ -93,3 +96,18 @@ def pickle_batch(images: ImageArray, labels: list[int]) -> bytes:
 
 def _string(content: bytes) -> bytes:
     return b"T" + struct.pack("<i", len(content)) + content
+
+
+def idx(array: np.ndarray) -> bytes:
+    """The idx format, written by its description: two zeros, the type 8, the number of axes, their lengths, the bytes."""
+    return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
+
+
+def write_idx(folder: Path, *, compressed: bool = False, name: Callable[[str], str] = str) -> None:
+    """40 training and 10 test images in the form of MNIST."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, chosen in (("train", slice(40)), ("t10k", slice(40, 50))):
+        for kind, array in (("images-idx3", GREY[chosen]), ("labels-idx1", LABELS[chosen])):
+            content = idx(array)
+            path = folder / (name(f"{part}-{kind}-ubyte") + (".gz" if compressed else ""))
+            path.write_bytes(gzip.compress(content) if compressed else content)

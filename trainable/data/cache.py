@@ -30,8 +30,8 @@ def default_cache() -> Path:
     return Path(base).expanduser() / "training-dynamics-study"
 
 
-def read_entry(path: Path) -> ImageData | None:
-    """The data set of an entry, marked as used just now; None where there is none, or only a damaged one."""
+def read_entry(path: Path, dataset: str) -> ImageData | None:
+    """The data set of this name of an entry, marked as used just now; None where there is none, or only a damaged one."""
     if not path.is_file():
         return None
     try:
@@ -40,7 +40,7 @@ def read_entry(path: Path) -> ImageData | None:
             test = (content["test_images"], content["test_labels"])
             names = [str(name) for name in content["class_names"]]
             expected, source = str(content["fingerprint"]), str(content["source"])
-        data = build_image_data("cifar10", train, test, names, source)
+        data = build_image_data(dataset, train, test, names, source)
         if data.fingerprint != expected:
             raise DataError("its content has changed")
     except _DAMAGED as error:
@@ -75,15 +75,21 @@ def write_entry(path: Path, data: ImageData) -> None:
         _log.warning("%s: decoded images not kept (%s): the next start decodes them again", path, error)
 
 
-def entry_path(cache: Path, source_key: str) -> Path:
+def entry_path(cache: Path, dataset: str, source_key: str) -> Path:
     """The file that holds the data set of a source."""
-    return _folder(cache) / f"{source_key}.npz"
+    return _folder(cache) / f"{_prefix(dataset)}{source_key}.npz"
 
 
-def find_latest_entry(cache: Path) -> Path | None:
-    """The entry used last, if any."""
-    entries = [(path.stat().st_mtime_ns, path) for path in _folder(cache).glob("*.npz")]
+def find_latest_entry(cache: Path, dataset: str) -> Path | None:
+    """The entry of a data set that was used last, if any."""
+    key = "[0-9a-f]" * 32
+    entries = [(path.stat().st_mtime_ns, path) for path in _folder(cache).glob(f"{_prefix(dataset)}{key}.npz")]
     return max(entries)[1] if entries else None
+
+
+def _prefix(dataset: str) -> str:
+    """Nothing for CIFAR-10, which was the only one for long."""
+    return "" if dataset == "cifar10" else f"{dataset}-"
 
 
 def _folder(cache: Path) -> Path:

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from trainable.config import TrialConfig
-from trainable.data.batch_files import FOLDER_NAME
 from trainable.data.cache import (
     default_cache,
     entry_path,
@@ -22,24 +21,35 @@ from trainable.data.cache import (
     read_entry_source,
     write_entry,
 )
-from trainable.data.image_data import DataError, ImageArray, ImageData, LabelArray, build_image_data
-from trainable.data.sources import Source, compute_source_key, download_batch_files, find_source, read_source
-from trainable.data.synthetic import CLASS_NAMES as SYNTHETIC_CLASSES
-from trainable.data.synthetic import draw_images
+from trainable.data.functions import call_function
+from trainable.data.image_data import (
+    IMAGE_SHAPE,
+    PUBLISHED,
+    DataError,
+    ImageArray,
+    ImageData,
+    LabelArray,
+    Normalisation,
+    build_image_data,
+)
+from trainable.data.kinds import DataSetKind, find_kind, remember_sizes
+from trainable.data.sources import Source, compute_source_key, download_original, find_source, read_source
+from trainable.user_code import is_reference, resolve, source_hash
 
 __all__ = ["DataError", "ImageData", "Split", "Splits", "check_source", "load_data", "split_data"]
 
-_SYNTHETIC_SOURCE = "drawn by this program"
+_DRAWN = "drawn by this program"
 _SPLIT_SEED = 20_091  # the same split for every trial of every study
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images (n, 32, 32, 3) and labels (n,) for one purpose."""
+    """Images (n, height, width, channels) and labels (n,) for one purpose, and how the images are normalised."""
 
     images: ImageArray
     labels: LabelArray
+    normalisation: Normalisation = PUBLISHED
 
 
 @dataclass(frozen=True)
@@ -51,31 +61,37 @@ class Splits:
     test: Split
 
 
-def load_data(dataset: str, folder: Path | None = None, cache: Path | None = None) -> ImageData:
-    """The whole data set in memory: 'synthetic', or 'cifar10' from `folder`, else the cache, else torchvision's download.
+def load_data(
+    dataset: str, folder: Path | None = None, cache: Path | None = None, image_size: int = IMAGE_SHAPE[0]
+) -> ImageData:
+    """The whole data set in memory: drawn, made by a function of the user's, from `folder`, else from the cache or torchvision's download.
 
-    Without a folder the cache gives the original batch files if they were downloaded before, else the data set that
-    was used last. `cache` is the user's cache folder by default. Errors: DataError.
+    Without a folder the cache gives the original files if they were downloaded before, else the data set of this name that was used
+    last. `cache` is the user's cache folder by default; images of the user's own are made square of `image_size` pixels.
+    Errors: DataError, UserCodeError.
     """
-    if _is_synthetic(dataset):
-        return build_image_data("synthetic", *draw_images(), SYNTHETIC_CLASSES, _SYNTHETIC_SOURCE)
-    cache = cache or default_cache()
-    if folder is not None:
-        return _load_source(find_source(folder), cache)
-    return _load_downloaded(cache) or _load_latest(cache) or _download(cache)
+    data = _load(dataset, folder, cache or default_cache(), image_size)
+    remember_sizes(dataset, len(data.train_labels), len(data.test_labels))
+    return data
 
 
 def check_source(dataset: str, folder: Path | None = None, cache: Path | None = None) -> str:
     """What load_data would use, in words, found without decoding or downloading. Errors: DataError, as far as seen."""
-    if _is_synthetic(dataset):
-        return _SYNTHETIC_SOURCE
+    if is_reference(dataset):
+        resolve(dataset)
+        return _words_of_function(dataset, folder)
+    kind = find_kind(dataset)
+    if kind.draw is not None:
+        return _DRAWN
     cache = cache or default_cache()
     if folder is not None:
-        return str(find_source(folder))
+        return str(find_source(dataset, folder))
+    if kind.download is None:
+        raise DataError(f"dataset={dataset}: name the folder that holds the images with --data DIR")
     try:
-        return str(find_source(cache / FOLDER_NAME))
+        return str(find_source(dataset, cache / _downloaded(kind)))
     except DataError:  # never downloaded, or not completely
-        latest = find_latest_entry(cache)
+        latest = find_latest_entry(cache, dataset)
     source = read_entry_source(latest) if latest else ""
     return f"{source}, decoded in the cache" if source else f"download by torchvision into {cache}"
 
@@ -95,48 +111,69 @@ def split_data(data: ImageData, config: TrialConfig) -> Splits:
             f"batch_size={config.batch_size}: lower one of the two"
         )
     order = _balanced_order(data.train_labels)
+    train, test = (
+        Split(*part, data.normalisation)
+        for part in ((data.train_images, data.train_labels), (data.test_images, data.test_labels))
+    )
     return Splits(
-        train=_take(data.train_images, data.train_labels, order[config.validation_size : num_train]),
-        validation=_take(data.train_images, data.train_labels, order[: config.validation_size]),
-        test=_take(data.test_images, data.test_labels, _balanced_order(data.test_labels)[:num_test]),
+        train=_take(train, order[config.validation_size : num_train]),
+        validation=_take(train, order[: config.validation_size]),
+        test=_take(test, _balanced_order(data.test_labels)[:num_test]),
     )
 
 
-def _is_synthetic(dataset: str) -> bool:
-    if dataset not in ("cifar10", "synthetic"):
-        raise DataError(f"dataset={dataset!r} is not one of cifar10, synthetic")
-    return dataset == "synthetic"
+def _load(dataset: str, folder: Path | None, cache: Path, image_size: int) -> ImageData:
+    if is_reference(dataset):
+        return call_function(dataset, folder, _words_of_function(dataset, folder))
+    kind = find_kind(dataset)
+    if kind.draw is not None:
+        return build_image_data(dataset, *kind.draw(), kind.class_names, _DRAWN)
+    if folder is not None:
+        return _load_source(find_source(dataset, folder, image_size), cache)
+    if kind.download is None:
+        raise DataError(check_source(dataset))
+    return _load_downloaded(kind, cache) or _load_latest(kind, cache) or _download(kind, cache)
+
+
+def _words_of_function(dataset: str, folder: Path | None) -> str:
+    return f"{dataset} (source {source_hash(dataset)}){f' in {folder}' if folder is not None else ''}"
+
+
+def _downloaded(kind: DataSetKind) -> str:
+    """The folder of a download, below the cache."""
+    assert kind.original is not None
+    return kind.original.folder
 
 
 def _load_source(source: Source, cache: Path) -> ImageData:
-    if source.layout == "original batch files":
+    if source.layout == "original":
         return read_source(source)  # as quick to read as a cache entry, and checked on the way
-    entry = entry_path(cache, compute_source_key(source))
-    data = read_entry(entry)
+    entry = entry_path(cache, source.dataset, compute_source_key(source))
+    data = read_entry(entry, source.dataset)
     if data is None:
         data = read_source(source)
         write_entry(entry, data)
     return data
 
 
-def _load_downloaded(cache: Path) -> ImageData | None:
-    if not (cache / FOLDER_NAME).is_dir():
+def _load_downloaded(kind: DataSetKind, cache: Path) -> ImageData | None:
+    if not (cache / _downloaded(kind)).is_dir():
         return None
     try:
-        return read_source(find_source(cache / FOLDER_NAME))
+        return read_source(find_source(kind.name, cache / _downloaded(kind)))
     except DataError as error:
         _log.warning("%s; downloading it again", error)
-        return _download(cache)
+        return _download(kind, cache)
 
 
-def _load_latest(cache: Path) -> ImageData | None:
-    latest = find_latest_entry(cache)
-    return read_entry(latest) if latest else None
+def _load_latest(kind: DataSetKind, cache: Path) -> ImageData | None:
+    latest = find_latest_entry(cache, kind.name)
+    return read_entry(latest, kind.name) if latest else None
 
 
-def _download(cache: Path) -> ImageData:
-    download_batch_files(cache)
-    return read_source(find_source(cache / FOLDER_NAME))
+def _download(kind: DataSetKind, cache: Path) -> ImageData:
+    download_original(kind, cache)
+    return read_source(find_source(kind.name, cache / _downloaded(kind)))
 
 
 def _limited(name: str, limit: int | None, available: int, kind: str) -> int:
@@ -156,8 +193,8 @@ def _balanced_order(labels: LabelArray) -> npt.NDArray[np.int64]:
     return by_class[np.lexsort((labels[by_class], rank))]
 
 
-def _take(images: ImageArray, labels: LabelArray, indices: npt.NDArray[np.int64]) -> Split:
-    if len(indices) == len(labels):
-        return Split(images, labels)
+def _take(part: Split, indices: npt.NDArray[np.int64]) -> Split:
+    if len(indices) == len(part.labels):
+        return part
     chosen = np.sort(indices)
-    return Split(images[chosen], labels[chosen])
+    return Split(part.images[chosen], part.labels[chosen], part.normalisation)

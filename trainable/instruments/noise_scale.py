@@ -83,7 +83,7 @@ def measure_epoch(end: EpochEnd) -> dict[str, float | None]:
     if num_images < 2 * MICROBATCH_SIZE:
         return {}
     chosen = draw_order(len(split.labels), end.config, end.epoch)[:num_images].numpy()
-    images = normalise(torch.from_numpy(split.images[chosen]).to(end.device))
+    images = normalise(torch.from_numpy(split.images[chosen]).to(end.device), split.normalisation)
     labels, loss = torch.from_numpy(split.labels[chosen]).to(end.device), partial(training_loss, config=end.config)
     return asdict(measure_noise_scale(end.model, images, labels, loss))
 

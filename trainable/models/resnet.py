@@ -54,9 +54,9 @@ class BasicBlock(nn.Module):
 class ResNet18(nn.Module):
     """Stem, four stages of two basic blocks with width, 2, 4 and 8 times width channels, average pool, linear layer."""
 
-    def __init__(self, width: int, num_classes: int) -> None:
+    def __init__(self, width: int, num_classes: int, channels: int = 3) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.layer1 = _build_stage(width, width, stride=1)
@@ -76,7 +76,7 @@ class ResNet18(nn.Module):
 
 def build_resnet18(num_classes: int, input_shape: tuple[int, int, int], *, width: int = 64) -> nn.Module:
     """The published network."""
-    return ResNet18(width, num_classes)
+    return ResNet18(width, num_classes, input_shape[0])
 
 
 def _build_stage(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:

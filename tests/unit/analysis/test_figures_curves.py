@@ -143,6 +143,12 @@ def test_samples_keep_ten_images_of_a_class() -> None:
         samples.build_sample_grid(np.zeros((0, 0, 32, 32, 3), np.uint8), [])
 
 
+def test_grey_samples_are_drawn_grey() -> None:
+    images = np.arange(2 * 3 * 4 * 4, dtype=np.uint8).reshape(2, 3, 4, 4, 1)
+    sheet = samples.draw_sample_grid(samples.build_sample_grid(images, ["a", "b"])).axes[0].images[0].get_array()
+    assert np.array_equal(np.asarray(sheet)[5:9, 10:14, :3], np.repeat(images[1, 2], 3, axis=2))
+
+
 def test_noise_scale_of_a_cell_is_the_ratio_of_means(study: Study) -> None:
     epochs = study.epochs.copy()
     trial = trials_of(study, 0)

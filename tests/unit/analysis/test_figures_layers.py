@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,17 @@ def test_angular_equilibrium_uses_the_learning_rate_of_the_step(
         rate = 0.2 * (1 + math.cos(math.pi * (epoch - 1) / 4)) / 2  # of the steps of this epoch, not after it
         assert own[epoch] == pytest.approx(math.sqrt(2 * rate * 5e-4 / 1.9), rel=1e-6)
     assert set(data.angles.rows["layer"]) == {p.name for p in synthetic_model.parameters() if p.kind == "conv"}
+
+
+def test_other_optimizers_have_no_predicted_angle(study: Study, cells: list[ShownCell], summary: LayerSummary) -> None:
+    others = [replace(cell, config={**cell.config, "optimizer": "adamw"}) for cell in cells]
+    data = angular_update.build_angular_updates(summary, study.steps, [others[0], *cells[1:]])
+    assert 0 not in set(data.equilibrium["cell"])
+    assert 1 in set(data.equilibrium["cell"])
+    alone = angular_update.build_angular_updates(summary, study.steps, others)
+    assert alone.equilibrium.empty
+    labels = [text.get_text() for text in angular_update.draw_angular_updates(alone).legends[0].get_texts()]
+    assert "predicted equilibrium" not in labels
 
 
 def test_axes_views_place_the_same_point_on_every_axis(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -258,6 +259,10 @@ def test_the_figure_is_readable_and_says_why_it_is_missing(tmp_path: Path) -> No
     assert difference.tolist() == everywhere[: len(difference)].tolist()
     figure = telling_images.draw_telling_images(built)
     assert not find_overlaps(find_drawn_texts(figure))
+    grey = (
+        telling_images.draw_telling_images(replace(built, images=built.images[..., :1])).axes[0].images[0].get_array()
+    )
+    assert np.array_equal(np.asarray(grey), np.repeat(built.images[0, ..., :1], 3, axis=2))
     np.savez(study.folder.telling_images, indices=np.array([NUM_IMAGES]), images=np.zeros((1, 32, 32, 3), np.uint8))
     with pytest.raises(NothingToDraw, match="not of this test set"):
         telling_images.build_telling_images(study)

@@ -32,9 +32,10 @@ from tests.support.images import make_image_data
 from tests.support.stored_studies import STUDIES
 from tests.support.studies import build_cell, build_study
 from trainable.checkpoint import list_checkpoints, load_newest_checkpoint
-from trainable.config import TrialConfig, _option, cell_id, trial_id
+from trainable.config import TrialConfig, cell_id, trial_id
 from trainable.data.data_set import load_data
 from trainable.data.image_data import ImageData
+from trainable.fields import option
 from trainable.fingerprint import TRAINS_THE_SAME, code_fingerprint, cpu_name
 from trainable.records import TrialRecords, build_table
 from trainable.training import EpochResult
@@ -141,7 +142,7 @@ def assert_same_rows(known: pa.Table, again: pa.Table, *, exactly: bool) -> None
 class LaterConfig(TrialConfig):
     """A configuration with a field that was added later."""
 
-    drop_path: float = _option(0.0, "probability that a block is left out", low=0, below=1)
+    drop_path: float = option(0.0, "probability that a block is left out", low=0, below=1)
 
 
 def test_a_later_field_counts_in_the_ids_only_where_it_is_not_at_its_default(monkeypatch: pytest.MonkeyPatch) -> None:

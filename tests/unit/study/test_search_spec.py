@@ -104,6 +104,11 @@ BAD_STUDIES: dict[str, tuple[str, dict[str, Any]]] = {
     "warmup_epochs=5 leaves nothing of epochs=5": (
         grid_text(space="warmup_epochs = { low = 0, high = 5 }", rest="[base]\nepochs = 5"), {},
     ),
+    "[search.space] nesterov=true needs a momentum above 0": (
+        grid_text(space="nesterov = { choices = [true, false] }\nmomentum = { low = 0.0, high = 0.9 }"), {},
+    ),
+    "dataset='cifar11' is not known: did you mean cifar10?": (grid_text(), {"overrides": {"dataset": "cifar11"}}),
+    "dataset=images: say with validation_size how many": (grid_text(), {"overrides": {"dataset": "images"}}),
     "seeds from 1,000,000 on are those of searched trials": (grid_text(), {"seeds": [1_000_000]}),
     "a seed is given twice": (grid_text("trials = 4\nconfirmation_seeds = [1, 1]"), {}),
     "seed 1000000: seeds from 1,000,000 on are those of searched": (

@@ -40,7 +40,7 @@ def test_defaults_are_the_published_experiment_1() -> None:
     ("text", "message"),
     [
         ("widht=3", "did you mean width"),
-        ("colour=red", "fields are dataset, batch_size"),
+        ("colour=red", "fields are dataset, image_size"),
         ("width", "is not field=value"),
         ("width=", "is not field=value"),
         ("=3", "is not field=value"),

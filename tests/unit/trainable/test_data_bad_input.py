@@ -187,7 +187,9 @@ def test_folder_missing_or_without_data(tmp_path: Path) -> None:
 
 
 def test_unknown_data_set(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="'mnist' is not one of cifar10, synthetic"):
+    with pytest.raises(
+        DataError, match="dataset='mnist' is not known: it is one of cifar10, cifar100, fashion_mnist, images"
+    ):
         load_data("mnist", tmp_path)
 
 

@@ -9,15 +9,36 @@ import socket
 import tarfile
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
-from torchvision.datasets import CIFAR10
+from scipy.io import savemat
+from torchvision.datasets import CIFAR10, CIFAR100, SVHN, FashionMNIST
 
-from tests.support.data_folders import make_images, write_batch_files
-from trainable.data import sources
+from tests.support.data_folders import make_images, write_batch_files, write_idx
+from trainable.data import batch_files, sources
 from trainable.data.data_set import DataError, check_source, load_data
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a server of these files."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: object) -> None:
+            super().__init__(*arguments, directory=str(folder))  # type: ignore[arg-type]
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join(10)
 
 
 class Archive:
@@ -39,29 +60,18 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Archive
     with tarfile.open(file, "w:gz") as tar:
         tar.add(folder / "cifar-10-batches-py", "cifar-10-batches-py")
 
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *arguments: object) -> None:
-            super().__init__(*arguments, directory=str(folder))  # type: ignore[arg-type]
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with served(folder) as address:
         for name, value in {
-            "url": f"http://127.0.0.1:{server.server_port}/{file.name}",
+            "url": f"{address}{file.name}",
             "tgz_md5": hashlib.md5(file.read_bytes()).hexdigest(),
             "train_list": [list(item) for item in train.items()],
             "test_list": [list(item) for item in test.items()],
             "meta": {**CIFAR10.meta, "md5": hashlib.md5(meta.read_bytes()).hexdigest()},
         }.items():
             monkeypatch.setattr(CIFAR10, name, value)
-        monkeypatch.setattr(sources, "TRAIN_MD5", train)
-        monkeypatch.setattr(sources, "TEST_MD5", test)
+        monkeypatch.setattr(batch_files, "TRAIN_MD5", train)
+        monkeypatch.setattr(batch_files, "TEST_MD5", test)
         yield Archive(CIFAR10.url, file)
-        server.shutdown()
-        thread.join(10)
 
 
 def test_download_is_kept_in_the_cache(tmp_path: Path, archive: Archive) -> None:
@@ -124,3 +134,35 @@ def test_a_silent_server_is_given_up(tmp_path: Path, archive: Archive, monkeypat
         monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{silent.getsockname()[1]}/x.tar.gz")
         with pytest.raises(DataError, match="timed out"):
             load_data("cifar10", None, tmp_path / "cache")
+
+
+def test_fashion_mnist_is_downloaded_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_idx(tmp_path / "server", compressed=True)
+    files = [(file.name, hashlib.md5(file.read_bytes()).hexdigest()) for file in (tmp_path / "server").iterdir()]
+    with served(tmp_path / "server") as address:
+        monkeypatch.setattr(FashionMNIST, "mirrors", [address])
+        monkeypatch.setattr(FashionMNIST, "resources", files)
+        data = load_data("fashion_mnist", None, tmp_path / "cache")
+    assert data.train_images.shape == (40, 28, 28, 1)
+    assert load_data("fashion_mnist", None, tmp_path / "cache").fingerprint == data.fingerprint, "the server has gone"
+
+
+def test_svhn_is_downloaded_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with served(tmp_path) as address:
+        found = {}
+        for part in ("train", "test"):
+            name = f"{part}_32x32.mat"
+            savemat(tmp_path / name, {"X": make_images(10).transpose(1, 2, 3, 0), "y": np.arange(1, 11)[:, None]})
+            found[part] = [f"{address}{name}", name, hashlib.md5((tmp_path / name).read_bytes()).hexdigest()]
+        monkeypatch.setattr(SVHN, "split_list", found)
+        data = load_data("svhn", None, tmp_path / "cache")
+    assert data.test_labels.tolist() == [*range(1, 10), 0]
+    assert data.source == f"original .mat files in {tmp_path}/cache/svhn"
+
+
+def test_a_download_that_fails_names_the_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(CIFAR100, "url", f"http://127.0.0.1:{unused.getsockname()[1]}/x.tar.gz")
+        with pytest.raises(DataError, match=r"CIFAR-100 cannot be downloaded from http://127\.0\.0\.1:.* --data DIR"):
+            load_data("cifar100", None, tmp_path / "cache")
