@@ -268,6 +268,7 @@ def _report(invocation: Invocation, ledger: Ledger) -> int:
     unfinished = [state for state in states if not state.finished]
     unfinished += [state for state in everything if state.role == "search" and state.status == "failed"]
     write_telling_images(store.folder, invocation.data)
+    made: Path | str
     if invocation.settings.report:
         made = report_results(store.folder)
     else:

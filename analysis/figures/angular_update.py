@@ -57,7 +57,7 @@ def draw_angular_updates(data: AngularUpdates) -> Figure:
     for index, axes in panels:
         for (layer, group), rows in data.angles.of(index).groupby(["layer", "group"], sort=False):
             told = f"{layer}: {style.format_value(float(rows['angle'].iloc[-1]))} rad at the end"
-            look = {"color": style.group_color(str(group)), "marker": "o" if len(rows) == 1 else None}
+            look: dict[str, Any] = {"color": style.group_color(str(group)), "marker": "o" if len(rows) == 1 else None}
             style.plot(axes, rows["epoch"], rows["angle"], told, linewidth=1.0, alpha=0.85, **look)
         theory = data.equilibrium[(data.equilibrium["cell"] == index) & (data.equilibrium["angle"] > 0)]
         if len(theory):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -46,7 +47,13 @@ def draw_combined_epochs(data: CombinedEpochs, title: str) -> Figure:
             own = at.rows[at.rows[column] > 0]
             places = [rows[layer] for layer in own["layer"] if layer in rows]
             told = f"epoch {at.epoch}"
-            look = {"linestyle": "none", "marker": "o", "markersize": 4, "color": style.DARK_BAR, "alpha": float(shade)}
+            look: dict[str, Any] = {
+                "linestyle": "none",
+                "marker": "o",
+                "markersize": 4,
+                "color": style.DARK_BAR,
+                "alpha": float(shade),
+            }
             style.plot(axes, own[own["layer"].isin(rows)][column], places, told, **look)
         style.name_rows(axes, list(rows), labels=column == "gradient")
         axes.set_title(heading)

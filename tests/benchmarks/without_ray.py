@@ -17,13 +17,13 @@ from analysis.records.study_folder import StudyFolder
 from analysis.results.formats import to_text
 from analysis.tables import build_tables
 from study.command_line.options import build_parser, build_study_spec
+from study.driver.study_data import load_study_data
 from study.folder.ledger import consolidate, open_ledger, register_trials
 from study.folder.model_and_samples import write_samples
 from study.folder.repair import write_study
 from study.folder.study_record import build_study, describe_invocation, extend_study, with_invocation
 from study.plan.resources import TrialResources, default_precision, inspect_machine
 from study.storage.folder_lock import FolderLock
-from trainable.data.data_set import load_data
 from trainable.trial import Placement, run_trial
 
 
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
     resources = TrialResources(machine.num_cpus, 1.0 if on_gpu else 0.0, max_concurrent=1)
     precision = default_precision(machine, resources, build_study_spec(options).gpu_precision)  # as study.run has it
     spec = build_study_spec(options, precision)
-    data = load_data(spec.cells[0].config["dataset"], options.data)
+    data = load_study_data(spec, options.data)
     placement = Placement(options.device, machine.num_cpus, resources.gpus_per_trial)
     folder = StudyFolder(Path(options.results) / spec.name)
     study = build_study(spec, data, machine, resources)
