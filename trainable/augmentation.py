@@ -178,6 +178,20 @@ class EvaluationBatches:
             yield normalise(self._images[part], self._normalisation), self._labels[part]
 
 
+def first_batches(
+    split: Split, config: TrialConfig, epoch: int, num_batches: int, device: torch.device
+) -> list[tuple[Tensor, Tensor]]:
+    """The batches that an epoch begins with, up to so many."""
+    return list(itertools.islice(TrainingBatches(split, config, device).epoch(epoch), num_batches))
+
+
+def fixed_images(split: Split, num_images: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Up to so many images, normalised and not augmented, with their labels: the same at every epoch and of every seed."""
+    chosen = torch.linspace(0, len(split.labels) - 1, min(num_images, len(split.labels))).long().numpy()
+    images, labels = (torch.from_numpy(part[chosen]).to(device) for part in (split.images, split.labels))
+    return normalise(images, split.normalisation), labels
+
+
 def _build_generator(purpose: str, config: TrialConfig, epoch: int) -> torch.Generator:
     digest = hashlib.sha256(f"{purpose}/{config.seed}/{epoch}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))  # torch uses no more than 32 bits

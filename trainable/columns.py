@@ -78,6 +78,7 @@ _FIRST_OF_LAYERS = (
     "displacement_max_abs", "displacement_l2", "angular_update",
 )  # fmt: skip
 _OF_TENSORS = [column for one in TENSOR_INSTRUMENTS for column in one.columns]
+_OF_TENSORS += [column for one in EPOCH_INSTRUMENTS for column in one.layer_columns]
 LAYER_COLUMNS = (
     Column("trial_id", _NAME, "", "as in epochs"),
     Column("epoch", pa.int32(), "epochs", "the epoch the step belongs to, from 1"),

@@ -80,6 +80,11 @@ class TrialConfig:
     log_every_steps: int = _option(50, "a step record every so many steps of an epoch", low=1)
     instrument_every_steps: int = _option(100, "layer records every so many steps of an epoch; 0: never", low=0)
     noise_scale_every_epochs: int = _option(1, "gradient noise scale every so many epochs; 0: never", low=0)
+    batch_sharpness_every_epochs: int = _option(0, "batch sharpness every so many epochs; 0: never", low=0)
+    hessian_trace_every_epochs: int = _option(0, "trace of the Hessian every so many epochs; 0: never", low=0)
+    top_eigenvalue_every_epochs: int = _option(
+        0, "largest eigenvalue of the Hessian every so many epochs; 0: never", low=0
+    )
     precision: Precision = _option(
         "fp32",
         "fp32, bf16 autocast with fp32 weights, or published: fp32 with torch's defaults, TF32 where CUDA has it",

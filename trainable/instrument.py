@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -49,7 +49,8 @@ class StepTensors:
     """What a measured step works on. Nothing but `work` may be written to, and what it holds may be anything.
 
     The packed ones lie on the training device, where an instrument leaves its measurements: reading them would make the
-    training wait. `weights_before` are those before the optimizer's step, there in `after_step` alone.
+    training wait. `weights_before` are those before the optimizer's step, there in `after_step` alone;
+    `gradients_before` those of the measured step before in the same epoch, zeros at its first, there in `before_step` alone.
     """
 
     gradients: list[Tensor]
@@ -57,6 +58,7 @@ class StepTensors:
     initial: PackedTensors
     work: PackedTensors
     weights_before: PackedTensors | None = None
+    gradients_before: PackedTensors | None = None
 
 
 @dataclass(frozen=True)
@@ -107,13 +109,16 @@ class EpochInstrument(Instrument):
     """Measures the model after the steps of every so many epochs, beginning with the first: columns of epochs.
 
     `every` is a number of epochs, or the configuration field that holds it (0 there: never). `measure` leaves the model and
-    every random stream as they were and may leave columns out: they are null. `num_images` is how many images it goes
-    through where there are so many: its time on fewer is scaled to that. 0: its time does not depend on them.
+    every random stream as they were and may leave columns out: they are null. Of each of `layer_columns` it returns a value
+    for every parameter tensor, in the model's order; they stand in the rows of layers of the epoch's last step, if there are any.
+    `num_images` is how many images it goes through where there are so many: its time on fewer is scaled to that. 0: its time
+    does not depend on them.
     """
 
     every: int | str
-    measure: Callable[[EpochEnd], Mapping[str, float | None]]
+    measure: Callable[[EpochEnd], Mapping[str, Any]]
     num_images: int = 0
+    layer_columns: tuple[Column, ...] = ()
 
     def cadence(self, config: TrialConfig) -> int:
         """It measures every so many epochs; 0: never."""

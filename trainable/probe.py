@@ -22,7 +22,7 @@ from trainable.columns import TENSOR_INSTRUMENTS
 from trainable.instrument import Array, StepTensors, TensorList
 from trainable.model import layer_group, parameter_kinds
 from trainable.packing import PackedTensors
-from trainable.records import SCHEMAS
+from trainable.records import SCHEMAS, conform
 
 _STARTS = list(accumulate((one.num_values for one in TENSOR_INSTRUMENTS), initial=0))
 _PARTS = {one.name: slice(*bounds) for one, bounds in zip(TENSOR_INSTRUMENTS, pairwise(_STARTS), strict=True)}
@@ -35,13 +35,24 @@ class LayerMeasurements:
     layers: pa.Table
     steps: Mapping[str, Array]
 
+    def with_last(self, columns: Mapping[str, Array]) -> LayerMeasurements:
+        """The same with a value of each of `columns` for every tensor, in the rows of the last step; without rows they are lost."""
+        layers, num_rows = self.layers, self.layers.num_rows
+        for name, values in columns.items() if num_rows else ():
+            data, missing = np.zeros(num_rows, dtype=np.float32), np.ones(num_rows, dtype=bool)
+            data[-len(values) :], missing[-len(values) :] = np.ma.getdata(values), np.ma.getmaskarray(values)
+            place = layers.schema.get_field_index(name)
+            layers = layers.set_column(place, layers.schema.field(place), pa.array(data, mask=missing))
+        return LayerMeasurements(layers, self.steps)
+
 
 class LayerProbe:
     """Measures the parameter tensors of `model` at up to `measurements_per_epoch` steps between two drains.
 
-    `initial` are the weights that training began with, in the order of `model.parameters()`. The probe holds a copy of them
-    and 8 bytes for each value, 7.9 kB for each measurement; none of it where nothing is to be measured. Around a measured
-    optimizer step there are up to two copies of the weights more, when the activations of the step, which take more, are gone.
+    `initial` are the weights that training began with, in the order of `model.parameters()`. The probe holds a copy of them, one of
+    the gradients of the last measurement, and 8 bytes for each value, 9.4 kB for each measurement; none of it where nothing is to
+    be measured. Around a measured optimizer step there are up to two copies of the weights more, when the activations of the
+    step, which take more, are gone.
     """
 
     def __init__(self, model: nn.Module, initial: Sequence[Tensor], measurements_per_epoch: int) -> None:
@@ -56,6 +67,7 @@ class LayerProbe:
         device = like[0].device if measurements_per_epoch else torch.device("meta")
         self._initial = PackedTensors(like, device)
         self._initial.load(list(initial))
+        self._gradients_before = PackedTensors(like, device)
         self._work, self._before = PackedTensors(like, device), PackedTensors(like, device)
         self._work.release()
         self._before.release()
@@ -65,7 +77,7 @@ class LayerProbe:
     @property
     def buffer_bytes(self) -> int:
         """Device memory that the probe holds now: between measured steps the initial weights and the measurements."""
-        held = (self._initial.rows, self._work.rows, self._before.rows, self._measured)
+        held = (self._initial.rows, self._gradients_before.rows, self._work.rows, self._before.rows, self._measured)
         return sum(buffer.nbytes for buffer in held if not buffer.is_meta)
 
     @torch.no_grad()
@@ -74,10 +86,14 @@ class LayerProbe:
         if self._count == len(self._measured):
             raise RuntimeError(f"more than {self._count} measurements in an epoch: drain the probe after every epoch")
         self._work.allocate()
-        step = StepTensors(self._gradients(), self._weights(), self._initial, self._work)
+        gradients = self._gradients()
+        step = StepTensors(
+            gradients, self._weights(), self._initial, self._work, gradients_before=self._gradients_before
+        )
         for one in TENSOR_INSTRUMENTS:
             if one.before_step is not None:
                 self._measured[self._count, _PARTS[one.name]] = one.before_step(step)
+        self._gradients_before.load(gradients)
         self._work, self._before = self._before, self._work
         self._before.load(self._weights())
 
@@ -103,6 +119,7 @@ class LayerProbe:
         shape = (0, *self._measured.shape[1:])
         measured = self._measured[: self._count].cpu().numpy() if self._count else np.empty(shape)
         self._count = 0
+        self._gradients_before.rows.zero_()
         columns: dict[str, Array] = {}
         of_steps: dict[str, Array] = {}
         for one in TENSOR_INSTRUMENTS:
@@ -139,7 +156,8 @@ class LayerProbe:
             undefined = np.ma.getmaskarray(values).reshape(-1)
             kind = schema.field(name).type.to_pandas_dtype()
             arrays[name] = pa.array(np.ma.getdata(values).reshape(-1).astype(kind), mask=undefined)
-        return pa.Table.from_arrays([arrays[name] for name in schema.names], schema=schema)
+        known = pa.schema([field for field in schema if field.name in arrays])
+        return conform(pa.Table.from_arrays([arrays[name] for name in known.names], schema=known), schema)
 
 
 def _repeated(texts: Sequence[str], times: int) -> pa.Array:

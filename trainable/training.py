@@ -27,7 +27,7 @@ from trainable.data.data_set import ImageData, Split, split_data
 from trainable.engines import ENGINES, EagerEngine
 from trainable.errors import first_line
 from trainable.evaluation import evaluate, fp32_of
-from trainable.instrument import EpochEnd, is_due, measured_steps
+from trainable.instrument import Array, EpochEnd, is_due, measured_steps
 from trainable.memory import StepMemory, reset_peak_memory
 from trainable.model import build_network
 from trainable.optimization import build_optimizer
@@ -118,7 +118,7 @@ def train(
             if totals is None:
                 return
             trained = time.perf_counter()
-            noted, instrument_s = _measure_epoch(EpochEnd(model, splits.train, config, epoch, target))
+            noted, of_layers, instrument_s = _measure_epoch(EpochEnd(model, splits.train, config, epoch, target))
             memory_bytes = memory.peak_bytes()
             measured = time.perf_counter()
             test_scores = evaluate(model, test, config, stop)
@@ -148,7 +148,8 @@ def train(
             **noted,
         }
         steps = _step_records(config, name, epoch, totals, batches.num_batches)
-        records = records.extended(TrialRecords(build_table("epochs", [metrics]), steps, totals.measurements.layers))
+        layers = totals.measurements.with_last(of_layers).layers
+        records = records.extended(TrialRecords(build_table("epochs", [metrics]), steps, layers))
 
         def take_checkpoint(epoch: int = epoch, records: TrialRecords = records) -> Checkpoint:
             return Checkpoint(
@@ -231,7 +232,10 @@ def _step_records(config: TrialConfig, name: str, epoch: int, totals: _EpochTota
     """Rows for the steps that are logged or instrumented; what was not measured at a step is null."""
     running = totals.correct.cumsum() / (np.arange(1, num_batches + 1) * config.batch_size)
     measured = {
-        step: {column: float(values[i]) for column, values in totals.measurements.steps.items()}
+        step: {
+            column: None if values[i] is np.ma.masked else float(values[i])
+            for column, values in totals.measurements.steps.items()
+        }
         for i, step in enumerate(totals.measured_steps)
     }
     first = (epoch - 1) * num_batches
@@ -251,16 +255,19 @@ def _step_records(config: TrialConfig, name: str, epoch: int, totals: _EpochTota
     return build_table("steps", rows)
 
 
-def _measure_epoch(end: EpochEnd) -> tuple[dict[str, float | None], dict[str, float]]:
-    """The columns that the instruments due at this epoch measure, and the host time that each of them took."""
-    noted: dict[str, float | None] = {}
+def _measure_epoch(end: EpochEnd) -> tuple[dict[str, Any], dict[str, Array], dict[str, float]]:
+    """Columns of epochs and of layers that the instruments due at this epoch measure, and the host time that each took."""
+    noted: dict[str, Any] = {}
+    of_layers: dict[str, Array] = {}
     taken_s: dict[str, float] = {}
     for one in EPOCH_INSTRUMENTS:
         if is_due(end.epoch - 1, one.cadence(end.config)):
             started = time.perf_counter()
-            noted |= one.measure(end)
+            found = dict(one.measure(end))
+            of_layers |= {column.name: found.pop(column.name) for column in one.layer_columns if column.name in found}
+            noted |= found
             taken_s[one.name] = time.perf_counter() - started
-    return noted, taken_s
+    return noted, of_layers, taken_s
 
 
 def _restore(

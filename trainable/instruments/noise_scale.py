@@ -9,8 +9,7 @@ batches of that size. Called beside the training path, which it leaves exactly a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,7 +19,6 @@ import pyarrow as pa
 from trainable.instrument import Column, EpochEnd, EpochInstrument
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
 MICROBATCH_SIZE = 32
@@ -51,6 +49,8 @@ def measure_noise_scale(
     import torch
     from torch.func import functional_call
 
+    from trainable.curvature import set_aside
+
     loss = loss or torch.nn.functional.cross_entropy
     num_microbatches, rest = divmod(len(images), microbatch_size)
     if num_microbatches < 2 or rest:
@@ -58,7 +58,7 @@ def measure_noise_scale(
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     total: list[Tensor] = []
     squares = []
-    with _set_aside(model, images.device) as buffers:
+    with set_aside(model, images.device) as buffers:
         for batch, targets in zip(images.chunk(num_microbatches), labels.chunk(num_microbatches), strict=True):
             batch_loss = loss(functional_call(model, buffers, (batch,)), targets)
             gradients = list(torch.autograd.grad(batch_loss, parameters))
@@ -100,21 +100,6 @@ def _square_sum(tensors: list[Tensor]) -> Tensor:
     import torch
 
     return torch.stack(torch._foreach_norm(tensors)).double().square().sum()
-
-
-@contextmanager
-def _set_aside(model: nn.Module, device: torch.device) -> Iterator[dict[str, Tensor]]:
-    """Within it the model is in training mode; yields copies of its buffers, for batch norm to write to."""
-    import torch
-
-    flags = [(module, module.training) for module in model.modules()]
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        try:
-            model.train()
-            yield {name: buffer.clone() for name, buffer in model.named_buffers()}
-        finally:
-            for module, training in flags:
-                module.training = training
 
 
 NOISE_SCALE = EpochInstrument(

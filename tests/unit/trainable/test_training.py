@@ -19,6 +19,7 @@ from tests.support.images import make_image_data
 from trainable import training
 from trainable.augmentation import EvaluationBatches, TrainingBatches, normalise
 from trainable.checkpoint import Checkpoint
+from trainable.columns import EPOCH_INSTRUMENTS
 from trainable.config import Precision, TrialConfig
 from trainable.data.data_set import Split
 from trainable.data.image_data import ImageData
@@ -112,10 +113,20 @@ def test_training_learns(data: ImageData) -> None:
 
 
 def test_instruments_change_no_bit(data: ImageData) -> None:
-    with_all, measured = run(replace(CONFIG, instrument_every_steps=1, noise_scale_every_epochs=1), data)
+    cadences = dict.fromkeys([one.every for one in EPOCH_INSTRUMENTS if isinstance(one.every, str)], 1)
+    assert len(cadences) >= 4
+    with_all, measured = run(replace(CONFIG, instrument_every_steps=1, **cadences), data)
     without, bare = run(replace(CONFIG, instrument_every_steps=0, noise_scale_every_epochs=0), data)
     assert with_all[-1].records.layers.num_rows == 3 * 6 * 62
     assert without[-1].records.layers.num_rows == 0
+    measured_columns = [c.name for one in EPOCH_INSTRUMENTS for c in one.columns if c.name != "noise_scale"]
+    assert all(None not in with_all[-1].records.epochs[name].to_pylist() for name in measured_columns)
+    rows = with_all[-1].records.layers.to_pylist()
+    assert {row["step"] for row in rows if row["layer_hessian_trace"] is not None} == {5, 11, 17}, (
+        "an epoch's last step"
+    )
+    total = sum(row["layer_hessian_trace"] for row in rows if row["step"] == 17)
+    assert with_all[-1].metrics["hessian_trace"] == pytest.approx(total, rel=1e-4)
     for one, other in zip(weights(measured), weights(bare), strict=True):
         assert torch.equal(one, other)
     for column in ("train_loss", "test_loss", "test_accuracy"):

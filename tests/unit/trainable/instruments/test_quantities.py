@@ -190,3 +190,24 @@ def _turn(weight: torch.Tensor, angle: float, stretch: float) -> None:
     """Turn weights that are 1 in the first output channel and 0 elsewhere towards the second channel."""
     weight[0] = stretch * math.cos(angle)
     weight[1] = stretch * math.sin(angle)
+
+
+def test_gradient_alignment(run: tuple[Snapshot, list[SeenStep], LayerMeasurements]) -> None:
+    """With the measured step before, and none with a step of the epoch before."""
+    _, seen, measured = run
+    rows = measured.layers.to_pylist()
+    per_step = len(rows) // len(STEPS)
+    assert all(row["gradient_alignment"] is None for row in rows[:per_step])
+    assert measured.steps["gradient_alignment"][0] is np.ma.masked
+    for number in (1, 2):
+        before, now = seen[number - 1].gradients, seen[number].gradients
+        for row in rows[number * per_step : (number + 1) * per_step]:
+            assert row["gradient_alignment"] == pytest.approx(
+                _cosine(before[row["layer"]], now[row["layer"]]), abs=1e-5
+            )
+        whole = [np.concatenate(list(gradients.values())) for gradients in (before, now)]
+        assert measured.steps["gradient_alignment"][number] == pytest.approx(_cosine(*whole), abs=1e-5)
+
+
+def _cosine(left: Array, right: Array) -> float:
+    return float(left @ right / np.linalg.norm(left) / np.linalg.norm(right))
