@@ -43,10 +43,13 @@ WORKSHEET = "worksheet"  # what a grid file calls the claims that come with the 
 def load_claims(path: Path | None = None) -> ClaimSet:
     """The claims in a file; without one, those of the worksheet. Errors: ClaimsError."""
     if path is None:
-        return parse_claims(
-            resources.files("analysis.claims").joinpath("worksheet.toml").read_bytes(), "worksheet.toml"
-        )
+        return parse_claims(shipped_claims(WORKSHEET), f"{WORKSHEET}.toml")
     return parse_claims(read_claims(path), str(path))
+
+
+def shipped_claims(name: str) -> bytes:
+    """A claims file that comes with the program: `worksheet` or `stability`."""
+    return resources.files("analysis.claims").joinpath(f"{name}.toml").read_bytes()
 
 
 def read_claims(path: Path) -> bytes:

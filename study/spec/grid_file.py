@@ -7,7 +7,7 @@
     [[cells]]                          explicit cells, with an optional label
     [[published]]                      cell = { field = value }, and published values of cell metrics
     [analysis]                         primary_metric, equivalence_margin, and the published claims to check:
-                                       claims = "worksheet" or a claims file, found from the grid file
+                                       claims = "worksheet", "stability" or a claims file, found from the grid file
     [search]                           see search_spec.py; [[cells]] are then what the search starts from
 
 The shipped ones lie in study/grids. Every error is a SpecError: one line that says what is wrong and what to do.
@@ -243,12 +243,14 @@ def _primary_metric(content: dict[str, Any]) -> str:
 
 def _claims(named: Any, folder: Path) -> str:
     if not isinstance(named, str):
-        raise ValueError('[analysis] claims is "worksheet" or the name of a claims file')
+        raise ValueError('[analysis] claims is "worksheet", "stability" or the name of a claims file')
     if named in ("", "worksheet"):
         return named
     from analysis.claims.claim import ClaimsError
-    from analysis.claims.claims_file import parse_claims, read_claims
+    from analysis.claims.claims_file import parse_claims, read_claims, shipped_claims
 
+    if named == "stability":
+        return shipped_claims(named).decode()
     try:
         content = read_claims(folder / named)
         parse_claims(content, str(folder / named))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.claims.claim import Claim, ClaimsError, Expectation, claim_kinds
-from analysis.claims.claims_file import MOST_BYTES, load_claims, parse_claims
+from analysis.claims.claims_file import MOST_BYTES, load_claims, parse_claims, shipped_claims
 from tests.support.made_up_inputs import try_inputs
 
 GOOD = """
@@ -69,7 +69,9 @@ def test_the_worksheet_has_every_checkable_statement() -> None:
     claims = load_claims().claims
     assert len(claims) >= 25
     assert len({claim.id for claim in claims}) == len(claims)
-    assert {claim.query.kind for claim in claims} == set(claim_kinds())
+    laws = parse_claims(shipped_claims("stability"), "stability.toml").claims
+    assert {claim.query.kind for claim in (*claims, *laws)} == set(claim_kinds())
+    assert {claim.query.kind for claim in laws} == {"prediction"}
     assert {claim.section for claim in claims} == {"2", "3", "4", "5", "6", "7"}
     assert all('"' not in claim.statement for claim in claims)
     rates = [c.expect.value for c in claims if c.query["column"] == "learning_rate"]

@@ -1,0 +1,49 @@
+"""What trials settled at, over what theory predicts of their configuration; of all cells that the law is about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from analysis.claims.claim import Claim, ClaimKind
+from analysis.claims.fields import check_count, one_of
+from analysis.claims.measures import Measurement, Measurements, Unmeasurable, logarithmic, unmet_config
+from analysis.comparison.stability import angular_equilibrium, plateaus, settled_angles, settled_sharpness
+from analysis.records.study_folder import Cell
+
+LAWS = ("sharpness_of_small_batches", "sharpness_of_large_batches", "angular_update")
+
+
+def measure(measurements: Measurements, claim: Claim) -> Measurement:
+    """The ratios of completed trials, one each, on a log scale; cells that the claim's needs exclude are left out."""
+    query, study = claim.query, measurements.study
+    cells = tuple(cell for cell in study.info.cells if _is_about(cell, query.fields))
+    if not cells:
+        raise Unmeasurable("missing cells: the study has none with such momentum and batch sizes")
+    cells = tuple(cell for cell in cells if not unmet_config(cell, claim.needs, {})) or cells
+    law = query["law"]
+    found = settled_angles(study) if law == "angular_update" else settled_sharpness(study)
+    predicted = {cell.cell_id: _predict(law, cell.config) for cell in cells}
+    found = found[found["cell_id"].isin(predicted)]
+    return logarithmic((found["value"] / found["cell_id"].map(predicted)).to_numpy(), cells)
+
+
+def _predict(law: str, config: Mapping[str, Any]) -> float:
+    if law == "angular_update":
+        return angular_equilibrium(config)
+    return plateaus(config)["small" if law == "sharpness_of_small_batches" else "large"]
+
+
+def _is_about(cell: Cell, fields: Mapping[str, Any]) -> bool:
+    size, momentum = int(cell.config["batch_size"]), float(cell.config["momentum"])
+    sizes = range(fields.get("smallest_batch", 1), fields.get("largest_batch", size) + 1)
+    return (momentum > 0) == (fields["momentum"] == "some") and size in sizes
+
+
+KIND = ClaimKind(
+    name="prediction", measure=measure, unit=lambda query: "number", optional=("smallest_batch", "largest_batch"),
+    fields={
+        "law": one_of(LAWS), "momentum": one_of(("none", "some")), "smallest_batch": check_count,
+        "largest_batch": check_count,
+    },
+)  # fmt: skip

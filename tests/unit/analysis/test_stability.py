@@ -1,0 +1,112 @@
+"""Laws of batch size and learning rate: the table, the figure and the verdicts against records whose answer is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from analysis.claims.claims_file import shipped_claims
+from analysis.claims.verdicts import check_claims
+from analysis.comparison.stability import angular_equilibrium, plateaus
+from analysis.drawing.style import NothingToDraw
+from analysis.figures.stability import FIGURE
+from analysis.records.frames import Study, load_study
+from analysis.tables import build_tables
+from tests.support.studies import build_cell, write_synthetic_study
+
+RATE, MOMENTUM = 0.1, 0.9
+EPOCHS = 4
+
+
+def write(folder: Path, ratios: dict[tuple[int, float], float], schedule: str = "constant") -> Study:
+    """A study of cells (batch size, momentum) whose batch sharpness is so many times 2 (1 - b) / lr late, and 50 early; seeds differ by 2 %."""
+    cells = [
+        build_cell(
+            f"batch {size}, momentum {momentum}", batch_size=size, momentum=momentum, learning_rate=RATE, epochs=EPOCHS,
+            schedule=schedule, weight_decay=0.001, dataset="synthetic",
+        )
+        for size, momentum in ratios
+    ]  # fmt: skip
+    claims = shipped_claims("stability").decode()
+    study = write_synthetic_study(folder, cells=cells, num_train=2048, claims=claims)
+    path = study.records("epochs")
+    table = pq.read_table(path)
+    trials = pq.read_table(study.records("trials")).to_pandas().set_index("trial_id")
+    values = []
+    for row in table.select(["trial_id", "epoch"]).to_pylist():
+        trial = trials.loc[row["trial_id"]]
+        ratio = ratios[int(trial["config.batch_size"]), float(trial["config.momentum"])]
+        late = ratio * 2 * (1 - trial["config.momentum"]) / RATE * (1 + 0.02 * (trial["seed"] - 1))
+        values.append({1: 50.0, 3: late}.get(row["epoch"]))
+    place = table.schema.get_field_index("batch_sharpness")
+    pq.write_table(table.set_column(place, table.schema.field(place), pa.array(values, pa.float64())), path)
+    return load_study(folder)
+
+
+def verdicts(study: Study) -> dict[str, tuple[str, str]]:
+    return {checked.claim.id: (checked.verdict, checked.reason) for checked in check_claims(study)}
+
+
+def test_plateaus_and_equilibrium_in_numbers() -> None:
+    config = {"learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.0005}
+    assert plateaus(config) == pytest.approx({"small": 2.0, "large": 38.0})
+    assert plateaus({**config, "momentum": 0.0}) == pytest.approx({"small": 20.0, "large": 20.0})
+    assert angular_equilibrium(config) == pytest.approx(np.sqrt(2 * 0.1 * 0.0005 / 1.9))
+
+
+def test_each_law_has_its_verdict_from_the_cells_it_is_about(tmp_path: Path) -> None:
+    found = verdicts(write(tmp_path, {(16, 0.0): 1.05, (16, 0.9): 1.1, (512, 0.9): 1.1}))
+    assert found["sharpness-without-momentum"][0] == "reproduced"
+    assert found["sharpness-with-momentum-small-batches"][0] == "reproduced"
+    assert found["sharpness-with-momentum-large-batches"][0] == "contradicted", "19 times as much is predicted"
+    assert (
+        verdicts(write(tmp_path / "law", {(512, 0.9): 19.0}))["sharpness-with-momentum-large-batches"][0]
+        == "reproduced"
+    )
+
+
+def test_what_the_study_lacks_is_said(tmp_path: Path) -> None:
+    found = verdicts(write(tmp_path / "cosine", {(16, 0.0): 1.0}, schedule="cosine"))
+    verdict, reason = found["sharpness-without-momentum"]
+    assert verdict == "undetermined"
+    assert "schedule is cosine instead of constant" in reason
+    verdict, reason = found["sharpness-with-momentum-small-batches"]
+    assert (verdict, reason) == ("undetermined", "missing cells: the study has none with such momentum and batch sizes")
+
+
+def test_the_table_holds_measured_and_predicted(tmp_path: Path) -> None:
+    study = write(tmp_path, {(16, 0.9): 1.5, (512, 0.9): 19.0})
+    frame = build_tables(study, ("stability",))["stability"].frame
+    assert frame["sharpness"].tolist() == pytest.approx([3.0, 38.0])
+    assert frame["over_small"].tolist() == pytest.approx([1.5, 19.0])
+    assert frame["over_large"].tolist() == pytest.approx([1.5 / 19, 1.0])
+    assert frame["seeds"].tolist() == [3, 3]
+
+
+def test_the_figure_is_on_the_scale_of_two_over_the_learning_rate(tmp_path: Path) -> None:
+    study = write(tmp_path, {(16, 0.0): 1.5, (16, 0.9): 1.0})
+    (subject,) = FIGURE.subjects(study)
+    data = FIGURE.build(study, subject)
+    rows: pd.DataFrame = data.sharpness.rows
+    assert rows.loc[rows["epoch"] == 3, "mean"].tolist() == pytest.approx([1.5, 0.1])
+    assert rows.loc[rows["epoch"] == 1, "mean"].tolist() == pytest.approx([50 * RATE / 2] * 2)
+    dashed = []
+    assert FIGURE.draw is not None
+    for axes in FIGURE.draw(data, subject).axes:
+        heights = [np.unique(np.asarray(line.get_ydata())) for line in axes.lines if line.get_linestyle() != "-"]
+        dashed.append(sorted({float(height[0]) for height in heights if len(height) == 1}))
+    assert dashed[0] == pytest.approx([1.0])
+    assert dashed[1] == pytest.approx([0.1, 1.9])
+
+
+def test_a_study_that_has_not_measured_it_says_so(tmp_path: Path) -> None:
+    write_synthetic_study(tmp_path, epochs=2, seeds=[0])
+    study = load_study(tmp_path)
+    assert "stability" not in build_tables(study)
+    with pytest.raises(NothingToDraw, match="batch sharpness was not measured"):
+        FIGURE.build(study, next(iter(FIGURE.subjects(study))))
