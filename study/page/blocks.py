@@ -131,18 +131,19 @@ def _is_live(study: LiveStudy) -> bool:
     return bool(study.trials["status"].isin(["running", "pending"]).any())
 
 
-def _build_verdict(study: Study) -> Verdict:
-    names = [name for name in ("comparison", "pairwise", "claims") if name in table_kinds()]
-    names = [name for name in names if table_kinds()[name].applies(study)]
-    return build_verdict(study, build_tables(study, names), [], find_study_confounds(study)[0])
+def _build_verdict(study: Study, *tables: str) -> Verdict:
+    names = [name for name in tables if name in table_kinds() and table_kinds()[name].applies(study)]
+    return build_verdict(study, build_tables(study, names) if names else {}, [], find_study_confounds(study)[0])
 
 
 def _answer(study: LiveStudy, rest: str, query: Mapping[str, str]) -> str:
-    return str(_macros().answer_block(study.derive(_build_verdict), _is_live(study)))
+    return str(
+        _macros().answer_block(_build_verdict(study), _is_live(study))
+    )  # needs no table, and no records of layers
 
 
 def _findings(study: LiveStudy, rest: str, query: Mapping[str, str]) -> str:
-    verdict = study.derive(_build_verdict)
+    verdict = _build_verdict(study, "comparison", "pairwise", "claims")
     if _is_live(study):  # the section of trials has them
         verdict = dataclasses.replace(verdict, unfinished=())
     return str(_macros().findings_block(verdict))

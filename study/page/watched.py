@@ -7,6 +7,7 @@ page shows is built when it asks for it, once for all pages, and again only afte
 from __future__ import annotations
 
 import dataclasses
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -30,6 +31,7 @@ from trainable.errors import first_line
 
 LOOK_EVERY_S = 1.0
 SHARE = 40  # of the time is spent between looks for each part that is spent looking
+_log = logging.getLogger(__name__)
 _SILENT_S = 60.0  # a driver that writes nothing for so long does not live
 _RECORDS = ("trials", "epochs", "steps", "layers", "model")
 
@@ -77,7 +79,13 @@ class WatchedStudy:
             if self.study is None:
                 raise StudyFolderError(self.problem or f"{self.folder.path}: not read yet")
             if what not in self._built:
-                self._built[what] = build(self.study)
+                try:
+                    self._built[what] = build(self.study)
+                except (KeyError, IndexError, ValueError, TypeError, ArithmeticError) as error:  # the rest can be shown
+                    _log.exception("%s: %s", self.folder.path, what)
+                    raise StudyFolderError(
+                        f"cannot be shown: {type(error).__name__}: {first_line(error, 300)}"
+                    ) from error
             return self._built[what]
 
     def chart(self, name: str, since: int) -> dict[str, Any]:
@@ -104,7 +112,7 @@ class WatchedStudy:
             self.problem = "; ".join(self.study.complaints)
             statuses = pd.concat([self.study.trials["status"], self.study.search_trials["status"]])
             self.counts = {str(status): int(number) for status, number in statuses.value_counts().items()}
-            self.version += 1
+            self.version = max(self.version + 1, int(time.time()))  # a server that is started again counts on
         except (StudyFolderError, LookupError, ValueError, TypeError, OSError) as error:
             self.problem = first_line(error, 300)
             self.study, self._built = study, before  # what was read before still stands

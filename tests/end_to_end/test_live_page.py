@@ -189,6 +189,24 @@ def test_view_is_in_the_address(tmp_path: Path, browser: Browser) -> None:
         assert browser.complaints() == []
 
 
+def test_an_open_page_goes_on_when_the_server_is_started_again(tmp_path: Path, browser: Browser) -> None:
+    study = write_small_study(tmp_path / "small")
+    with serve(tmp_path) as address:
+        visit(browser, f"{address}studies/small")
+        browser.run("window.marked = true")
+        wait_for(
+            browser,
+            "document.querySelector('[data-part=trials]') && document.querySelector('#state .chip')?.textContent",
+        )
+    wait_for(browser, "document.getElementById('connection').textContent", lambda text: "Not connected" in str(text))
+    (study.folder.path / "progress.json").write_text(json.dumps({"state": "interrupted", "num_trials": 6}))
+    with serve(tmp_path, "--port", address.rstrip("/").rpartition(":")[2]):
+        wait_for(browser, "document.querySelector('#state .chip').textContent", lambda state: state == "interrupted")
+        browser.run("document.getElementById('curves').scrollIntoView()")
+        wait_for(browser, DRAWN, lambda number: isinstance(number, int) and number >= 16)
+        assert browser.run("window.marked")
+
+
 def test_pointer_tells_values_and_drag_zooms(tmp_path: Path, browser: Browser) -> None:
     write_small_study(tmp_path / "small")
     with serve(tmp_path) as address:

@@ -54,9 +54,19 @@
     document.getElementById("none").hidden = studies.length > 0;
   }
 
-  const events = new EventSource("/api/events");
-  events.onopen = () => { connection.textContent = "up to date"; };
-  events.onerror = () => { connection.textContent = "not connected; tries again"; };
-  events.onmessage = (event) => { studies = JSON.parse(event.data); show(); };
-  setInterval(show, 5000);
+  let events = null, heard = 0; // a quiet connection is made anew, e.g. after the laptop slept
+  function connect() {
+    if (events) events.close();
+    heard = Date.now();
+    events = new EventSource("/api/events");
+    events.onopen = () => { connection.textContent = "up to date"; heard = Date.now(); };
+    events.addEventListener("alive", () => { heard = Date.now(); });
+    events.onerror = () => { connection.textContent = "not connected; tries again"; };
+    events.onmessage = (event) => { heard = Date.now(); studies = JSON.parse(event.data); show(); };
+  }
+  setInterval(() => {
+    if (events.readyState === EventSource.CLOSED || Date.now() - heard > 90_000) connect();
+    show();
+  }, 5000);
+  connect();
 })();

@@ -59,11 +59,20 @@
       element.classList.remove("old");
     } catch (error) { // what was there stands; the next change of the study tries again
       element.classList.add("old");
+      part.failed = true;
       console.info(String(error));
+      if (!element.querySelector(":not(.left-out)")) showLeftOut(element, `Cannot be shown now: ${error.message.trim()}`);
     }
     part.loading = false;
     working -= 1;
     work();
+  }
+
+  function showLeftOut(element, text) {
+    const why = document.createElement("p");
+    why.className = "left-out";
+    why.textContent = text;
+    element.replaceChildren(why);
   }
 
   async function get(url) {
@@ -128,10 +137,7 @@
     const answer = await get(`${api}/charts/${encodeURIComponent(name)}?since=${chart.version}`);
     const news = answer.ok ? await answer.json() : { left_out: (await answer.text()).trim() };
     if (news.left_out) { // as before the first epoch
-      const why = document.createElement("p");
-      why.className = "left-out";
-      why.textContent = `Left out: ${news.left_out}.`;
-      element.replaceChildren(why);
+      showLeftOut(element, `Left out: ${news.left_out}.`);
       charts.delete(element);
       return;
     }
@@ -249,12 +255,12 @@
       traces.push({
         x: one.x, y: one.y, mode: one.x.length < 2 ? "markers" : "lines", line: { color: own, width: 2, dash: one.line.dash },
         marker: { color: own, symbol: one.line.marker }, name: escape(one.line.label), meta: one.line.cell,
-        customdata: one.rows.map((row, i) => [row.num > 1 && row.sd !== null ? ` ± ${short(sds[i])}` : "", row.num, row.epoch]),
+        customdata: one.rows.map((row, i) => [row.num > 1 && row.sd !== null ? ` ± ${Number(sds[i].toPrecision(2))}` : "", row.num, row.epoch]),
         hovertemplate: `${escape(one.line.label)}: %{y:.4~g}%{customdata[0]}, n = %{customdata[1]}<extra></extra>`,
       });
       one.rows.forEach((row, i) => {
         if (view.pins.has(`${place.id}:${row.cell}:${row.epoch}`)) {
-          annotations.push({ x: one.x[i], y: panel.log ? Math.log10(one.y[i]) : one.y[i], text: `${escape(one.line.label)}<br>${short(one.y[i])}${row.num > 1 && row.sd !== null ? ` ± ${short(sds[i])}` : ""}`, arrowcolor: own, bgcolor: color("--panel"), bordercolor: own, font: { size: 11 } });
+          annotations.push({ x: one.x[i], y: panel.log ? Math.log10(one.y[i]) : one.y[i], text: `${escape(one.line.label)}<br>${short(one.y[i])}${row.num > 1 && row.sd !== null ? ` ± ${Number(sds[i].toPrecision(2))}` : ""}`, arrowcolor: own, bgcolor: color("--panel"), bordercolor: own, font: { size: 11 } });
         }
       });
     }
@@ -392,7 +398,14 @@
     if (events) events.close();
     heard = Date.now();
     events = new EventSource(`${api}/events`);
-    events.onopen = () => { byId("connection").textContent = ""; heard = Date.now(); };
+    events.onopen = () => {
+      byId("connection").textContent = "";
+      heard = Date.now();
+      for (const part of parts.values()) {
+        if (part.failed) part.version = -1;
+        part.failed = false;
+      }
+    };
     events.addEventListener("alive", () => { heard = Date.now(); });
     events.onerror = () => { byId("connection").textContent = "Not connected; tries again."; };
     events.onmessage = (event) => {
@@ -400,10 +413,6 @@
       last = JSON.parse(event.data);
       byId("connection").textContent = "";
       showState();
-      if (last.version < version) { // the server was started anew
-        for (const part of parts.values()) part.version = -1;
-        for (const chart of charts.values()) chart.version = 0;
-      }
       version = last.version;
       work();
       followPlan().catch((error) => console.info(String(error)));

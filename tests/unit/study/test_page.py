@@ -21,7 +21,7 @@ from starlette.testclient import TestClient
 from analysis.drawing.declaration import StudyFigure
 from analysis.figures import plan_figures
 from analysis.records.frames import load_study
-from analysis.records.study_folder import StudyFolder
+from analysis.records.study_folder import StudyFolder, StudyFolderError
 from analysis.report.content import build_page_table
 from analysis.report.page import render_page
 from analysis.results.formats import to_csv
@@ -226,16 +226,29 @@ def test_a_study_that_has_just_started_has_every_part_and_says_what_is_left_out(
 
 def test_files_in_the_middle_of_being_replaced_leave_what_was_read(watch: Watch, small: StudyFolder) -> None:
     client = TestClient(build_app(watch, ["testserver"]))
-    good = small.records("epochs").read_bytes()
+    good, version = small.records("epochs").read_bytes(), client.get("/api/studies").json()[0]["version"]
     small.records("epochs").write_bytes(good[:100])
     watch.look()
     told = client.get("/api/studies").json()[0]
     assert "epochs.parquet" in told["problem"]
-    assert told["version"] == 1
+    assert told["version"] == version
     assert client.get(CURVES).json()["rows"]["mean"]
     small.records("epochs").write_bytes(good)
     watch.look()
     assert client.get("/api/studies").json()[0]["problem"] == ""
+
+
+def test_what_cannot_be_shown_says_why_and_the_rest_is_shown(watch: Watch, small: StudyFolder) -> None:
+    small.records("layers").write_bytes(small.records("layers").read_bytes()[:100])
+    watch.look()
+    client = TestClient(build_app(watch, ["testserver"]))
+    answer = client.get("/api/studies/small/charts/dynamics_by_group")
+    assert answer.status_code == 503
+    assert "layers.parquet" in answer.text
+    for part in ("verdict", "map", "trials"):
+        assert client.get(f"/studies/small/blocks/{part}").status_code == 200, part
+    with pytest.raises(StudyFolderError, match="cannot be shown: KeyError"):
+        watch.studies()["small"].ask("what trips over the records", lambda study: study.epochs["nowhere"])
 
 
 def test_damaged_newer_and_foreign_studies_say_what_is_wrong(root: Path, small: StudyFolder) -> None:
