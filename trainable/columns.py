@@ -152,10 +152,23 @@ TRIAL_COLUMNS = (
 TRIAL_STATUSES = ("pending", "running", "completed", "diverged", "pruned", "failed")
 TRIAL_ROLES = ("grid", "search", "confirmation")
 
+BARRIER_COLUMNS = (
+    Column("first", _TEXT, "", "trial whose final weights the line begins with"),
+    Column("second", _TEXT, "", "trial whose final weights it ends with: of the same seed and network, in another cell"),
+    Column("seed", pa.int64(), "", "of both"),
+    Column("barrier", pa.float64(), "nats", "largest rise of the loss above the line between both ends; batch norm's statistics anew at every point"),
+    Column("at", pa.float64(), "", "where, from 0 at the first to 1 at the second"),
+    Column("loss_first", pa.float64(), "nats", "loss of the first, on these images"),
+    Column("loss_second", pa.float64(), "nats", "loss of the second"),
+    Column("points", pa.int64(), "", "on the line, its ends included"),
+    Column("images", pa.int64(), "images", "training images, not augmented"),
+)  # fmt: skip
+
 COLUMNS: dict[str, tuple[Column, ...]] = {
     "trials": TRIAL_COLUMNS,
     "epochs": EPOCH_COLUMNS,
     "steps": STEP_COLUMNS,
     "layers": LAYER_COLUMNS,
     "model": MODEL_COLUMNS,
+    "barriers": BARRIER_COLUMNS,
 }

@@ -41,6 +41,7 @@ KEYS: dict[str, tuple[str, ...]] = {  # what a row is about: without these colum
     "steps": ("trial_id", "epoch", "step"),
     "layers": ("trial_id", "epoch", "step", "layer", "group", "kind"),
     "model": ("width", "position", "layer"),
+    "barriers": ("first", "second", "seed", "barrier"),
 }
 
 
