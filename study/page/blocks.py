@@ -225,9 +225,17 @@ def _trials(study: LiveStudy, rest: str, query: Mapping[str, str]) -> str:
     page = min(int(query["page"]), last) if query.get("page", "").isdecimal() else 0
     shown = chosen.iloc[page * TRIALS_ON_A_PAGE : (page + 1) * TRIALS_ON_A_PAGE]
     return templates().get_template("trials.html").render(
-        trials=[_trial_row(row) for row in shown.to_dict("records")], counts=counts, status=status if status in counts else "",
+        trials=[_trial_row(row) | _last_failure(study, row) for row in shown.to_dict("records")], counts=counts, status=status if status in counts else "",
         page=page, last=last, num=len(frame),
     )  # fmt: skip
+
+
+def _last_failure(study: LiveStudy, row: Mapping[Any, Any]) -> dict[str, str]:
+    """Why the last attempt failed, of a trial that is tried again and has no reason of its own."""
+    if not row["failures"] or isinstance(row["reason"], str):
+        return {}
+    state = study.read_trial_state(row["trial_id"])
+    return {"reason": state.failures[-1]} if state and state.failures else {}
 
 
 def _trial_row(row: Mapping[Any, Any]) -> dict[str, Any]:

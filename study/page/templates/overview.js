@@ -43,7 +43,7 @@
       cell(row, progress && progress.num_trials !== null ? `${progress.num_done} of ${progress.num_trials}` : `${done} of ${total}`, true);
       cell(row, progress ? clock(progress.left_s) : "");
       const faults = [];
-      if (progress && progress.num_failures) faults.push(`${progress.num_failures} attempts failed, ${progress.num_retries} tried again; last: ${progress.last_failure}`);
+      if (progress && progress.num_failures) faults.push(`${progress.num_failures} failed attempt${progress.num_failures === 1 ? "" : "s"}, ${progress.num_retries} tried again; last: ${progress.last_failure}`);
       if (progress && progress.num_lost_nodes) faults.push(`${progress.num_lost_nodes} nodes lost; last: ${progress.last_lost_node}`);
       if (progress && progress.reason) faults.push(progress.reason);
       if (trials.failed) faults.push(`${trials.failed} trials failed`);

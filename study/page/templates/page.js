@@ -433,7 +433,9 @@
     line.append(chip, " ");
     const words = Object.entries(last.trials).map(([status, number]) => `${number} ${status}`);
     if (progress && progress.left_s !== null) words.push(`${clock(progress.left_s)} left`);
-    if (last.last_heard) words.push(`${["done", "some failed", "interrupted", "ended with an error"].includes(last.state) ? "ended" : "last heard of"} ${ago(last.last_heard)}`);
+    const ended = ["done", "some failed", "interrupted", "ended with an error"].includes(last.state);
+    if (last.last_heard) words.push(`${ended ? "ended" : "last heard of"} ${ago(last.last_heard)}`);
+    for (const button of document.querySelectorAll("[data-action]")) button.hidden = (button.dataset.action === "stop") === (ended || last.state === "lost");
     line.append(words.join(", "));
     const rows = [line];
     if (progress && progress.num_trials && last.state !== "done") {
@@ -443,7 +445,7 @@
       bar.setAttribute("aria-label", "trials done");
       line.append(" ", bar);
     }
-    for (const text of [last.problem, progress && progress.reason, progress && progress.num_failures ? `${progress.num_failures} attempts failed, ${progress.num_retries} tried again; last: ${progress.last_failure}` : ""]) {
+    for (const text of [last.problem, progress && progress.reason, progress && progress.num_failures ? `${progress.num_failures} failed attempt${progress.num_failures === 1 ? "" : "s"}, ${progress.num_retries} tried again; last: ${progress.last_failure}` : ""]) {
       if (!text) continue;
       const warning = document.createElement("p");
       warning.className = "banner";

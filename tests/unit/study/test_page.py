@@ -195,6 +195,7 @@ def test_a_running_trial_is_followed_epoch_by_epoch(root: Path, small: StudyFold
     assert news["rows"]["mean"] == []  # the cell is shown by its completed trials
     detail = client.get(f"/studies/small/blocks/trial-{name}").text
     assert "its node went away" in detail
+    assert "its node went away" in client.get("/studies/small/blocks/trials").text
     assert "node7" in detail
     assert "epoch 2/4" in detail
     assert "epoch 3/4" not in detail
