@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import json
 import sys
+import textwrap
 import time
 from typing import Any
 
@@ -32,6 +33,7 @@ Seen = tuple[StudyJob, StudyProgress | None]
 _FAILED = 1
 _WATCH_INTERVAL_S = 2.0
 _CLEAR = "\x1b[H\x1b[2J"  # what a terminal takes for an empty screen
+_MOST_CHARACTERS = 200  # of a reason; --json has it whole
 _HEADER = ("study", "state", "trials done", "left", "since")
 
 
@@ -144,7 +146,7 @@ def _details(cluster: Cluster, found: StudyJob, progress: StudyProgress | None) 
     lines = [f"job      {found.job}", f"results  {found.results or 'the default of the head'}"]
     if progress and progress.num_failures:
         counts = f"{_count(progress.num_failures, 'attempt')} failed, {progress.num_retries} tried again"
-        lines.append(f"trials   {counts}; last: {progress.last_failure}")
+        lines.append(f"trials   {counts}; last: {_shortened(progress.last_failure)}")
     if progress and progress.num_lost_nodes:
         lines.append(
             f"nodes    {_count(progress.num_lost_nodes, 'node')} lost or unfit; last: {progress.last_lost_node}"
@@ -155,6 +157,10 @@ def _details(cluster: Cluster, found: StudyJob, progress: StudyProgress | None) 
     if state.ended and state != StudyState.DONE:
         lines.append(f"go on    the same {program_name('submit')}; nothing that is finished is trained again")
     return lines
+
+
+def _shortened(text: str | None) -> str:
+    return textwrap.shorten(text or "", _MOST_CHARACTERS, placeholder=" ...")
 
 
 def _as_json(cluster: Cluster, found: StudyJob, progress: StudyProgress | None) -> dict[str, Any]:

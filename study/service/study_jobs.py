@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _STUDY, _RESULTS = "study", "results"  # keys of a job's metadata
 DRIVER_FAILED = (StudyState.ERROR, StudyState.FAILED, StudyState.LOST)
+_KILLED = (137, -9)  # exit codes, as a shell and as Python tell of SIGKILL
 _PROGRESS_LINES = 1000  # more than the file has
 
 
@@ -120,4 +121,11 @@ def read_reason(cluster: Cluster, found: StudyJob, progress: StudyProgress | Non
     if progress and progress.reason:
         return progress.reason
     lines = [line for line in read_output(cluster, found, 5).splitlines() if line.strip()]
-    return lines[-1] if lines and state != StudyState.LOST else found.message
+    return lines[-1] if lines and state != StudyState.LOST else _say_end(found)
+
+
+def _say_end(found: StudyJob) -> str:
+    """How a driver ended that said nothing: killed, or as Ray puts it, without the log that Ray adds."""
+    if found.exit_code in _KILLED:
+        return "its driver was killed (SIGKILL, by hand or for want of memory)"
+    return found.message.partition(", last available logs")[0]

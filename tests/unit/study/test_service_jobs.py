@@ -37,9 +37,18 @@ from study.service.study_jobs import (
     parse_job,
     progress_log,
     read_progress,
+    read_reason,
 )
 
 OURS = metadata.version("ray")
+
+
+@pytest.fixture(autouse=True)
+def no_token_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests may have one."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for variable in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(variable, raising=False)
 
 
 def job(study: str | None, number: int, state: str = "RUNNING", code: int | None = None) -> dict[str, Any]:
@@ -481,3 +490,31 @@ def test_a_cluster_that_goes_away_is_one_line() -> None:
         assert cluster.list_jobs() == []
     with pytest.raises(ClusterError, match=r"no cluster answers there \(.*Connection refused\); is its head up"):
         cluster.list_jobs()
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "said"),
+    [
+        (
+            137,
+            "Job entrypoint command failed with exit code 137, last available logs (...):\nepoch 3\nKilled",
+            "was killed (SIGKILL",
+        ),
+        (
+            1,
+            "Job entrypoint command failed with exit code 1, last available logs (...):\nepoch 3",
+            "failed with exit code 1",
+        ),
+        (None, "The job supervisor was lost", "The job supervisor was lost"),
+    ],
+)
+def test_how_a_driver_ended_without_a_word_is_one_line(code: int | None, message: str, said: str) -> None:
+    lost = {**job("paper", 1, "FAILED", code), "message": message}
+    with server(dashboard([lost], log="epoch 3\nKilled\n")) as url:
+        cluster = connect(url, None)
+        found = find_study(cluster, "paper")
+        assert find_state(found, FAR) == StudyState.LOST
+        reason = read_reason(cluster, found, FAR)
+    assert said in reason
+    assert "\n" not in reason
+    assert "last available" not in reason
