@@ -79,16 +79,22 @@ class Head:
 
 
 @contextmanager
-def start_head(folder: Path, *, num_cpus: int = 2, workers: int | None = None) -> Iterator[Head]:
+def start_head(
+    folder: Path, *, num_cpus: int = 2, workers: int | None = None, instead_of: Head | None = None
+) -> Iterator[Head]:
     """A head below `folder`; when this ends, so has every process of it.
 
-    With `workers` its autoscaler may start so many nodes of one CPU, each with processes of its own on this machine.
+    With `workers` its autoscaler may start so many nodes of one CPU, each with processes of its own on this machine. One that
+    comes `instead_of` another, which is gone, has its dashboard's address and its token.
     """
-    home, token = folder / "home", secrets.token_hex(16)
+    home, token = folder / "home", instead_of.token if instead_of else secrets.token_hex(16)
     ray = Path(tempfile.mkdtemp(prefix="rh-"))  # short: Ray puts sockets below it
-    (home / ".ray").mkdir(parents=True)
+    (home / ".ray").mkdir(parents=True, mode=0o700)
+    (home / ".ray" / "auth_token").touch(0o600)
     (home / ".ray" / "auth_token").write_text(token)
     ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
+    if instead_of:
+        ports["--dashboard-port"] = int(instead_of.url.rpartition(":")[2])
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "STUDY_", "WANDB_"))},
         "HOME": str(home), "RAY_AUTH_MODE": "token", "STUDY_CPU_FOR_GPU": "1", "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
@@ -125,7 +131,7 @@ def _launcher(workers: int, gcs_address: str) -> dict[str, Any]:
     """A launcher file with Ray's own provider of nodes on this machine, as `ray up` leaves one on the head.
 
     These nodes share their head's folder, and the end of one removes the packages there that it had unpacked: so they are ended
-    only when no study runs any more.
+    only when no study runs any more, nor begins, which on a busy machine takes a minute.
     """
     provider = {
         "type": "external", "module": f"{FakeMultiNodeProvider.__module__}.{FakeMultiNodeProvider.__qualname__}",
@@ -134,7 +140,7 @@ def _launcher(workers: int, gcs_address: str) -> dict[str, Any]:
     worker = {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": workers}
     head = {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}
     return {
-        "cluster_name": "grows", "max_workers": workers, "upscaling_speed": 1.0, "idle_timeout_minutes": 0.5,
+        "cluster_name": "grows", "max_workers": workers, "upscaling_speed": 1.0, "idle_timeout_minutes": 2,
         "provider": provider, "head_node_type": "ray.head.default", "auth": {}, "docker": {}, "file_mounts": {},
         "available_node_types": {"ray.head.default": head, "worker": worker}, "cluster_synced_files": [],
         "initialization_commands": [], "setup_commands": [], "head_setup_commands": [], "worker_setup_commands": [],
