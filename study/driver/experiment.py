@@ -110,6 +110,7 @@ def _trial_settings(invocation: Invocation, work: Work) -> TrialSettings:
         versions=versions(),
         prunable=work.journal is not None,
         code=provided(),
+        on_cluster=machine.is_cluster,
     )
 
 
@@ -140,7 +141,14 @@ def _build_callbacks(
     # The driver lives on the only node of a Ray of our own.
     find_trouble = find_node_trouble if invocation.machine.is_cluster else lambda trial: None
     return [
-        FailureRecorder(store, hang_watch, settings.max_failures, find_trouble, invocation.progress_file),
+        FailureRecorder(
+            store,
+            hang_watch,
+            settings.max_failures,
+            find_trouble,
+            invocation.progress_file,
+            lambda: interruption.requested_at is not None,
+        ),
         hang_watch,
         RunningTrials(interruption),
         ProgressReporter(work.progress, store, interruption),

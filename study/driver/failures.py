@@ -1,11 +1,13 @@
 """Why an attempt of a trial ended, what of that counts as a failure of the trial, and when it has failed for the last time.
 
-An attempt ends with an error, in silence, or because the node under it was lost, and only that last end is none of the trial's
-own: a preempted or crashed machine breaks the connection first, that its node is dead Ray declares seconds later. Imports Ray.
+An attempt ends with an error, in silence, because the node under it was lost, or because the study's storage was away, and these
+last two are none of the trial's own: a preempted or crashed machine breaks the connection first, that its node is dead Ray declares
+seconds later; storage that is away or read-only is waited for. Imports Ray.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import pickle
 import re
@@ -26,6 +28,7 @@ from study.driver.trial_runner import read_trial_id
 from study.folder.ledger import record_failure, record_node_loss
 from study.folder.progress_file import ProgressFile
 from study.storage.study_store import StudyStore
+from trainable.errors import first_line
 from trainable.user_code import UserCodeError
 
 _BUSY_S = 1.0
@@ -35,6 +38,19 @@ _NO_NODE = ray.NodeID.nil().hex()  # of an actor that never ran
 _DECIDED_WITHIN_S = 60.0  # by default Ray misses a node after 15 s
 _STILL_ALIVE_AFTER_S = 3.0  # a machine that shuts down ends its workers a moment before its raylet
 _PAUSE_S = 0.2
+_STORAGE_PAUSE_S = 2.0
+_STORAGE_BACK_WITHIN_S = 3600.0
+# Of storage that is away or was made read-only, not of a full disk, which somebody has to see to.
+_STORAGE_ERRNOS = (
+    errno.EIO,
+    errno.EROFS,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.ENOTCONN,
+    errno.EHOSTDOWN,
+    errno.EREMOTEIO,
+)
+_STORAGE_ERROR = re.compile(rf"\bStorageError: |\[Errno ({'|'.join(map(str, _STORAGE_ERRNOS))})\]")
 _ERROR_LINE = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit)\b.*")
 _USER_CODE = f"{UserCodeError.__module__}.{UserCodeError.__name__}: "
 _log = logging.getLogger(__name__)
@@ -103,15 +119,15 @@ class FailureRecorder(NotSaved, tune.Callback):
     """Notes every failed attempt of a trial, with its reason, in the trial's state, and says when it was the last one.
 
     Tune counts the loss of a node as a failure of the trials on it; here only the trial's own failures count, neither the loss of
-    a node nor one that joined and cannot run trials. So Tune is told to try for ever, until this sets the limit of a trial that
-    has had its chances; its next attempt then ends at once.
+    a node nor one that joined and cannot run trials, nor storage that is away. So Tune is told to try for ever, until this sets the
+    limit of a trial that has had its chances; its next attempt then ends at once.
     """
 
     def __init__(
         self, store: StudyStore, hang_watch: HangWatch, max_failures: int, find_trouble: Callable[[Any], str | None],
-        progress: ProgressFile,
+        progress: ProgressFile, is_stopping: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
-        self._store, self._progress = store, progress
+        self._store, self._progress, self._is_stopping = store, progress, is_stopping
         self._hang_watch, self._max_failures, self._find_trouble = hang_watch, max_failures, find_trouble
         self._failures: Counter[str] = Counter()
         self._losses: Counter[str] = Counter()
@@ -121,6 +137,10 @@ class FailureRecorder(NotSaved, tune.Callback):
         """The attempt failed and Tune tries again."""
         name = read_trial_id(trial)
         may_be_lost = self._hang_watch.reason(name) is None and self._losses[name] < _MOST_LOSSES
+        if may_be_lost and (reason := find_storage_trouble(trial)) is not None:
+            self._losses[name] += 1
+            self._await_storage(name, f"the storage was away ({reason}); the trial goes on from its newest checkpoint")
+            return
         if may_be_lost and (trouble := self._trouble(trial)) is not None:
             self._losses[name] += 1
             note = f"{trouble}; the trial goes on from its newest checkpoint"
@@ -153,6 +173,28 @@ class FailureRecorder(NotSaved, tune.Callback):
         self._write(name, lambda folder: record_failure(folder, name, reason, final=final))
         self._progress.note_failure(reason, retried=not final)
 
+    def _await_storage(self, name: str, note: str) -> None:
+        """Note it in the trial's state, as soon as that can be written; Tune starts nothing before."""
+        started, said = time.monotonic(), False
+        while True:
+            try:
+                self._store.change_trial(name, lambda folder: record_node_loss(folder, name, note))
+            except (OSError, StudyFolderError) as error:
+                waited_s = time.monotonic() - started
+                if self._is_stopping() or waited_s > _STORAGE_BACK_WITHIN_S:
+                    _log.warning("that the storage was away could not be recorded: %s", error)
+                    return
+                if not said:
+                    print(
+                        f"the study's storage cannot be written and is waited for: {first_line(error, 200)}", flush=True
+                    )
+                said = True
+                time.sleep(_STORAGE_PAUSE_S)
+                continue
+            if said:
+                print(f"the study's storage is back after {time.monotonic() - started:.0f} s", flush=True)
+            return
+
     def _write(self, name: str, record: Callable[[StudyFolder], None]) -> None:
         try:
             self._store.change_trial(name, record)
@@ -170,6 +212,12 @@ def failure_reason(trial: Any) -> str:
     named = [line for line in lines if _ERROR_LINE.match(line)]
     said = (named or lines or ["the worker ended without an error message"])[-1]
     return said.removeprefix(_USER_CODE)[:500]  # a line of the user's says it all
+
+
+def find_storage_trouble(trial: Any) -> str | None:
+    """The error of the trial's last attempt where it was one of storage that is away or read-only; None where it was another."""
+    reason = failure_reason(trial)
+    return reason if _STORAGE_ERROR.search(reason) else None
 
 
 def find_node_trouble(trial: Any) -> str | None:

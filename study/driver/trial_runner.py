@@ -12,10 +12,12 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from study.cluster.node_probe import UnfitNodeError, require_study, require_versions
+from study.cluster.notice import NodeNotice, require_node_stays
 from study.driver.device import ALLOW_CPU, cpu_allowed, find_gpu_problem
 from study.storage.study_lock import watch_driver
 from study.storage.trial_storage import TRIALS, TrialStorage
@@ -48,6 +50,7 @@ class TrialSettings:
     versions: str  # of what must be the same on all nodes
     prunable: bool = False  # a search may ask a trial to end early
     code: tuple[Source, ...] = ()  # modules of the user's that trials use
+    on_cluster: bool = False  # whose nodes may be taken away
 
 
 def run_tune_trial(tune_config: Mapping[str, Any], *, settings: TrialSettings, data: ImageData) -> None:
@@ -67,6 +70,8 @@ def run_tune_trial(tune_config: Mapping[str, Any], *, settings: TrialSettings, d
     try:
         require_study(storage, settings.driver_token)  # a node that has joined late was not probed
         require_versions(settings.versions)
+        if settings.on_cluster:
+            require_node_stays()
         use_cuda = settings.gpu_share > 0 and _can_use_gpu(bool(ray.get_gpu_ids()))
     except UnfitNodeError:
         time.sleep(_UNFIT_PAUSE_S)  # so that a node that can takes the trial first
@@ -84,8 +89,12 @@ def run_tune_trial(tune_config: Mapping[str, Any], *, settings: TrialSettings, d
     end_watch = watch_driver(
         lambda: storage.read_driver(settings.driver_token), settings.driver_token, stop, storage.poll_interval_s
     )
+    notice = NodeNotice(stop)
     try:
-        with storage.open_trial(trial_id(config, data.fingerprint)) as folder:
+        with (
+            storage.open_trial(trial_id(config, data.fingerprint)) as folder,
+            notice if settings.on_cluster else nullcontext(),
+        ):
             if (state := read_state(folder.path)) is not None and state.status == "failed":
                 raise TrialGivenUpError(state.reason)  # by the driver, while Tune started it once more
 
@@ -94,7 +103,7 @@ def run_tune_trial(tune_config: Mapping[str, Any], *, settings: TrialSettings, d
                 return read_pruning_request(storage, result.trial_id, result.epoch) if settings.prunable else None
 
             with user_lines_told():
-                run_trial(
+                ended = run_trial(
                     config,
                     data,
                     folder.path,
@@ -104,6 +113,8 @@ def run_tune_trial(tune_config: Mapping[str, Any], *, settings: TrialSettings, d
                     stop=stop,
                     checkpoint_interval_s=settings.checkpoint_interval_s,
                 )
+            if notice.given and ended.status == "pending":
+                raise UnfitNodeError(f"{socket.gethostname()} is being taken away; the trial had saved")
     finally:
         end_watch()
 

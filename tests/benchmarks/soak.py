@@ -1,11 +1,12 @@
-"""The soak: 200 short trials while faults are injected at random every few seconds, until the study is complete.
+"""The soak: 1,000 very short trials and 200 faults at random, until the study is complete.
 
-    python -m tests.benchmarks.soak [--trials 200] [--every 2 5] [--limit 480] [--seed 0]
+    python -m tests.benchmarks.soak [--trials 1000] [--faults 200] [--seed 0]
 
 Faults: SIGKILL of a worker, SIGKILL of the driver, SIGINT, SIGTERM, a truncated newest checkpoint, a removed records file, a
-truncated trial.json of an ended trial. The driver is started again whenever it ends before the study is complete; `--limit`
-seconds after the first fault no more are injected, so that it ends. Then every trial is held against the same trial run in this
-process, without Ray and undisturbed: records and weights must be the same bit for bit, times aside. Prints the figures.
+truncated trial.json of an ended trial. They are spread evenly over the trials, so that a slow machine sees as many; those that end the
+driver are the rarer ones, because it takes most of the time to start again. The driver is started whenever it ends before the study is
+complete. Then every trial is held against the same trial run in this process, without Ray and undisturbed: records and weights
+must be the same bit for bit, times aside. Prints the figures.
 """
 
 from __future__ import annotations
@@ -23,14 +24,10 @@ from pathlib import Path
 import psutil
 
 from analysis.records.study_folder import StudyFolder
-from study.folder.ledger import consolidate
-from study.spec.grid_file import parse_grid
-from study.spec.study_spec import build_spec
+from study.folder.progress_file import PROGRESS_FILE, parse_progress
+from tests.support.alone import run_alone
 from tests.support.faults import Driver, Workplace, compare_trials, states, truncate
 from trainable.checkpoint import list_checkpoints
-from trainable.config import trial_id
-from trainable.data.data_set import load_data
-from trainable.trial import Placement, run_trial
 from trainable.trial_state import TrialStateError, read_state
 
 GRID = """
@@ -38,9 +35,9 @@ name = "soak"
 seeds = [{seeds}]
 [base]
 dataset = "synthetic"
-epochs = 10
+epochs = 3
 width = 1
-train_limit = 128
+train_limit = 32
 test_limit = 20
 noise_scale_every_epochs = 0
 instrument_every_steps = 5
@@ -51,6 +48,7 @@ batch_size = [16, 32]
 """
 MOST_STARTS = 100
 FAULTS_IN_START = 0.2  # part of the starts in which faults begin at once; in the others when the first epoch is done
+PAUSE_S = (0.2, 1.0)  # between two faults that are both due
 
 
 def main() -> int:
@@ -60,7 +58,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="soak-") as temporary:
         place = Workplace(Path(temporary), GRID.format(seeds=_seeds(options.trials)))
         started = time.monotonic()
-        _run_undisturbed(place.study("undisturbed"), options.trials)
+        run_alone(place.folder / "grid.toml", place.study("undisturbed").path)
         undisturbed_s = time.monotonic() - started
         started = time.monotonic()
         faults, starts, statuses, left = _disturb(place, moments, options)
@@ -79,15 +77,6 @@ def main() -> int:
         return 1 if differences or left else 0
 
 
-def _run_undisturbed(study: StudyFolder, num_trials: int) -> None:
-    """The same trials, one after the other."""
-    data = load_data("synthetic", None)
-    grid = parse_grid(GRID.format(seeds=_seeds(num_trials)), "soak")
-    for config in build_spec(grid, defaults={"precision": "fp32"}).trial_configs():
-        run_trial(config, data, study.trial(trial_id(config, data.fingerprint)), Placement(num_threads=1))
-    consolidate(study)
-
-
 def _seeds(num_trials: int) -> str:
     return ", ".join(map(str, range(num_trials // 2)))
 
@@ -99,28 +88,43 @@ def _disturb(
     faults: Counter[str] = Counter()
     statuses: Counter[int] = Counter()
     left: list[str] = []
-    first_at: float | None = None
     for starts in range(1, MOST_STARTS + 1):
-        with place.start("soak", "--checkpoint-interval", "0.2", "--max-failures", "5") as driver:
+        with place.start("soak", "--checkpoint-interval", "0", "--max-failures", "5") as driver:
             in_start = moments.random() < FAULTS_IN_START
             while driver.process.poll() is None:
-                _sleep(driver, moments.uniform(*options.every))
-                if not in_start and " epoch " not in driver.output:
-                    continue
-                first_at = first_at or time.monotonic()
-                if driver.process.poll() is None and time.monotonic() - first_at < options.limit:
-                    fault = moments.choice(list(FAULTS))
-                    if FAULTS[fault](driver, place.study("soak"), moments):
-                        faults[fault] += 1
+                _sleep(driver, moments.uniform(*PAUSE_S))
+                if in_start or " epoch " in driver.output:
+                    due = options.faults * (_num_done(place.study("soak")) + 1) / options.trials
+                    if sum(faults.values()) < min(due, options.faults):
+                        _inject(driver, place.study("soak"), moments, faults)
+                in_start = False
             status = driver.wait()
             left.extend(driver.leftovers())
             statuses[status] += 1
             if "Traceback" in driver.output:
                 print(driver.output, file=sys.stderr)
                 raise SystemExit("a traceback")
+            print(
+                f"start {starts} ended with {status}, {sum(faults.values())} faults so far", file=sys.stderr, flush=True
+            )
             if status == 0:
                 return faults, starts, statuses, left
     raise SystemExit(f"not complete after {MOST_STARTS} starts")
+
+
+def _num_done(study: StudyFolder) -> int:
+    """The trials that have ended, as the driver says."""
+    try:
+        progress = parse_progress((study.path / PROGRESS_FILE).read_text())
+    except OSError:
+        return 0
+    return progress.num_done if progress else 0
+
+
+def _inject(driver: Driver, study: StudyFolder, moments: random.Random, faults: Counter[str]) -> None:
+    [fault] = moments.choices(list(FAULTS), weights=[weight for _, weight in FAULTS.values()])
+    if FAULTS[fault][0](driver, study, moments):
+        faults[fault] += 1
 
 
 def _sleep(driver: Driver, seconds: float) -> None:
@@ -151,18 +155,23 @@ def _interrupt(driver: Driver, study: StudyFolder, moments: random.Random) -> bo
 
 def _truncate_checkpoint(driver: Driver, study: StudyFolder, moments: random.Random) -> bool:
     """The newest one of a trial that has another and still needs it."""
-    folders = [folder for folder in study.trials.iterdir() if not _ended(folder)] if study.trials.is_dir() else []
-    found = [paths[0] for folder in folders if len(paths := list_checkpoints(folder)) > 1]
-    if not found:
-        return False
-    path = moments.choice(found)
-    with contextlib.suppress(FileNotFoundError):
-        content = path.read_bytes()
-        path.write_bytes(content[: len(content) // 2])
-        if not _ended(path.parent):
-            return True
-        path.write_bytes(content)  # it had just been needed for the last time
+    for folder in _shuffled(study, moments):
+        if len(paths := list_checkpoints(folder)) < 2 or _ended(folder):
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            content = paths[0].read_bytes()
+            paths[0].write_bytes(content[: len(content) // 2])
+            if not _ended(folder):
+                return True
+            paths[0].write_bytes(content)  # it had just been needed for the last time
     return False
+
+
+def _shuffled(study: StudyFolder, moments: random.Random) -> list[Path]:
+    """The folders of all trials."""
+    found = sorted(study.trials.iterdir()) if study.trials.is_dir() else []
+    moments.shuffle(found)
+    return found
 
 
 def _ended(trial: Path) -> bool:
@@ -174,16 +183,18 @@ def _ended(trial: Path) -> bool:
 
 
 def _remove_records(driver: Driver, study: StudyFolder, moments: random.Random) -> bool:
-    found = list(study.trials.glob("*/*.parquet"))
-    if found:
-        moments.choice(found).unlink(missing_ok=True)
-    return bool(found)
+    for folder in _shuffled(study, moments):
+        if found := sorted(folder.glob("*.parquet")):
+            moments.choice(found).unlink(missing_ok=True)
+            return True
+    return False
 
 
 def _truncate_state(driver: Driver, study: StudyFolder, moments: random.Random) -> bool:
-    with contextlib.suppress(OSError, TrialStateError):
-        ended = [name for name, state in states(study).items() if state.finished]
-        return bool(ended) and _damaged(study.trial(moments.choice(ended)) / "trial.json")
+    for folder in _shuffled(study, moments):
+        with contextlib.suppress(OSError, TrialStateError):
+            if (state := read_state(folder)) is not None and state.finished:
+                return _damaged(folder / "trial.json")
     return False
 
 
@@ -194,13 +205,14 @@ def _damaged(path: Path) -> bool:
     return False
 
 
+# What it does, and how often it is chosen.
 FAULTS = {
-    "worker killed": _kill_worker,
-    "driver killed": _kill_driver,
-    "driver interrupted": _interrupt,
-    "checkpoint truncated": _truncate_checkpoint,
-    "records removed": _remove_records,
-    "trial.json truncated": _truncate_state,
+    "worker killed": (_kill_worker, 5),
+    "driver killed": (_kill_driver, 1),
+    "driver interrupted": (_interrupt, 1),
+    "checkpoint truncated": (_truncate_checkpoint, 4),
+    "records removed": (_remove_records, 4),
+    "trial.json truncated": (_truncate_state, 4),
 }
 
 
@@ -208,13 +220,8 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks.soak", description="Faults at random, nothing lost."
     )
-    parser.add_argument("--trials", type=int, default=200, help="an even number of trials (default: 200)")
-    parser.add_argument(
-        "--every", type=float, nargs=2, default=(2.0, 5.0), metavar=("S", "S"), help="seconds between faults"
-    )
-    parser.add_argument(
-        "--limit", type=float, default=480.0, metavar="S", help="no more faults so long after the first"
-    )
+    parser.add_argument("--trials", type=int, default=1000, help="an even number of trials (default: 1000)")
+    parser.add_argument("--faults", type=int, default=200, help="faults, spread over the trials (default: 200)")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of faults")
     return parser.parse_args()
 

@@ -12,15 +12,11 @@ import pytest
 from analysis.__main__ import main as analyse
 from analysis.records.study_folder import StudyFolder
 from analysis.sources.pull import pull
-from study.folder.ledger import consolidate
-from study.spec.grid_file import load_grid
-from study.spec.study_spec import build_spec
-from tests.support.faults import Driver, Workplace, compare_trials, states, wait_until
+from tests.support.alone import run_alone
+from tests.support.fault_table import FaultTable
+from tests.support.faults import Driver, Workplace, compare_trials, repeated_epochs, states, wait_until
 from tests.support.object_store import SECRET, ObjectStore, download
 from tests.support.ray_cluster import RayCluster
-from trainable.config import trial_id
-from trainable.data.data_set import load_data
-from trainable.trial import Placement, run_trial
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
 
@@ -51,18 +47,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 @pytest.fixture(scope="module")
 def reference(workplace: Workplace) -> StudyFolder:
     """The same trials left alone."""
-    return run_alone(workplace)
-
-
-def run_alone(workplace: Workplace) -> StudyFolder:
-    """The trials of a workplace in this process, without Ray; one thread a trial, as everywhere here."""
-    spec = build_spec(load_grid(str(workplace.folder / "grid.toml")))
-    data = load_data("synthetic")
-    study = workplace.study("reference")
-    for config in spec.trial_configs():
-        run_trial(config, data, study.trial(trial_id(config, data.fingerprint)), Placement(num_threads=1))
-    consolidate(study)
-    return study
+    return run_alone(workplace.folder / "grid.toml", workplace.study("reference").path)
 
 
 def start(workplace: Workplace, cluster: RayCluster, name: str, *arguments: str) -> Driver:
@@ -74,10 +59,10 @@ def start(workplace: Workplace, cluster: RayCluster, name: str, *arguments: str)
 
 
 @pytest.mark.faults
-def test_a_lost_nodes_trial_goes_on_elsewhere_and_a_late_node_is_used(tmp_path: Path) -> None:
+def test_a_lost_nodes_trial_goes_on_elsewhere_and_a_late_node_is_used(tmp_path: Path, table: FaultTable) -> None:
     """Not one failure is allowed: the loss of a node is none. Trials last longer than a node needs to join."""
     workplace = Workplace(tmp_path, GRID.replace("epochs = 10", "epochs = 40"))
-    reference = run_alone(workplace)
+    reference = run_alone(workplace.folder / "grid.toml", workplace.study("reference").path)
     with RayCluster(num_cpus=1) as cluster:
         node = cluster.add_node()
         with start(workplace, cluster, "lost", "--max-failures", "0") as driver:
@@ -88,12 +73,43 @@ def test_a_lost_nodes_trial_goes_on_elsewhere_and_a_late_node_is_used(tmp_path: 
             late = cluster.add_node()
             wait_until(lambda: bool(late.workers()), 120)
             assert driver.wait() == 0, driver.output
-    assert compare_trials(reference, workplace.study("lost")) == []
+    differences = compare_trials(reference, workplace.study("lost"))
+    assert differences == []
     assert_one_loss(workplace.study("lost"))
+    table.add("SIGKILL of everything on a node", "its trial goes on elsewhere, which counts as no failure",
+              repeated_epochs([driver.output]), differences)  # fmt: skip
 
 
 @pytest.mark.faults
-def test_a_raylet_that_dies_alone_leaves_no_second_writer(workplace: Workplace, reference: StudyFolder) -> None:
+def test_a_node_that_is_taken_with_notice_hands_its_trial_over(
+    workplace: Workplace, reference: StudyFolder, table: FaultTable
+) -> None:
+    """SIGTERM, as a machine gets it that is shut down. Nothing but the notice makes a trial save here before its end."""
+    with RayCluster(num_cpus=0) as cluster:
+        node = cluster.add_node()
+        with start(workplace, cluster, "taken", "--max-failures", "0", "--checkpoint-interval", "3600") as driver:
+            driver.wait_for(r"epoch 3/10 ")
+            node.process.terminate()
+            driver.wait_for(
+                r"goes on after: a node could not run it \(.* is being taken away; the trial had saved\)", 90
+            )
+            cluster.add_node()
+            assert driver.wait() == 0, driver.output
+            shown = driver.output
+    assert repeated_epochs([shown]) == 0
+    differences = compare_trials(reference, workplace.study("taken"))
+    assert differences == []
+    found = states(workplace.study("taken")).values()
+    assert sorted(state.attempts for state in found) == [1, 1, 2]
+    assert [state.failures for state in found] == [()] * 3
+    table.add("a node is taken with notice (SIGTERM to its `ray start --block`)", "its trial saves its last epoch and goes on elsewhere, "
+              "which counts as no failure", 0, differences)  # fmt: skip
+
+
+@pytest.mark.faults
+def test_a_raylet_that_dies_alone_leaves_no_second_writer(
+    workplace: Workplace, reference: StudyFolder, table: FaultTable
+) -> None:
     """Whatever the trial of a node without its raylet does until it notices, the one that goes on elsewhere wins."""
     with RayCluster(num_cpus=0) as cluster:
         node = cluster.add_node()
@@ -104,7 +120,10 @@ def test_a_raylet_that_dies_alone_leaves_no_second_writer(workplace: Workplace, 
             driver.wait_for(r"goes on after: node \S+ \(\w+\) was lost", 90)
             cluster.add_node()
             assert driver.wait() == 0, driver.output
-    assert compare_trials(reference, workplace.study("raylet")) == []
+    differences = compare_trials(reference, workplace.study("raylet"))
+    assert differences == []
+    table.add("SIGKILL of a node's raylet alone", "its trial goes on elsewhere; the one that was left there writes nothing more",
+              repeated_epochs([driver.output]), differences)  # fmt: skip
 
 
 def test_a_study_at_a_url_survives_the_loss_of_nodes_that_have_nothing(

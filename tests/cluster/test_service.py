@@ -15,16 +15,13 @@ from pathlib import Path
 import pytest
 
 from analysis.records.study_folder import StudyFolder
-from study.folder.ledger import consolidate, list_states
+from study.folder.ledger import list_states
 from study.page.elsewhere import ClusterStudies
 from study.service.connection import connect
-from study.spec.grid_file import load_grid
-from study.spec.study_spec import build_spec
-from tests.support.faults import compare_trials, wait_until
+from tests.support.alone import run_alone
+from tests.support.fault_table import FaultTable
+from tests.support.faults import compare_trials, repeated_epochs, wait_until
 from tests.support.head_by_hand import REPOSITORY, Head, start_head
-from trainable.config import trial_id
-from trainable.data.data_set import load_data
-from trainable.trial import Placement, run_trial
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -182,7 +179,7 @@ def test_a_stopped_study_saves_and_the_same_submit_goes_on(head: Head, tmp_path:
 
 
 @pytest.mark.faults
-def test_a_study_outlives_its_head_and_the_same_submit_goes_on_at_a_new_one(tmp_path: Path) -> None:
+def test_a_study_outlives_its_head_and_the_same_submit_goes_on_at_a_new_one(tmp_path: Path, table: FaultTable) -> None:
     """The old head is gone with all it knew; what is left are the results. Compared with the same trials without Ray."""
     study = StudyFolder(tmp_path / "results" / "outlives")
     grid = write_grid(tmp_path, "outlives", epochs=12)
@@ -201,16 +198,11 @@ def test_a_study_outlives_its_head_and_the_same_submit_goes_on_at_a_new_one(tmp_
         assert goes_on.returncode == 0, goes_on.stdout + goes_on.stderr
         assert re.search(r"goes on: \d trials done, \d to run, [12] of them from a checkpoint", goes_on.stdout)
     assert (study.path / "driver.log").read_text().startswith(before)
-    assert compare_trials(run_alone(grid, tmp_path / "alone" / "outlives"), study) == []
-
-
-def run_alone(grid: str, folder: Path) -> StudyFolder:
-    """The trials of a grid in this process, without Ray, with the one thread that each has on the cluster."""
-    study, data = StudyFolder(folder), load_data("synthetic")
-    for config in build_spec(load_grid(grid)).trial_configs():
-        run_trial(config, data, study.trial(trial_id(config, data.fingerprint)), Placement(num_threads=1))
-    consolidate(study)
-    return study
+    differences = compare_trials(run_alone(grid, tmp_path / "alone" / "outlives"), study)
+    assert differences == []
+    log = (study.path / "driver.log").read_text()
+    table.add("SIGKILL of the head and all on it, then a new head", "the same `study submit` goes on; the log of before is in the study's folder",
+              repeated_epochs([log]), differences)  # fmt: skip
 
 
 @pytest.mark.faults
@@ -226,7 +218,7 @@ def test_a_cluster_grows_from_its_head_for_two_studies_and_shrinks_again(tmp_pat
         wait_for(head, None, r"one +running +\d of 4 +[\d:]+ .*\ntwo +running +\d of 4 +[\d:]+ ")
         wait_for(head, None, r"one +done +4 of 4 .*\ntwo +done +4 of 4 ")
         assert head.num_nodes() == 3
-        wait_until(lambda: head.num_nodes() == 1, 120)
+        wait_until(lambda: head.num_nodes() == 1, 300)
     trials = [state for name in studies for state in list_states(StudyFolder(tmp_path / "results" / name))]
     assert [state.status for state in trials] == ["completed"] * 8
     spans = [(state.started_at or "", state.ended_at or "") for state in trials]

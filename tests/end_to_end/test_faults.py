@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 from analysis.records.study_folder import StudyFolder
+from tests.support.fault_table import FaultTable, written_table
 from tests.support.faults import (
     PLANTED_SECRET,
     REPOSITORY,
@@ -76,38 +77,10 @@ time.time_ns = lambda: int(time.time() * 1e9)
 """
 
 
-class FaultTable:
-    """Rows of docs/faults.md, gathered by the tests."""
-
-    def __init__(self) -> None:
-        self.rows: list[tuple[str, str, str, str]] = []
-
-    def add(self, fault: str, happened: str, repeated: int | str, differences: list[str] | None) -> None:
-        """One fault; `differences` from the undisturbed study, None where the study went on with further faults."""
-        shown = (
-            "none"
-            if differences == []
-            else "none (see the last line of this study)"
-            if differences is None
-            else "; ".join(differences)
-        )
-        self.rows.append((fault, happened, str(repeated), shown))
-
-    def to_markdown(self) -> str:
-        """The table."""
-        head = ("fault", "what happened", "epochs shown twice", "difference in records, tables and weights")
-        lines = [head, ("---",) * 4, *self.rows]
-        return "".join("| " + " | ".join(line) + " |\n" for line in lines)
-
-
 @pytest.fixture(scope="module")
 def table() -> Iterator[FaultTable]:
-    rows = FaultTable()
-    yield rows
-    if path := os.environ.get("FAULT_TABLE"):
-        before, mark, after = Path(path).read_text().partition("<!-- fault table -->\n")
-        rest = after.partition("\n## ")
-        Path(path).write_text(before + mark + "\n" + rows.to_markdown() + "".join(rest[1:]))
+    with written_table("fault table") as rows:
+        yield rows
 
 
 @pytest.fixture(scope="module")

@@ -38,12 +38,14 @@ _EPOCH_LINE = re.compile(r"^\d\d:\d\d:\d\d  (.* seed \d+)  epoch (\d+)/\d+ ", re
 class Driver:
     """A running `python -m study.run` with its output so far; a context manager that leaves no process behind."""
 
-    def __init__(self, workplace: Path, arguments: tuple[str, ...], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, workplace: Path, arguments: tuple[str, ...], environment: Mapping[str, str], wrapper: tuple[str, ...] = ()
+    ) -> None:
         self._output: list[str] = []
         self._new_output = threading.Condition()
         self._known: dict[int, psutil.Process] = {}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "study.run", *arguments],
+            [*wrapper, sys.executable, "-m", "study.run", *arguments],
             cwd=workplace, env=dict(environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             start_new_session=True, umask=0o077,
         )  # fmt: skip
@@ -126,6 +128,7 @@ class Workplace:
     grid: str
     results: str = "results"
     environment: dict[str, str] = field(default_factory=dict)
+    wrapper: tuple[str, ...] = ()  # a command that runs the driver, e.g. in a namespace
     undisturbed_s: float = 0.0  # how long an undisturbed study takes on this machine, as busy as it is
 
     def __post_init__(self) -> None:
@@ -147,6 +150,7 @@ class Workplace:
                 *([] if report else ["--no-report"]), *arguments,
             ),
             complete,
+            self.wrapper,
         )  # fmt: skip
 
     def run(self, name: str, *arguments: str, expect: int = 0) -> str:

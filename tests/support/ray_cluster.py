@@ -72,12 +72,13 @@ class RayNode:
 class RayCluster:
     """A head with `num_cpus` and `num_gpus`, to which nodes are added; a context manager that leaves no process behind.
 
-    All of it listens on loopback alone, unless it is `exposed` to nodes elsewhere.
+    All of it listens on loopback alone, unless it is `exposed` to nodes elsewhere. `wrapper` is a command that runs the head, e.g. in a
+    namespace of its own, in which it has the address `host`.
     """
 
     def __init__(
         self, num_cpus: int = 1, num_gpus: int = 0, object_store_bytes: int = 100_000_000, *, auth_mode: str = "token",
-        exposed: bool = False,
+        exposed: bool = False, host: str = "127.0.0.1", wrapper: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         self._object_store_bytes, self._exposed = object_store_bytes, exposed
         self.folder = Path(tempfile.mkdtemp(prefix="rc"))  # short: Ray puts sockets below it
@@ -93,10 +94,10 @@ class RayCluster:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        self.address = f"127.0.0.1:{port}"
+        self.address = f"{host}:{port}"
         try:
             self._start("--head", f"--port={port}", f"--num-cpus={num_cpus}", f"--num-gpus={num_gpus}",
-                        "--include-dashboard=false")  # fmt: skip
+                        "--include-dashboard=false", wrapper=wrapper)  # fmt: skip
         except BaseException:
             self.__exit__()
             raise

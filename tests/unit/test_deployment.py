@@ -7,13 +7,17 @@ import json
 import re
 import shlex
 import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import click
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.scripts.scripts import drain_node
 
 from study.cluster.nodes import VARIABLE, parse_nodes
 from study.command_line.options import build_parser
@@ -123,8 +127,50 @@ def test_the_slurm_script_runs_an_existing_command() -> None:
 
 def test_the_launcher_files_share_their_commands() -> None:
     aws, local = (load(name) for name in LAUNCHER_FILES)
-    for key in ("head_start_ray_commands", "worker_start_ray_commands", "file_mounts", "rsync_exclude"):
+    for key in ("head_start_ray_commands", "file_mounts", "rsync_exclude"):
         assert aws[key] == local[key]
+    *shared, notice = aws["worker_start_ray_commands"]
+    assert shared == local["worker_start_ray_commands"]
+    assert "deploy/spot-notice.sh" in notice
+
+
+class Metadata(BaseHTTPRequestHandler):
+    """What a spot machine of AWS is told: nothing at first, then that it is taken."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_PUT(self) -> None:
+        self._answer(200, b"key")
+
+    def do_GET(self) -> None:
+        self.asked.append(f"{self.path} {self.headers['X-aws-ec2-metadata-token']}")
+        self._answer(404 if len(self.asked) == 1 else 200, b'{"action": "terminate"}')
+
+    def _answer(self, status: int, content: bytes) -> None:
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(content)
+
+
+def test_a_spot_machine_that_is_taken_is_drained(tmp_path: Path) -> None:
+    """Asked until the notice is there; then Ray's own command, whose options exist."""
+    ray = tmp_path / "ray"
+    ray.write_text('#!/bin/sh\nfor a; do echo "$a"; done >"$(dirname "$0")/drained"\n')
+    ray.chmod(0o755)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Metadata) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        subprocess.run(
+            ["bash", str(ROOT / "deploy" / "spot-notice.sh")], check=True, timeout=30, capture_output=True,
+            env={"PATH": f"{tmp_path}:/usr/bin:/bin", "METADATA_URL": f"http://127.0.0.1:{server.server_port}", "INTERVAL_S": "0.05"},
+        )  # fmt: skip
+        server.shutdown()
+    assert Metadata.asked == ["/latest/meta-data/spot/instance-action key"] * 2
+    command, *arguments = (tmp_path / "drained").read_text().splitlines()
+    assert command == "drain-node"
+    assert (
+        drain_node.make_parser(click.Context(drain_node)).parse_args(arguments)[0]["reason"]
+        == "DRAIN_NODE_REASON_PREEMPTION"
+    )
 
 
 def test_the_installation_uses_hashes_alone_and_one_python() -> None:

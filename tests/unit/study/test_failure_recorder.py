@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -119,6 +121,63 @@ def test_a_node_that_cannot_run_trials_is_no_failure_of_theirs(store: FolderStor
     assert state is not None
     assert (state.status, state.failures, trial.max_failures) == ("pending", (), -1)
     assert "a node could not run it (far has torch 1.0, the driver torch 2.0; they must be the same)" in state.notes[0]
+
+
+class StoreThatWasAway(FolderStore):
+    """Cannot be written until it was asked so often."""
+
+    num_refusals = 2
+
+    def change_trial(self, trial_id: str, change: Callable[[StudyFolder], None]) -> None:
+        self.num_refusals -= 1
+        if self.num_refusals >= 0:
+            raise OSError(errno.EROFS, "Read-only file system")
+        super().change_trial(trial_id, change)
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "OSError: [Errno 30] Read-only file system: '/results/trials/a/trial.json'",
+        "OSError: [Errno 116] Stale file handle",
+        "study.storage.object_store.StorageError: s3://bucket/results: AWS Error NETWORK_CONNECTION",
+    ],
+)
+def test_storage_that_is_away_is_waited_for_and_no_failure_of_a_trial(
+    store: FolderStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], reason: str
+) -> None:
+    monkeypatch.setattr(failures, "_STORAGE_PAUSE_S", 0.01)
+    state, trial = fail_with(StoreThatWasAway(store.folder), tmp_path, reason)
+    assert (state.status, state.failures, trial.max_failures) == ("pending", (), -1)
+    assert state.notes[0].startswith(f"the storage was away ({reason})")
+    said = capsys.readouterr().out
+    assert "cannot be written and is waited for: [Errno 30] Read-only file system" in said
+    assert "is back after 0 s" in said
+
+
+def test_a_study_that_is_stopped_waits_for_no_storage(store: FolderStore, tmp_path: Path) -> None:
+    away = StoreThatWasAway(store.folder)
+    state, _ = fail_with(away, tmp_path, "OSError: [Errno 5] Input/output error", is_stopping=True)
+    assert (state.status, state.notes, away.num_refusals) == ("running", (), 1)
+
+
+@pytest.mark.parametrize("reason", ["OSError: [Errno 28] No space left on device", "IsADirectoryError: [Errno 21] x"])
+def test_a_full_disk_is_a_failure(store: FolderStore, tmp_path: Path, reason: str) -> None:
+    state, trial = fail_with(store, tmp_path, reason)
+    assert (state.failures, trial.max_failures) == ((reason,), 0)
+
+
+def fail_with(store: FolderStore, folder: Path, reason: str, *, is_stopping: bool = False) -> tuple[TrialState, Any]:
+    """An attempt that ends with this error, as Tune writes it, where no failure is allowed."""
+    (folder / "error.txt").write_text(f"Failure # 1 (occurred at 2026-01-01)\nTraceback ...\n{reason}\n")
+    trial: Any = SimpleNamespace(
+        config={"trial": {"trial_id": STATE.trial_id}}, max_failures=-1, error_file=folder / "error.txt"
+    )
+    recorder = FailureRecorder(store, HangWatch(None), 0, lambda trial: None, ProgressFile(), lambda: is_stopping)
+    recorder.on_trial_recover(0, [trial], trial)
+    state = load_state(store.folder, STATE.trial_id)
+    assert state is not None
+    return state, trial
 
 
 @pytest.mark.parametrize(
