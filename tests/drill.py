@@ -69,15 +69,21 @@ class Drill:
         self.lines.append(text)
         print(text, flush=True)
 
-    def study(self, *arguments: str, expect: int = 0, contains: str = "", token: str | None = None) -> str:
-        """Type `study ARGUMENTS` as a user elsewhere; what it prints, which must end with this status and hold this pattern."""
+    def study(
+        self, *arguments: str, expect: int = 0, contains: str = "", token: str | None = None, shown: int = 0
+    ) -> str:
+        """Type `study ARGUMENTS` as a user elsewhere; what it prints, which must end with this status and hold this pattern.
+
+        With `shown` only so many of its last lines come into the transcript.
+        """
         assert self.head is not None
         self.say(f"$ study {' '.join(arguments)}")
         done = subprocess.run(
             [str(BIN / "study"), *arguments], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             env={**self.head.client_environment(token), "STUDY_CLUSTER": self.head.url}, text=True, timeout=600, check=False,
         )  # fmt: skip
-        for line in done.stdout.splitlines():
+        lines = done.stdout.splitlines()
+        for line in ["...", *lines[-shown:]] if shown else lines:
             self.say(line)
         assert done.returncode == expect, f"status {done.returncode}, not {expect}"
         assert re.search(contains, done.stdout), f"{contains!r} was not said"
@@ -223,7 +229,7 @@ def _go_on_at_the_new_head(drill: Drill) -> None:
     drill.study("status", contains="no study was submitted")
     for name in RATES:
         drill.submit(name, contains="state    running")
-    drill.study("status", "--watch", contains=r"monday +done +6 of 6.*\n.*tuesday +done +6 of 6")
+    drill.study("status", "--watch", shown=3, contains=r"monday +done +6 of 6.*\n.*tuesday +done +6 of 6")
     drill.study("status", contains=r"monday +done +6 of 6.*\n.*tuesday +done +6 of 6")
 
 

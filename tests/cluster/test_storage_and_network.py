@@ -73,7 +73,7 @@ def await_epochs(study: StudyFolder, more: int = 2) -> None:
 @pytest.mark.skipif(PROBLEM is not None, reason=str(PROBLEM))
 def test_a_study_on_two_hosts_outlives_its_storage_and_its_network(tmp_path: Path, table: FaultTable) -> None:
     with start_disk(tmp_path / "shared") as disk, start_wire() as wire:
-        place = Workplace(tmp_path, GRID.format(epochs=100), results="shared/results", wrapper=wire.at("near"))
+        place = Workplace(tmp_path, GRID.format(epochs=80), results="shared/results", wrapper=wire.at("near"))
         study = place.study("disturbed")
         far = clock_ahead(tmp_path, 3600)
         with RayCluster(num_cpus=1, exposed=True, host=NEAR, wrapper=wire.at("near")) as cluster:
@@ -145,9 +145,9 @@ def test_a_store_that_is_away_is_waited_for(tmp_path: Path, table: FaultTable, m
         environment = {**store.environment, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{way.port}"}
         for variable, value in {**environment, "XDG_CACHE_HOME": str(tmp_path / "cache")}.items():
             monkeypatch.setenv(variable, value)
-        place, url = Workplace(tmp_path, GRID.format(epochs=200)), f"{store.url}/results"
+        place, url = Workplace(tmp_path, GRID.format(epochs=60)), f"{store.url}/results"
         with RayCluster(num_cpus=2) as cluster, start(place, cluster, "--results", url) as driver:
-            driver.wait_for(r"epoch 3/200 ")
+            driver.wait_for(r"epoch 3/60 ")
             with way.closed():
                 driver.wait_for("storage cannot be written and is waited for", 400)
                 time.sleep(READ_ONLY_S)

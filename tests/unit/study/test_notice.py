@@ -16,7 +16,12 @@ from study.cluster.notice import NodeNotice, require_node_stays
 def test_a_trial_is_stopped_when_its_node_is_to_be_taken(monkeypatch: pytest.MonkeyPatch, draining: bool) -> None:
     asked = threading.Event()
     monkeypatch.setattr(notice, "_INTERVAL_S", 0.01)
-    monkeypatch.setattr(notice, "_is_draining", lambda: asked.set() or draining)
+
+    def is_draining() -> bool:
+        asked.set()
+        return draining
+
+    monkeypatch.setattr(notice, "_is_draining", is_draining)
     stop = threading.Event()
     with NodeNotice(stop) as watched:
         assert asked.wait(10)
