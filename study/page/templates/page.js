@@ -209,8 +209,9 @@
   }, { rootMargin: "100px" });
 
   let drawing = false;
+  byId("plotly").addEventListener("load", drawSeen); // the verdict does not wait for it
   function drawSeen() { // one panel a frame: scrolling stays smooth
-    if (drawing) return;
+    if (drawing || !window.Plotly) return;
     const next = [...panelOf.values()].find((place) => place.seen && place.dirty && !place.div.hidden);
     if (!next) return;
     drawing = true;
