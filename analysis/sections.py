@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 SECTIONS = {
-    "verdict": "Verdict", "search": "Search", "curves": "Curves", "comparison": "Comparison",
+    "verdict": "Verdict", "search": "Search", "curves": "Curves", "branches": "Branches", "comparison": "Comparison",
     "variance": "Where the variance comes from", "dynamics": "Dynamics", "flops": "FLOPs", "schedule": "Schedule",
     "claims": "Claims", "confounds": "Confounds", "data": "Data and model", "trials": "Trials", "more": "Further tables",
 }  # fmt: skip

@@ -40,7 +40,7 @@ from study.plan.calibration import calibrate
 from study.plan.description import describe_header, describe_plan, gpu_notes
 from study.plan.earlier_trials import read_epoch_times
 from study.plan.epoch_times import find_place
-from study.plan.estimate import NoSpaceError
+from study.plan.estimate import NoSpaceError, list_work
 from study.plan.resources import (
     Machine,
     ResourceError,
@@ -111,7 +111,7 @@ def _run(options: argparse.Namespace, arguments: list[str], progress_file: Progr
             if settings.calibrate:
                 data = read or load_study_data(spec, settings.data)
                 unfit = check_gpus(machine, resources, print)
-                speeds = calibrate(spec.trial_configs(), data, machine, resources, times, unfit)
+                speeds = calibrate(list_work(spec), data, machine, resources, times, unfit)
             for line in describe_plan(spec, resources, machine, speeds, times):
                 print(line)
             return OK
@@ -161,7 +161,7 @@ def _machine(settings: RunSettings, progress_file: ProgressFile) -> Iterator[Mac
 def _specify(options: argparse.Namespace, settings: RunSettings, machine: Machine) -> tuple[StudySpec, TrialResources]:
     """What is studied, and what each trial gets. What a trial gets decides on the precision that the command line left open."""
     spec = build_study_spec(options)
-    num_trials = spec.search.trials or machine.num_cpus if spec.search else len(spec.trial_configs())
+    num_trials = spec.search.trials or machine.num_cpus if spec.search else len(list_work(spec))
     resources = divide_resources(
         machine, num_trials, gpus_per_trial=settings.gpus_per_trial, max_concurrent=settings.max_concurrent
     )
@@ -213,15 +213,26 @@ def _run_phases(invocation: Invocation, spec: StudySpec, study: StudyInfo) -> in
             print(f"nothing to run: {len(ledger.done)} of {ledger.total} trials are done")
             with invocation.artifacts():
                 pass
-        elif not run_missing(invocation, study, ledger, noted=len(study.attempts) > num_invocations):
-            return _say_interrupted(invocation, ledger)
+        elif not run_missing(
+            invocation, study, ledger, noted=len(study.attempts) > num_invocations, factors=study.factors,
+            branch_epochs=spec.branch.epochs if spec.branch else (),
+        ):  # fmt: skip
+            return _say_interrupted(invocation, [ledger])
         more = _next_trials(invocation, configs) if spec.stopping else ()
         if not more:
             break
         configs = [*configs, *more]
         study = folder.read_study()
         study = replace(study, seeds=tuple(sorted({*study.seeds, *(config.seed for config in more)})))
-    status = _report(invocation, ledger)
+    ledgers = [ledger]
+    if spec.branch is not None:
+        from study.driver.branch_phase import run_branches
+
+        branches, finished = run_branches(invocation, spec, study, configs)
+        ledgers.append(branches)
+        if not finished:
+            return _say_interrupted(invocation, ledgers)
+    status = _report(invocation, ledgers)
     invocation.mirror.finish()
     return status
 
@@ -250,18 +261,20 @@ def _next_trials(invocation: Invocation, configs: Sequence[TrialConfig]) -> tupl
     return found.configs
 
 
-def _say_interrupted(invocation: Invocation, ledger: Ledger) -> int:
-    planned = {state.trial_id for state in (*ledger.done, *ledger.to_run)}
+def _say_interrupted(invocation: Invocation, ledgers: Sequence[Ledger]) -> int:
+    planned = {state.trial_id for ledger in ledgers for state in (*ledger.done, *ledger.to_run)}
     states = [state for state in consolidate(invocation.store.folder) if state.trial_id in planned]
     done = sum(state.finished for state in states)
-    print(f"interrupted: {done} of {ledger.total} trials done, every finished epoch is kept; this goes on:")
+    print(
+        f"interrupted: {done} of {sum(ledger.total for ledger in ledgers)} trials done, every finished epoch is kept; this goes on:"
+    )
     print(f"  {invocation.command}")
     return INTERRUPTED
 
 
-def _report(invocation: Invocation, ledger: Ledger) -> int:
+def _report(invocation: Invocation, ledgers: Sequence[Ledger]) -> int:
     """Gather the records, write the report if it is wanted, print the comparison; the exit status says whether all trials have ended."""
-    planned = {state.trial_id for state in (*ledger.done, *ledger.to_run, *ledger.left_failed)}
+    planned = {state.trial_id for of in ledgers for state in (*of.done, *of.to_run, *of.left_failed)}
     store = invocation.store
     everything = consolidate(store.folder)
     states = [state for state in everything if state.trial_id in planned]

@@ -124,11 +124,11 @@ class TrainingBatches:
 
     def __init__(
         self, split: Split, config: TrialConfig, device: torch.device,
-        ahead: Callable[[], AbstractContextManager[None]] = nullcontext,
+        ahead: Callable[[], AbstractContextManager[None]] = nullcontext, num_images: int | None = None,
     ) -> None:  # fmt: skip
-        """`ahead` is entered around what is done ahead of the steps."""
+        """`ahead` is entered around what is done ahead of the steps; `num_images`: of an epoch's order only the first."""
         self._ahead = ahead
-        self.num_batches = len(split.labels) // config.batch_size
+        self.num_batches = (len(split.labels) if num_images is None else num_images) // config.batch_size
         self.device = device
         self._config = config
         self._images, self._labels = _to_device(split.images, device), _to_device(split.labels, device)

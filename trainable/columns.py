@@ -123,12 +123,20 @@ TRIAL_COLUMNS = (
     Column("cell_id", _TEXT, "", "hash of the configuration without the seed"),
     Column("status", _TEXT, "", "pending, running, completed, diverged, pruned or failed"),
     Column("reason", _TEXT, "", "why the status is what it is, where that needs saying"),
-    Column("role", _TEXT, "", "grid, search (validated, never tested) or confirmation (of a search, on the test set)"),
+    Column(
+        "role",
+        _TEXT,
+        "",
+        "grid, search (validated, never tested), confirmation (of a search, on the test set) or branch",
+    ),
+    Column("parent_id", _TEXT, "", "trial that a branch goes on from; its config.* are the parent's but for branch_*"),
     Column("seed", pa.int64(), "", "as config.seed"),
     *CONFIG_COLUMNS,
     Column("data_fingerprint", _TEXT, "", "hash of the images and labels"),
     Column("code_fingerprint", _TEXT, "", "hash of the source of the package trainable"),
-    Column("epochs_completed", pa.int32(), "epochs", "epochs with a record"),
+    Column(
+        "epochs_completed", pa.int32(), "epochs", "epochs with a record; of a branch those of its parent before it too"
+    ),
     Column("attempts", pa.int32(), "", "how often the trial was started or resumed"),
     Column("failures", pa.int32(), "", "how often it ended with an error"),
     Column("hardware", _TEXT, "", "device the trial ran on"),
@@ -150,7 +158,7 @@ TRIAL_COLUMNS = (
     *TRIAL_INSTRUMENT_COLUMNS,
 )
 TRIAL_STATUSES = ("pending", "running", "completed", "diverged", "pruned", "failed")
-TRIAL_ROLES = ("grid", "search", "confirmation")
+TRIAL_ROLES = ("grid", "search", "confirmation", "branch")
 
 BARRIER_COLUMNS = (
     Column("first", _TEXT, "", "trial whose final weights the line begins with"),

@@ -12,10 +12,11 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import re
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from trainable.errors import IncompatibleVersionError
@@ -30,6 +31,7 @@ Precision = Literal["fp32", "bf16", "published"]
 Engine = Literal["eager", "compile", "graph", "auto"]
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["cosine", "constant", "step", "linear"]
+BranchScaling = Literal["none", "sqrt", "linear"]
 _MODEL_FIELD = re.compile(r"model_fields\.[A-Za-z_]\w{0,63}", re.ASCII)
 
 
@@ -96,6 +98,18 @@ class TrialConfig:
     model: str = _option("resnet18", "network to train: a shipped one, or package.module:function of yours")
     model_source: str = _option("", "hash of the source of a network of yours; follows from model")
     model_fields: tuple[tuple[str, FieldValue], ...] = ()  # by name; in `to_dict` each is a field `model_fields.NAME`
+    branch_epoch: int = _option(
+        0, "a branch goes on from the state that the trial without `branch_` fields has after so many epochs; 0: no branch",
+        low=0, high=99_999,
+    )  # fmt: skip
+    branch_batch_size: int | None = _option(None, "images per step of a branch", low=1, high=50_000)
+    branch_scaling: BranchScaling = _option(
+        "none", "learning rate of a branch: times the ratio of batch sizes (linear), times its root (sqrt), or as it is"
+    )
+    branch_epochs: int = _option(1, "epochs that a branch trains", low=1, high=100_000)
+    branch_images: int | None = _option(
+        None, "images that a branch sees of each epoch, the first of its order; none: all that fill batches", low=1
+    )
 
     def __post_init__(self) -> None:
         for spec in _scalar_fields(self):
@@ -114,6 +128,44 @@ class TrialConfig:
             raise ValueError("nesterov=true needs a momentum above 0")
         if self.engine == "graph" and self.optimizer != "sgd":
             raise ValueError(f"engine=graph knows SGD alone: optimizer={self.optimizer} needs eager, compile or auto")
+        self._check_branch()
+
+    def _check_branch(self) -> None:
+        if not self.branch_epoch:
+            if named := [name for name in BRANCH_FIELDS if getattr(self, name) != FIELDS[name].default]:
+                raise ValueError(f"{named[0]} without branch_epoch: give the epoch after which the branch begins")
+            return
+        if self.branch_batch_size is None:
+            raise ValueError("branch_epoch without branch_batch_size: give the images per step of the branch")
+        if self.branch_images is not None and self.branch_images % self.branch_batch_size:
+            raise ValueError(
+                f"branch_images={self.branch_images} is no multiple of branch_batch_size={self.branch_batch_size}"
+            )
+        if self.last_epoch > self.epochs:
+            raise ValueError(
+                f"branch_epoch={self.branch_epoch} and branch_epochs={self.branch_epochs} end after epochs={self.epochs}"
+            )
+        _ = self.as_trained  # refuses a batch or a rate that no trial may have
+
+    @property
+    def parent(self) -> TrialConfig:
+        """The trial that a branch goes on from; of another trial itself."""
+        defaults: dict[str, Any] = {name: FIELDS[name].default for name in BRANCH_FIELDS}
+        return replace(self, **defaults)
+
+    @property
+    def as_trained(self) -> TrialConfig:
+        """How the steps are taken: of a branch its parent with the branch's batch size and learning rate; else itself."""
+        if self.branch_batch_size is None:
+            return self
+        ratio = self.branch_batch_size / self.batch_size
+        factor = {"none": 1.0, "sqrt": math.sqrt(ratio), "linear": ratio}[self.branch_scaling]
+        return replace(self.parent, batch_size=self.branch_batch_size, learning_rate=self.learning_rate * factor)
+
+    @property
+    def last_epoch(self) -> int:
+        """The epoch after which it is complete; epochs of a branch count on from its parent's."""
+        return self.branch_epoch + self.branch_epochs if self.branch_epoch else self.epochs
 
     @property
     def scored_on(self) -> Literal["test", "val", ""]:
@@ -160,6 +212,7 @@ def _scalar_fields(config: TrialConfig | type[TrialConfig]) -> list[dataclasses.
 
 
 FIELDS: dict[str, dataclasses.Field[Any]] = {spec.name: spec for spec in _scalar_fields(TrialConfig)}
+BRANCH_FIELDS = tuple(name for name in FIELDS if name.startswith("branch_"))
 _FIRST_FIELDS = frozenset({
     "dataset", "batch_size", "learning_rate", "seed", "epochs", "warmup_epochs", "width", "momentum", "weight_decay",
     "crop_padding", "flip_probability", "color_jitter", "train_limit", "test_limit", "validation_size", "log_every_steps",

@@ -108,20 +108,22 @@ class EpochEnd:
 class EpochInstrument(Instrument):
     """Measures the model after the steps of every so many epochs, beginning with the first: columns of epochs.
 
-    `every` is a number of epochs, or the configuration field that holds it (0 there: never). `measure` leaves the model and
-    every random stream as they were and may leave columns out: they are null. Of each of `layer_columns` it returns a value
+    `every` is a number of epochs, the configuration field that holds it, or a function of the configuration (0: never). `measure` leaves
+    the model and every random stream as they were and may leave columns out: they are null. Of each of `layer_columns` it returns a value
     for every parameter tensor, in the model's order; they stand in the rows of layers of the epoch's last step, if there are any.
     `num_images` is how many images it goes through where there are so many: its time on fewer is scaled to that. 0: its time
     does not depend on them.
     """
 
-    every: int | str
+    every: int | str | Callable[[TrialConfig], int]
     measure: Callable[[EpochEnd], Mapping[str, Any]]
     num_images: int = 0
     layer_columns: tuple[Column, ...] = ()
 
     def cadence(self, config: TrialConfig) -> int:
         """It measures every so many epochs; 0: never."""
+        if callable(self.every):
+            return self.every(config)
         return int(getattr(config, self.every)) if isinstance(self.every, str) else self.every
 
 

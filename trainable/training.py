@@ -82,6 +82,7 @@ def train(
 ) -> Iterator[EpochResult]:
     """Train one configuration and yield an EpochResult after each epoch, from the one after `resume` on.
 
+    A branch begins from its parent's state, which `trainable.branching` makes the `resume` of it.
     `device` is a torch device, `engine` what runs the steps (trainable/engines.py). Before the first epoch the device is warmed up
     and the engine compiles or captures; `on_prepared` is told how long that took, which is part of no epoch. When `stop` is set the generator ends within one step, without the epoch in progress.
     Errors: TrainingDiverged after the epoch whose loss is not finite; ValueError where data, configuration and
@@ -90,8 +91,9 @@ def train(
     target = torch.device(device)
     reset_peak_memory(target)
     splits = split_data(data, config)
+    run = config.as_trained
     memory = StepMemory(target)
-    batches = TrainingBatches(splits.train, config, target, memory.left_out)
+    batches = TrainingBatches(splits.train, run, target, memory.left_out, config.branch_images)
     test = EvaluationBatches(splits.test, target, _EVALUATION_BATCH[target.type])
     validation = EvaluationBatches(splits.validation, target, _EVALUATION_BATCH[target.type])
     height, width, channels = data.train_images.shape[1:]
@@ -99,9 +101,13 @@ def train(
     model = model.to(target).to(memory_format=torch.channels_last)
     num_measured = len(measured_steps(batches.num_batches, config.instrument_every_steps))
     probe = LayerProbe(model, [p.detach().clone() for p in model.parameters()], num_measured)
-    optimizer = build_optimizer(model, config)
-    steps_engine = ENGINES[engine](model, optimizer, config, target, batches.num_batches)
+    optimizer = build_optimizer(model, run)
+    steps_engine = ENGINES[engine](model, optimizer, run, target, batches.num_batches)
     records = TrialRecords.empty() if resume is None else _restore(resume, config, data, model, optimizer)
+    first_epoch = 1 if resume is None else resume.epoch + 1
+    if first_epoch <= config.branch_epoch:
+        raise ValueError("a branch goes on from its parent's state: give that, or --out, where it is made and kept")
+    parent_steps = config.branch_epoch * (len(splits.train.labels) // config.batch_size)
     name = trial_id(config, data.fingerprint)
 
     if target.type == "cuda" or engine != "eager":
@@ -109,29 +115,30 @@ def train(
         with fp32_of(config):
             _prepare(steps_engine, model, batches, test, splits.train, config)
         on_prepared(time.perf_counter() - started)
-    for epoch in range(1 if resume is None else resume.epoch + 1, config.epochs + 1):
-        steps_engine.begin_epoch(scheduled_learning_rate(config, epoch - 1))
+    for epoch in range(first_epoch, config.last_epoch + 1):
+        first_step = parent_steps + (epoch - 1 - config.branch_epoch) * batches.num_batches
+        steps_engine.begin_epoch(scheduled_learning_rate(run, epoch - 1))
         memory.begin()
         with fp32_of(config):
             started = time.perf_counter()
-            totals = _train_epoch(model, steps_engine, batches, probe, config, name, epoch, stop)
+            totals = _train_epoch(model, steps_engine, batches, probe, config, name, epoch, first_step, stop)
             if totals is None:
                 return
             trained = time.perf_counter()
             noted, of_layers, instrument_s = _measure_epoch(EpochEnd(model, splits.train, config, epoch, target))
             memory_bytes = memory.peak_bytes()
             measured = time.perf_counter()
-            test_scores = evaluate(model, test, config, stop)
-            validation_scores = evaluate(model, validation, config, stop)
+            test_scores = evaluate(model, test, run, stop)
+            validation_scores = evaluate(model, validation, run, stop)
             if test_scores is None or validation_scores is None:
                 return
             evaluated = time.perf_counter()
 
-        images = batches.num_batches * config.batch_size
+        images = batches.num_batches * run.batch_size
         metrics: dict[str, Any] = {
             "trial_id": name,
             "epoch": epoch,
-            "step": epoch * batches.num_batches,
+            "step": first_step + batches.num_batches,
             "train_loss": float(totals.losses.mean()),
             "train_accuracy": float(totals.correct.sum() / images),
             "test_loss": test_scores.loss,
@@ -139,7 +146,7 @@ def train(
             "test_correct": test_scores.correct_bits() if epoch == config.epochs else None,
             "val_loss": validation_scores.loss,
             "val_accuracy": validation_scores.accuracy,
-            "learning_rate": scheduled_learning_rate(config, epoch),
+            "learning_rate": scheduled_learning_rate(run, epoch),
             "train_time_s": trained - started,
             "eval_time_s": evaluated - measured,
             "instrument_time_s": totals.instrument_time_s + measured - trained,
@@ -147,7 +154,7 @@ def train(
             "peak_memory_bytes": memory_bytes,
             **noted,
         }
-        steps = _step_records(config, name, epoch, totals, batches.num_batches)
+        steps = _step_records(run, name, epoch, first_step, totals, batches.num_batches)
         layers = totals.measurements.with_last(of_layers).layers
         records = records.extended(TrialRecords(build_table("epochs", [metrics]), steps, layers))
 
@@ -158,7 +165,7 @@ def train(
 
         yield EpochResult(name, epoch, metrics, steps, records, instrument_s, take_checkpoint)
         if not np.isfinite(totals.losses).all():
-            raise TrainingDiverged(epoch, (epoch - 1) * batches.num_batches + int(np.isfinite(totals.losses).argmin()))
+            raise TrainingDiverged(epoch, first_step + int(np.isfinite(totals.losses).argmin()))
 
 
 def _prepare(
@@ -188,7 +195,7 @@ def _prepare(
 
 def _train_epoch(
     model: nn.Module, engine: EagerEngine, batches: TrainingBatches, probe: LayerProbe,
-    config: TrialConfig, name: str, epoch: int, stop: threading.Event | None,
+    config: TrialConfig, name: str, epoch: int, first_step: int, stop: threading.Event | None,
 ) -> _EpochTotals | None:  # fmt: skip
     """One pass over the training images; None when asked to stop."""
     model.train()
@@ -196,8 +203,7 @@ def _train_epoch(
     instrument_time_s = take_steps(engine, batches.epoch(epoch), probe, due, stop)
     if instrument_time_s is None:
         return None
-    first = (epoch - 1) * batches.num_batches
-    measured = [first + step for step in due]
+    measured = [first_step + step for step in due]
     host_losses, host_correct = torch.stack([engine.losses, engine.correct]).double().cpu().numpy()
     return _EpochTotals(host_losses, host_correct, measured, probe.drain(name, epoch, measured), instrument_time_s)
 
@@ -228,7 +234,9 @@ def take_steps(
     return instrument_time_s
 
 
-def _step_records(config: TrialConfig, name: str, epoch: int, totals: _EpochTotals, num_batches: int) -> pa.Table:
+def _step_records(
+    config: TrialConfig, name: str, epoch: int, first: int, totals: _EpochTotals, num_batches: int
+) -> pa.Table:
     """Rows for the steps that are logged or instrumented; what was not measured at a step is null."""
     running = totals.correct.cumsum() / (np.arange(1, num_batches + 1) * config.batch_size)
     measured = {
@@ -238,7 +246,6 @@ def _step_records(config: TrialConfig, name: str, epoch: int, totals: _EpochTota
         }
         for i, step in enumerate(totals.measured_steps)
     }
-    first = (epoch - 1) * num_batches
     rows = [
         {
             "trial_id": name,

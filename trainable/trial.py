@@ -2,6 +2,7 @@
 
     trial.json                    status, reason, attempts, hardware, times (trial_state.py)
     epoch-<epoch>.<digest>.ckpt   the newest checkpoints, the truth from which a trial goes on
+    branch-<epoch>.ckpt           its state after an epoch, while branches need it (branching.py)
     epochs.parquet ...            the records of the newest checkpoint, for readers without torch
 
 Written in this order: checkpoint, records, state; a crash in between leaves a trial that goes on. Ray's runner and
@@ -24,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from trainable.branching import BranchPoints, begin_branch, keep_branch_point
 from trainable.checkpoint import Checkpoint, load_newest_checkpoint, write_checkpoint
 from trainable.clock import utc_now
 from trainable.columns import TRIAL_INSTRUMENTS
@@ -65,22 +67,31 @@ def run_trial(
     on_saved: Callable[[], None] = lambda: None,
     stop: threading.Event | None = None,
     checkpoint_interval_s: float = CHECKPOINT_INTERVAL_S,
+    points: BranchPoints | None = None,
 ) -> TrialState:
     """Train one configuration in its folder to the end, or until `stop` is set; returns the state it leaves there.
 
     `on_epoch` may return a reason to end the trial there (status pruned). A trial that diverges is an outcome (status
     diverged), one that is stopped stays pending with its last epoch saved. `on_saved` is called whenever files were saved,
-    from the thread that saved them; an error of it fails the trial.
+    from the thread that saved them; an error of it fails the trial. In `points` are the states that branches begin from.
     Any other exception is the caller's to record, after the trial's last whole epoch was saved if that is possible.
     """
     started = time.monotonic()
     torch.set_num_threads(placement.num_threads)
     checkpoint, problems = load_newest_checkpoint(folder, config, data.fingerprint)
     before = read_state(folder) or TrialState(config=config, data_fingerprint=data.fingerprint)
-    engine = choose_engine(config, placement.device)
+    engine = choose_engine(config.as_trained, placement.device)
     state = _started(before, placement, checkpoint, problems, engine)
     write_state(folder, state)
     on_saved()
+    if checkpoint is None and config.branch_epoch:
+        checkpoint, notes = begin_branch(config, data, points, placement.device, engine.name, stop)
+        state = replace(state, notes=tuple(dict.fromkeys((*state.notes, *notes))))
+        if checkpoint is None:
+            state = replace(state, status="pending", reason="interrupted")
+            write_state(folder, state)
+            on_saved()
+            return state
 
     prepared_s: list[float] = []
 
@@ -99,15 +110,18 @@ def run_trial(
                 config, data, checkpoint, device=placement.device, engine=engine.name, stop=stop,
                 on_prepared=prepared_s.append,
             ):  # fmt: skip
-                writer.offer(result.take_checkpoint())
+                newest = result.take_checkpoint()
+                if points is not None and not config.branch_epoch and result.epoch in points.epochs:
+                    keep_branch_point(points, newest)
+                writer.offer(newest)
                 why = on_epoch(result)
-                if why is not None and result.epoch < config.epochs and math.isfinite(result.metrics["train_loss"]):
+                if why is not None and result.epoch < config.last_epoch and math.isfinite(result.metrics["train_loss"]):
                     status, reason = "pruned", why
                     break
         except TrainingDiverged as diverged:
             status, reason = "diverged", str(diverged)
         writer.finish()
-        if status == "completed" and writer.newest_epoch < config.epochs:
+        if status == "completed" and writer.newest_epoch < config.last_epoch:
             status, reason = "pending", "interrupted"
         elif status == "completed" and writer.newest is not None:
             measured = measure_trial(writer.newest)

@@ -81,6 +81,7 @@ class TrialState(Stored):
             "trial_id": self.trial_id,
             "cell_id": cell_id(self.config),
             "seed": self.config.seed,
+            "parent_id": trial_id(self.config.parent, self.data_fingerprint) if self.config.branch_epoch else None,
             **config_columns(self.config),
             **values,
             "failures": len(self.failures),

@@ -23,6 +23,7 @@ from analysis.records.study_folder import Cell, StudyFolder, StudyFolderError, S
 
 FINISHED = "completed"
 SEARCHED = "search"  # the role of the trials that a search tries
+BRANCH = "branch"  # the role of branches of other trials
 _LAYER_KEYS = ("trial_id", "epoch", "layer", "group", "kind")
 _MOMENT = ("trial_id", "epoch", "step")
 
@@ -32,7 +33,7 @@ class Study(Derivable):
     """A study: `info` is study.json, and each kind of record is a DataFrame with the columns of trainable/columns.py.
 
     `trials` has the label of the cell beside its id, one row per cell and seed; trials of cells that the study does not
-    have are left out, and so are those of a search (`search_trials`), which were never tested. `layers` holds every
+    have are left out, and so are those of a search (`search_trials`), which were never tested, and branches. `layers` holds every
     measured tensor at every measured step, of all trials, and may be large: `read_layers` reads only some columns, and only
     the steps that summaries over an epoch are made of.
     """
@@ -43,7 +44,7 @@ class Study(Derivable):
 
     @cached_property
     def trials(self) -> pd.DataFrame:
-        frame = self._all_trials[self._all_trials["role"] != SEARCHED].copy()
+        frame = self._all_trials[~self._all_trials["role"].isin([SEARCHED, BRANCH])].copy()
         labels = {cell.cell_id: cell.label for cell in self.info.cells}
         frame.insert(2, "label", frame["cell_id"].map(labels))
         return _one_per_seed(frame[frame["label"].notna()], self.info)
@@ -52,6 +53,16 @@ class Study(Derivable):
     def search_trials(self) -> pd.DataFrame:
         """The trials that a search tried, scored on held-out training images; in no table but those of the search."""
         return self._all_trials[self._all_trials["role"] == SEARCHED].reset_index(drop=True)
+
+    @cached_property
+    def branches(self) -> pd.DataFrame:
+        """The trials that go on from others (`parent_id`) with another batch size; in no table but those of branches."""
+        return self._all_trials[self._all_trials["role"] == BRANCH].reset_index(drop=True)
+
+    @cached_property
+    def branch_epochs(self) -> pd.DataFrame:
+        """The epochs of `branches`, by trial and epoch."""
+        return self._of_trials("epochs", self.branches).sort_values(["trial_id", "epoch"], ignore_index=True)
 
     @cached_property
     def search_epochs(self) -> pd.DataFrame:

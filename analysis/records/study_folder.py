@@ -38,6 +38,9 @@ from trainable.records import KEYS, SCHEMA_VERSION, SCHEMAS, check_columns, conf
 from trainable.stored import Stored, from_stored, set_unknown_apart
 
 PRIMARY_METRIC = "final_test_accuracy"  # where a grid says nothing
+BRANCH_TOLERANCE = (
+    0.02  # nats, where a grid says nothing: a branch whose loss is worse than the base's by more has departed
+)
 EQUIVALENCE_MARGIN = 0.005  # where a grid says nothing: accuracies that differ by less count as equivalent
 
 
@@ -87,6 +90,7 @@ class StudyInfo(Stored):
     )
     stopping: dict[str, int] | None = None  # first and most: seeds after which one first and last looks at the verdicts
     search: dict[str, Any] | None = None  # the resolved [search] table and `enqueued`, the configurations tried first
+    branch: dict[str, Any] | None = None  # the resolved [branch] table
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> str:

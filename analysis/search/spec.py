@@ -27,7 +27,7 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 
-from trainable.config import FIELDS, FieldValue, check_field_name
+from trainable.config import BRANCH_FIELDS, FIELDS, FieldValue, check_field_name
 
 Scale = Literal["log", "linear", "choices"]
 MAX_SEARCH_TRIALS = 10_000
@@ -42,6 +42,7 @@ _NOT_SEARCHED = {
     "log_every_steps": "it changes what is recorded, not what is trained",
     "instrument_every_steps": "it changes what is recorded, not what is trained",
     "noise_scale_every_epochs": "it changes what is recorded, not what is trained",
+    **dict.fromkeys(BRANCH_FIELDS, "branches are no trials of a search"),
 }
 
 

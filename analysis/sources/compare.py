@@ -142,8 +142,8 @@ def _merge_trials(folders: Sequence[StudyFolder]) -> tuple[pa.Table, list[set[st
 
 
 def _without_search(trials: pa.Table) -> pa.Table:
-    """The trials of cells: those of a search were never tested, and no cell is compared by them."""
-    return trials.filter(pc.fill_null(pc.not_equal(trials["role"], "search"), True))
+    """The trials of cells: those of a search were never tested, branches are parts of others, and no cell is compared by them."""
+    return trials.filter(pc.invert(pc.is_in(trials["role"], pa.array(["search", "branch"]))))
 
 
 def _merge_records(kind: str, folders: Sequence[StudyFolder], owners: Sequence[set[str]], target: StudyFolder) -> None:

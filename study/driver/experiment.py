@@ -42,6 +42,7 @@ class Work:
     progress: Progress
     states: Sequence[TrialState] = ()
     journal: SearchJournal | None = None
+    branch_epochs: tuple[int, ...] = ()  # after which the states of trials are kept for branches
 
 
 def run_trials(invocation: Invocation, work: Work) -> bool:
@@ -111,6 +112,7 @@ def _trial_settings(invocation: Invocation, work: Work) -> TrialSettings:
         prunable=work.journal is not None,
         code=provided(),
         on_cluster=machine.is_cluster,
+        branch_epochs=work.branch_epochs,
     )
 
 

@@ -41,7 +41,7 @@ class Row:
         """Seconds to the trial's end, from its own last epochs; None before the first."""
         if self.epoch_time_s is None:
             return None
-        return (self.state.config.epochs - self.epoch) * self.epoch_time_s
+        return (self.state.config.last_epoch - self.epoch) * self.epoch_time_s
 
 
 class Progress:
@@ -150,7 +150,7 @@ class Progress:
     def _cells(self, row: Row) -> list[str]:
         config = row.state.config
         head = [*(_text(getattr(config, f)) for f in self._factors), str(config.seed)]
-        epoch = f"{row.epoch}/{config.epochs}" if row.status == "running" else row.status
+        epoch = f"{row.epoch}/{config.last_epoch}" if row.status == "running" else row.status
         if row.latest is None:
             return [*head, epoch, "", "", "", "", "", ""]
         left = format_clock(row.left_s) if row.status == "running" else ""
@@ -163,7 +163,7 @@ class Progress:
     def _line(self, row: Row) -> str:
         latest = row.latest or {}
         return (
-            f"{self._name(row)}  epoch {row.epoch}/{row.state.config.epochs}  train {latest['train_loss']:.3f} "
+            f"{self._name(row)}  epoch {row.epoch}/{row.state.config.last_epoch}  train {latest['train_loss']:.3f} "
             f"{latest['train_accuracy']:.1%}  {' '.join([row.state.config.scored_on, *_scores(row)]).strip()}  "
             f"{latest['images_per_s']:,.0f} img/s  {format_clock(row.left_s)} left"
         )
@@ -207,7 +207,8 @@ class Progress:
         if not times:
             return None
         mean_s = sum(times) / len(times)
-        left_s = [row.left_s or (row.state.config.epochs - row.epoch) * mean_s for row in rows if row.status in _OPEN]
+        ends = [row.state.config.last_epoch - max(row.epoch, row.state.config.branch_epoch) for row in rows]
+        left_s = [row.left_s or end * mean_s for row, end in zip(rows, ends, strict=True) if row.status in _OPEN]
         mean_epochs = sum(row.state.config.epochs for row in rows) / len(rows)
         left_s += [mean_epochs * mean_s] * num_unknown
         return max([sum(left_s) / self._max_concurrent, *left_s], default=0.0)

@@ -31,7 +31,8 @@ def load_study_data(spec: StudySpec, folder: Path | None) -> ImageData:
     try:
         data = load_data(first["dataset"], folder, image_size=first["image_size"])
         corners = list_corners(spec.search.space, spec.search_base) if spec.search else []
-        for config in (*spec.trial_configs()[: len(spec.cells)], *corners):
+        parents = spec.trial_configs()[: len(spec.cells)]
+        for config in (*parents, *spec.branches_of(parents), *corners):
             split_data(data, config)
     except DataError:
         raise

@@ -1,6 +1,8 @@
-"""The trials that are reported: those of a grid, or those that confirm what a search has found. Run what is missing of them."""
+"""The trials that are reported: those of a grid, their branches, or those that confirm what a search has found. Run what is missing."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from rich.console import Console
 
@@ -18,8 +20,14 @@ from study.plan.units import format_duration
 from trainable.trial_state import read_state
 
 
-def run_missing(invocation: Invocation, study: StudyInfo, ledger: Ledger, *, noted: bool) -> bool:
-    """Note the invocation in study.json, unless it is `noted`, and run what is to run; False when the user interrupted."""
+def run_missing(
+    invocation: Invocation, study: StudyInfo, ledger: Ledger, *, noted: bool, factors: Sequence[str],
+    branch_epochs: tuple[int, ...] = (),
+) -> bool:  # fmt: skip
+    """Note the invocation in study.json, unless it is `noted`, and run what is to run; False when the user interrupted.
+
+    The trials differ in `factors`, and keep their states after `branch_epochs`.
+    """
     store, resources, folder = invocation.store, invocation.resources, invocation.store.folder
     unfit = invocation.check_hardware()
     missing = [rest_of_trial(s.config, s.epochs_completed) for s in ledger.to_run]
@@ -36,7 +44,7 @@ def run_missing(invocation: Invocation, study: StudyInfo, ledger: Ledger, *, not
     if not invocation.mirror.started:
         invocation.mirror.start()
     try:
-        finished = _train(invocation, study, ledger)
+        finished = _train(invocation, ledger, factors, branch_epochs)
         store.fetch()
     except OSError:
         if folder.exists():
@@ -50,7 +58,7 @@ def run_missing(invocation: Invocation, study: StudyInfo, ledger: Ledger, *, not
     return finished
 
 
-def _train(invocation: Invocation, study: StudyInfo, ledger: Ledger) -> bool:
+def _train(invocation: Invocation, ledger: Ledger, factors: Sequence[str], branch_epochs: tuple[int, ...]) -> bool:
     """Train what is to run; False when the user interrupted."""
     register_trials(invocation.store.folder, ledger.to_run)
     for state in ledger.to_run:
@@ -58,8 +66,8 @@ def _train(invocation: Invocation, study: StudyInfo, ledger: Ledger) -> bool:
             invocation.store.put_trial(state.trial_id)
     shown = sorted((*ledger.done, *ledger.left_failed, *ledger.to_run), key=lambda state: state.config.seed)
     num_slots, file = invocation.resources.max_concurrent, invocation.progress_file
-    with invocation.artifacts(), Progress(Console(), shown, study.factors, num_slots, file) as progress:
-        return run_trials(invocation, Work(progress=progress, states=ledger.to_run))
+    with invocation.artifacts(), Progress(Console(), shown, factors, num_slots, file) as progress:
+        return run_trials(invocation, Work(progress=progress, states=ledger.to_run, branch_epochs=branch_epochs))
 
 
 def _print_start(ledger: Ledger, cost: Cost, resources: TrialResources) -> None:

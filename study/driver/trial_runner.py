@@ -51,6 +51,7 @@ class TrialSettings:
     prunable: bool = False  # a search may ask a trial to end early
     code: tuple[Source, ...] = ()  # modules of the user's that trials use
     on_cluster: bool = False  # whose nodes may be taken away
+    branch_epochs: tuple[int, ...] = ()  # after which its state is kept for branches
 
 
 def run_tune_trial(tune_config: Mapping[str, Any], *, settings: TrialSettings, data: ImageData) -> None:
@@ -62,6 +63,7 @@ def run_tune_trial(tune_config: Mapping[str, Any], *, settings: TrialSettings, d
     import torch
     from ray import tune
 
+    from trainable.branching import BranchPoints
     from trainable.trial import Placement, run_trial
 
     storage = settings.storage
@@ -112,6 +114,11 @@ def run_tune_trial(tune_config: Mapping[str, Any], *, settings: TrialSettings, d
                     on_saved=folder.save,
                     stop=stop,
                     checkpoint_interval_s=settings.checkpoint_interval_s,
+                    points=BranchPoints(
+                        read=lambda name: storage.read(f"{TRIALS}/{name}"),
+                        write=lambda name, content: storage.write(f"{TRIALS}/{name}", content),
+                        epochs=settings.branch_epochs,
+                    ),
                 )
             if notice.given and ended.status == "pending":
                 raise UnfitNodeError(f"{socket.gethostname()} is being taken away; the trial had saved")

@@ -131,7 +131,7 @@ def _state_of(checkpoint: Checkpoint, note: str) -> TrialState:
     )
     if checkpoint.diverged:
         return replace(state, status="diverged", reason=f"loss not finite in epoch {checkpoint.epoch}")
-    if checkpoint.epoch < checkpoint.config.epochs:
+    if checkpoint.epoch < checkpoint.config.last_epoch:
         return state
     return replace(state, status="completed", measured=measure_trial(checkpoint))
 

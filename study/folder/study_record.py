@@ -67,6 +67,7 @@ def build_study(spec: StudySpec, data: ImageData, machine: Machine, resources: T
         },
         resources=resources.to_dict(),
         search=None if spec.search is None else spec.search.to_dict(),
+        branch=None if spec.branch is None else spec.branch.to_dict(),
     )
 
 
@@ -102,6 +103,7 @@ def extend_study(existing: StudyInfo, asked: StudyInfo, *, accept_changes: bool)
         reductions=tuple(dict.fromkeys((*existing.reductions, *asked.reductions))),
         attempts=existing.attempts,
         search=asked.search or existing.search,
+        branch=asked.branch or existing.branch,
         stopping=asked.stopping or existing.stopping,
         accepted_changes=accepted,
         unknown=existing.unknown,

@@ -17,6 +17,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
+from analysis.comparison.branches import describe_branch
 from analysis.drawing.selection import left_out_note
 from analysis.drawing.style import NothingToDraw
 from analysis.figures import plan_figures
@@ -201,13 +202,13 @@ def _fields(grid: GridMap, ranked: bool) -> list[list[dict[str, Any] | None]]:
 
 
 def list_trials(study: LiveStudy) -> pd.DataFrame:
-    """The trials as they are, those of a search too: running ones first, then what failed, then the rest."""
-    searched = study.search_trials
+    """The trials as they are, searched ones and branches too: running ones first, then what failed, then the rest."""
+    searched, branches = study.search_trials, study.branches
     labels = [f"Search trial {(seed - FIRST_SEARCH_SEED) % MAX_SEARCH_TRIALS}" for seed in searched["seed"]]
-    frames = [study.trials, searched.assign(label=labels)]
-    frame = (
-        pd.concat([one for one in frames if len(one)], ignore_index=True) if len(study.search_trials) else study.trials
-    )
+    told = (branches[f"config.branch_{name}"] for name in ("epoch", "batch_size", "scaling"))
+    branched = branches.assign(label=[describe_branch(*values) for values in zip(*told, strict=True)])
+    frames = [one for one in (study.trials, searched.assign(label=labels), branched) if len(one)]
+    frame = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0] if frames else study.trials
     order = {"running": 0, "failed": 1, "diverged": 2, "pending": 4}
     return (
         frame.assign(_order=frame["status"].map(order).fillna(3))
@@ -245,9 +246,14 @@ def _trial_row(row: Mapping[Any, Any]) -> dict[str, Any]:
     }
     gpu = row["gpu_ids"] if isinstance(row["gpu_ids"], str) else ""
     return text | {
-        "id": row["trial_id"], "seed": row["seed"], "epochs": f"{row['epochs_completed']} of {row['config.epochs']}",
+        "id": row["trial_id"], "seed": row["seed"], "epochs": f"{row['epochs_completed']} of {_last_epoch(row)}",
         "attempts": row["attempts"], "failures": row["failures"], "device": f"GPU {gpu}" if gpu else "CPU",
     }  # fmt: skip
+
+
+def _last_epoch(row: Mapping[Any, Any]) -> int:
+    first = int(row["config.branch_epoch"])
+    return first + int(row["config.branch_epochs"]) if first else int(row["config.epochs"])
 
 
 def _trial(study: LiveStudy, trial_id: str, query: Mapping[str, str]) -> str:
@@ -257,7 +263,7 @@ def _trial(study: LiveStudy, trial_id: str, query: Mapping[str, str]) -> str:
     if not rows:
         raise LookupError(f"no trial {trial_id!r}")
     state = study.read_trial_state(trial_id)
-    lines = [_epoch_line(row, rows[0]["config.epochs"]) for row in study.read_trial_epochs(trial_id).to_dict("records")]
+    lines = [_epoch_line(row, _last_epoch(rows[0])) for row in study.read_trial_epochs(trial_id).to_dict("records")]
     return (
         templates()
         .get_template("trial.html")

@@ -55,8 +55,9 @@ class LiveStudy(Study):
             return None
 
     def read_trial_epochs(self, trial_id: str) -> pd.DataFrame:
-        """The epochs of one trial, of a search or not."""
-        frames = [frame[frame["trial_id"] == trial_id] for frame in (self.epochs, self.search_epochs)]
+        """The epochs of one trial, of whatever role."""
+        found = (self.epochs, self.search_epochs, self.branch_epochs)
+        frames = [frame[frame["trial_id"] == trial_id] for frame in found]
         return max(frames, key=len)
 
     def _of_trials(self, kind: str, trials: pd.DataFrame) -> pd.DataFrame:

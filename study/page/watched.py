@@ -110,7 +110,9 @@ class WatchedStudy:
             self.study = read_live_study(self.folder)
             _ = self.study.epochs  # held against the trials: they contradict each other while they are written
             self.problem = "; ".join(self.study.complaints)
-            statuses = pd.concat([self.study.trials["status"], self.study.search_trials["status"]])
+            statuses = pd.concat(
+                [of["status"] for of in (self.study.trials, self.study.search_trials, self.study.branches)]
+            )
             self.counts = {str(status): int(number) for status, number in statuses.value_counts().items()}
             self.version = max(self.version + 1, int(time.time()))  # a server that is started again counts on
         except (StudyFolderError, LookupError, ValueError, TypeError, OSError) as error:

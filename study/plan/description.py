@@ -11,7 +11,14 @@ from analysis.records.factors import short_name
 from analysis.search.objectives import list_objectives
 from study.plan.calibration import Speed, SpeedKey
 from study.plan.epoch_times import EpochTimes, epoch_images
-from study.plan.estimate import Cost, estimate_cost, estimate_search, nominal_train_images, num_parameters
+from study.plan.estimate import (
+    Cost,
+    estimate_cost,
+    estimate_search,
+    list_work,
+    nominal_train_images,
+    num_parameters,
+)
 from study.plan.resources import Machine, TrialResources, has_native_bf16, is_part, num_gpus_used
 from study.plan.units import format_bytes, format_duration, format_flops
 from study.spec.pruners import list_pruners
@@ -40,7 +47,9 @@ def describe_plan(
         yield from _describe_seeds(spec, spec.search.top_k + len(spec.cells))
         return
     configs = spec.trial_configs()
-    yield from describe_cost(estimate_cost(configs, resources, speeds, times), resources, len(configs))
+    work = list_work(spec)
+    yield from describe_cost(estimate_cost(work, resources, speeds, times), resources, len(work))
+    yield from _describe_branches(spec, len(work) - len(configs))
     yield from _describe_seeds(spec, len(spec.cells))
     yield from (
         f"note      {line}"
@@ -59,6 +68,19 @@ def describe_plan(
     if confounds.extra_cells:
         yield "\nA grid that tells them apart, to save as a FILE.toml for --grid:\n"
         yield write_grid(confounds, spec)
+
+
+def _describe_branches(spec: StudySpec, number: int) -> Iterator[str]:
+    if spec.branch is not None:
+        asked = spec.branch
+        yield (
+            f"branches  {number} of these trials, after epochs {_listed(asked.epochs)} of each other one: batch sizes "
+            f"{_listed(asked.batch_sizes)}, learning rate scaled {' or '.join(asked.scaling)}, {asked.length} x {asked.images:,} images"
+        )
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def _describe_seeds(spec: StudySpec, num_cells: int) -> Iterator[str]:

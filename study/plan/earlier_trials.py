@@ -72,9 +72,9 @@ def _read_study(folder: StudyFolder, place: Place) -> list[EarlierTrial]:
 
 
 def _is_at(row: dict[str, Any], place: Place) -> bool:
-    """Whether a trial ran where the next ones will: threads decide on CPUs alone."""
+    """Whether a trial, no branch, ran where the next ones will: threads decide on CPUs alone."""
     same = (row["hardware"], row["gpu_share"], row["timing_exclusive"])
-    if sizes_of(row["config.dataset"]) is None:  # nobody knows how much it had to do
+    if row["config.branch_epoch"] or sizes_of(row["config.dataset"]) is None:  # nobody knows how much it had to do
         return False
     return same == (place.hardware, place.gpu_share, place.timing_exclusive) and (
         bool(place.gpu_share) or row["num_threads"] == place.num_threads

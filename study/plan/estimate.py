@@ -67,7 +67,15 @@ def estimate_cost(
 
 def rest_of_trial(config: TrialConfig, epochs_completed: int) -> TrialConfig:
     """What costs as much as the epochs that a trial has left, at least one; no trial of its own."""
-    return replace(config, epochs=max(1, config.epochs - epochs_completed), warmup_epochs=0)
+    left, run = config.last_epoch - max(epochs_completed, config.branch_epoch), config.as_trained
+    limit = run.train_limit if config.branch_images is None else config.branch_images + run.validation_size
+    return replace(run, epochs=max(1, left), warmup_epochs=0, train_limit=limit)
+
+
+def list_work(spec: StudySpec) -> list[TrialConfig]:
+    """What costs as much as the trials of a grid and their branches."""
+    configs = spec.trial_configs()
+    return [*configs, *(rest_of_trial(branch, 0) for branch in spec.branches_of(configs))]
 
 
 def check_space(folder: Path, disk_bytes: int) -> None:

@@ -9,6 +9,7 @@
     [analysis]                         primary_metric, equivalence_margin, and the published claims to check:
                                        claims = "worksheet", "stability" or a claims file, found from the grid file
     [search]                           see search_spec.py; [[cells]] are then what the search starts from
+    [branch]                           see branch_spec.py: short branches of every trial at other batch sizes
 
 The shipped ones lie in study/grids. Every error is a SpecError: one line that says what is wrong and what to do.
 Imports neither torch nor Ray.
@@ -28,15 +29,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from analysis.records.study_folder import EQUIVALENCE_MARGIN, PRIMARY_METRIC
+from study.spec.branch_spec import BranchSpec, parse_branch
 from study.spec.errors import SpecError
 from study.spec.search_spec import parse_search
-from trainable.config import Precision, check_field_name, flatten
+from trainable.config import BRANCH_FIELDS, Precision, check_field_name, flatten
 
 if TYPE_CHECKING:
     from analysis.search.spec import SearchSpec
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,127}")
-_TOP_LEVEL = ("name", "title", "seeds", "gpu_precision", "base", "grid", "cells", "published", "analysis", "search")
+_TOP_LEVEL = (
+    "name",
+    "title",
+    "seeds",
+    "gpu_precision",
+    "base",
+    "grid",
+    "cells",
+    "published",
+    "analysis",
+    "search",
+    "branch",
+)
 MAX_TRIALS = 100_000
 
 
@@ -54,6 +68,7 @@ class Grid:
     primary_metric: str = PRIMARY_METRIC
     claims: str = ""  # "worksheet", or the text of a claims file
     search: SearchSpec | None = None
+    branch: BranchSpec | None = None
     gpu_precision: Precision | None = None
     folder: Path = Path()  # where its file lies, and modules of the user's beside it
 
@@ -133,6 +148,10 @@ def _parse_grid(content: dict[str, Any], folder: Path) -> Grid:
     if "seed" in base:
         raise ValueError("seed does not belong in [base]; use seeds = [...]")
     cells = (*_product(content.get("grid", {})), *(_explicit_cell(cell) for cell in content.get("cells", [])))
+    if branching := [name for part in (base, *cells) for name in part if name in BRANCH_FIELDS]:
+        raise ValueError(f"{branching[0]}: branches of a study are what [branch] says; leave it out")
+    if "branch" in content and "search" in content:
+        raise ValueError("[branch] and [search] do not go together: branch the cells of a grid of their own")
     search = _search(content) if "search" in content else None
     if not cells and search:
         cells = ({"label": "defaults"},)  # the one configuration that the search starts from
@@ -148,6 +167,7 @@ def _parse_grid(content: dict[str, Any], folder: Path) -> Grid:
         published=tuple(_published_entry(entry, cells) for entry in content.get("published", [])),
         **_analysis(content.get("analysis", {}), folder),
         search=search,
+        branch=parse_branch(content["branch"]) if "branch" in content else None,
         gpu_precision=_gpu_precision(content.get("gpu_precision")),
     )
 

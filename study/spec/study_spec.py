@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.records.factors import align_fields, find_factors, short_name
 from analysis.records.study_folder import EQUIVALENCE_MARGIN, PRIMARY_METRIC, Cell
+from study.spec.branch_spec import BranchSpec, branch_configs, with_images
 from study.spec.errors import SpecError
 from study.spec.grid_file import MAX_TRIALS, Grid, cell_fields, check_seeds, check_study_name
 from study.spec.search_space import check_space
 from study.spec.search_spec import FIRST_SEARCH_SEED, with_trials
-from trainable.config import FIELDS, FieldValue, Precision, TrialConfig, cell_id
+from trainable.config import BRANCH_FIELDS, FIELDS, FieldValue, Precision, TrialConfig, cell_id
 from trainable.data.kinds import check_dataset, sizes_of
 from trainable.models import complete_config
 
@@ -44,6 +45,7 @@ class StudySpec:
     claims: str = ""
     stopping: dict[str, int] | None = None  # first and most: seeds after which one first and last looks at the verdicts
     search: SearchSpec | None = None
+    branch: BranchSpec | None = None
     search_base: dict[str, FieldValue] = field(default_factory=dict)  # of all searched trials, before the search's own
     gpu_precision: Precision | None = None  # of trials on GPUs where nothing else names one
 
@@ -58,6 +60,10 @@ class StudySpec:
             f"{line}{'' if n == len(self.cells) else f' ({n} of {len(self.cells)} cells)'}"
             for line, n in Counter(lines).items()
         ]
+
+    def branches_of(self, parents: Iterable[TrialConfig]) -> list[TrialConfig]:
+        """The branches of these trials; none where the study does not branch."""
+        return [] if self.branch is None else branch_configs(self.branch, parents)
 
 
 def build_spec(
@@ -100,6 +106,7 @@ def build_spec(
         claims=grid.claims,
         gpu_precision=grid.gpu_precision,
         stopping=None if most_seeds is None else {"first": len(used), "most": most_seeds},
+        branch=_check_branch(grid, configs),
     )
     return spec if search is None else _with_search(spec, search, search_base or {}, overrides)
 
@@ -110,6 +117,10 @@ def _build_configs(
     """The configuration of each cell of the grid, with seed 0. Errors: SpecError."""
     if "seed" in overrides:
         raise SpecError("--set seed=...: use --seeds")
+    if branching := [name for name in overrides if name in BRANCH_FIELDS]:
+        raise SpecError(
+            f"--set {branching[0]}=...: branches are what [branch] of the grid file says; edit a copy of it"
+        )
     for cell in grid.cells:
         if studied := [name for name in cell_fields(cell) if name in overrides]:
             raise SpecError(f"--set {studied[0]}=...: the grid studies {studied[0]} itself; edit a copy of its file")
@@ -124,6 +135,17 @@ def _build_configs(
         for dataset in {config.dataset for config in configs}:
             check_dataset(dataset, (grid.folder, Path()))
         return configs
+    except ValueError as error:
+        raise SpecError(str(error)) from error
+
+
+def _check_branch(grid: Grid, configs: Sequence[TrialConfig]) -> BranchSpec | None:
+    """What the grid branches, with the number of images that fits all cells. Errors: SpecError."""
+    if grid.branch is None:
+        return None
+    try:
+        known = sizes_of(configs[0].dataset)
+        return with_images(grid.branch, configs, known[0] if known else None)
     except ValueError as error:
         raise SpecError(str(error)) from error
 

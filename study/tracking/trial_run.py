@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow.compute as pc
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from analysis.comparison.branches import describe_branch
 from analysis.drawing.declaration import FigureKind, Subject
 from analysis.drawing.style import NothingToDraw, styled
 from analysis.figures import trial_figures
@@ -50,7 +51,10 @@ class TrialRun:
         self._folder, self._hurry = folder, hurry
         self._records = StudyFolder(folder.trial(state.trial_id))  # a trial's files are named like the study's
         labels = {cell.cell_id: cell.label for cell in folder.read_study().cells}
-        self._study, self._label = connection.group, labels.get(cell_id(state.config), state.trial_id)
+        config = state.config
+        self._study, self._label = connection.group, labels.get(cell_id(config.parent), state.trial_id)
+        if config.branch_epoch:
+            self._label += ", " + describe_branch(config.branch_epoch, config.branch_batch_size, config.branch_scaling)
         self._about = f"{self._label}, seed {state.config.seed}"
         self._run = connection.open_run(state.trial_id, self._about, self._config(state), job_type="trial")
         self._run.define_axis(STEP_AXIS, STEP_METRICS)

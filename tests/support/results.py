@@ -13,14 +13,18 @@ from analysis.tables import build_tables
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "results.md"
 EXAMPLES = ROOT / "examples"
-TABLES = {"factorial-width8": ("best", "factors", "hypotheses", "test_variance")}
+TABLES = {
+    "factorial-width8": ("best", "factors", "hypotheses", "test_variance"),
+    "branch-width4": ("critical_batch_size", "branches"),
+}
 
 
 def render(example: str) -> str:
     """What stands between the marks of an example: the report's answer, and tables without their notes; of the effects
     those on the primary metric and those that differ from zero."""
     study = load_study(EXAMPLES / example)
-    parts = [f"<!-- {example} -->", *(f"> {sentence}\n>" for sentence in answer(study).sentences), ""]
+    sentences = answer(study).sentences if len(study.cells) > 1 else ()  # one cell has nothing to be compared with
+    parts = [f"<!-- {example} -->", *(f"> {sentence}\n>" for sentence in sentences), ""]
     for name, table in build_tables(study, TABLES[example]).items():
         frame = table.frame
         if name == "factors":

@@ -105,11 +105,14 @@ def split_data(data: ImageData, config: TrialConfig) -> Splits:
     """
     num_train = _limited("train_limit", config.train_limit, len(data.train_labels), "training")
     num_test = _limited("test_limit", config.test_limit, len(data.test_labels), "test")
-    if num_train - config.validation_size < config.batch_size:
+    batch_size, num_left = config.as_trained.batch_size, num_train - config.validation_size
+    if num_left < batch_size:
         raise ValueError(
             f"{num_train} training images less validation_size={config.validation_size} leave no full batch of "
-            f"batch_size={config.batch_size}: lower one of the two"
+            f"batch_size={batch_size}: lower one of the two"
         )
+    if config.branch_images is not None and config.branch_images > num_left:
+        raise ValueError(f"branch_images={config.branch_images}, but an epoch has only {num_left} training images")
     order = _balanced_order(data.train_labels)
     train, test = (
         Split(*part, data.normalisation)

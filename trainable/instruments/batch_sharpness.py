@@ -48,7 +48,7 @@ def measure_epoch(end: EpochEnd) -> dict[str, float | None]:
     from trainable.augmentation import first_batches
     from trainable.optimization import training_loss
 
-    size = end.config.batch_size
+    size = end.config.as_trained.batch_size
     wanted = min(max(NUM_IMAGES // size, LEAST_BATCHES), MOST_BATCHES)
     batches = first_batches(end.training_images, end.config, end.epoch + 1, wanted, end.device)
     mean, error = measure_batch_sharpness(end.model, batches, loss=partial(training_loss, config=end.config))

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.made_up_inputs import try_inputs
-from trainable.config import FIELDS, TrialConfig, cell_id, parse_override, trial_id
+from trainable.config import BRANCH_FIELDS, FIELDS, TrialConfig, cell_id, parse_override, trial_id
 
 FIRST_FIELDS = (  # the others were added later, and count only where they are not at their default
     "dataset", "batch_size", "learning_rate", "seed", "epochs", "warmup_epochs", "width", "momentum", "weight_decay",
@@ -120,18 +120,20 @@ def test_ids_are_hashes_of_the_canonical_configuration() -> None:
 
 
 def test_every_field_and_the_data_change_the_trial_and_only_the_seed_leaves_the_cell() -> None:
-    base = TrialConfig()
+    plain, branch = TrialConfig(), TrialConfig(branch_epoch=1, branch_batch_size=64)
     other = {
+        "branch_epoch": 2, "branch_batch_size": 128, "branch_scaling": "linear", "branch_images": 640,
         "schedule": "linear", "step_every_epochs": 3, "optimizer": "adamw", "nesterov": True,
         "dataset": "synthetic", "precision": "bf16", "train_limit": 1000, "test_limit": 1000, "engine": "graph",
         "model": "vit", "model_source": "0123",
     }  # fmt: skip
     for name in FIELDS:
-        value = getattr(base, name)
-        changed = TrialConfig.from_dict({name: other.get(name, value + 1 if isinstance(value, int) else 0.25)})
+        base = branch if name in BRANCH_FIELDS else plain  # which there are together only
+        value = other.get(name, getattr(base, name) + 1 if isinstance(getattr(base, name), int) else 0.25)
+        changed = TrialConfig.from_dict({**(base.to_dict() if base == branch else {}), name: value})
         assert trial_id(changed, "a") != trial_id(base, "a"), name
         assert (cell_id(changed) == cell_id(base)) == (name == "seed"), name
-    assert trial_id(base, "a") != trial_id(base, "b")
+    assert trial_id(plain, "a") != trial_id(plain, "b")
 
 
 def test_equal_numbers_of_different_type_are_the_same_trial() -> None:

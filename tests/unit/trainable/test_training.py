@@ -113,7 +113,7 @@ def test_training_learns(data: ImageData) -> None:
 
 
 def test_instruments_change_no_bit(data: ImageData) -> None:
-    cadences = dict.fromkeys([one.every for one in EPOCH_INSTRUMENTS if isinstance(one.every, str)], 1)
+    cadences: dict[str, Any] = dict.fromkeys([one.every for one in EPOCH_INSTRUMENTS if isinstance(one.every, str)], 1)
     assert len(cadences) >= 4
     with_all, measured = run(replace(CONFIG, instrument_every_steps=1, **cadences), data)
     without, bare = run(replace(CONFIG, instrument_every_steps=0, noise_scale_every_epochs=0), data)
