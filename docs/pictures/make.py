@@ -21,6 +21,7 @@ from tests.end_to_end.test_live_page import DRAWN, point_at, serve, visit, wait_
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parents[1] / "examples" / "factorial-width8"
+BRANCHES = HERE.parents[1] / "examples" / "branch-width4"
 FIGURES = {
     "training_curves": "training_curves",
     "gradient_flow-cell1": "gradient_flow",
@@ -46,6 +47,10 @@ def main() -> int:
             save_small(Path(scratch, name), HERE / name, WINDOW[0])
         for name, picture in FIGURES.items():
             save_small(study / "report" / "figures" / f"{name}.png", HERE / f"{picture}.png", FIGURE_WIDTH)
+        branched = Path(shutil.copytree(BRANCHES, Path(scratch, BRANCHES.name)))
+        write_report(StudyFolder(branched))
+        name = "critical_batch_size.png"
+        save_small(branched / "report" / "figures" / name, HERE / name, FIGURE_WIDTH)
     return 0
 
 
