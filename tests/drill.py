@@ -110,7 +110,7 @@ class Drill:
     def await_epochs(self, name: str, more: int = 2) -> None:
         """Return when the study has saved so many more epochs."""
         before = self.num_epochs(name)
-        wait_until(lambda: self.num_epochs(name) >= before + more, 300)
+        wait_until(lambda: self.num_epochs(name) >= before + more, 900)
 
     def num_epochs(self, name: str) -> int:
         """The epochs that all trials of a study have saved."""
@@ -120,7 +120,7 @@ class Drill:
     def await_state(self, name: str, holds: Callable[[dict[str, object]], bool]) -> None:
         """Return when what `study status NAME --json` tells is so."""
         assert self.head is not None
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 900
         while not holds(told := json.loads(self.head.client("study.status", name, "--json").stdout)):
             assert time.monotonic() < deadline, told
             time.sleep(1)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.drill import run_drill
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.faults, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.end_to_end, pytest.mark.faults, pytest.mark.timeout(3600)]
 
 
 def test_the_drill(tmp_path: Path) -> None:

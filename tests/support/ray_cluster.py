@@ -55,7 +55,7 @@ class RayNode:
         """
         deadline = time.monotonic() + _START_TIMEOUT_S
         while "Ray runtime started" not in (said := self.log.read_text(errors="replace")):
-            if self.process.poll() is not None and "registration may not be complete" in said:
+            if self.process.poll() is not None and "The current node timed out during startup" in said:
                 return False
             assert self.process.poll() is None, said
             assert time.monotonic() < deadline, said
