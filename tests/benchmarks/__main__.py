@@ -27,6 +27,11 @@ BENCHMARKS: dict[str, list[str]] = {
         "training --width 64 --images 320 --rounds 5",
     ],
     "instruments": ["instruments"],
+    "curvature": [
+        "curvature --width 8 --rounds 9",
+        "curvature --width 16",
+        "curvature --width 64 --batch-size 32 --rounds 3",
+    ],
     "checkpoints": ["checkpoints"],
     "analysis": ["analysis"],
 }
