@@ -1,4 +1,4 @@
-"""Make the pictures of README and docs from the example study: `make pictures`. architecture.svg is drawn by hand.
+"""Make the pictures of README and docs from the example studies: `make pictures`. architecture.svg is drawn by hand.
 
 The report is built anew from the example's records, its first screen photographed by a headless Chromium, and so are the curves on
 the live page; some of its figures are copied in a smaller size. Needs a `chromium` on the PATH.
@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image
@@ -20,13 +21,17 @@ from tests.end_to_end.browser import open_browser
 from tests.end_to_end.test_live_page import DRAWN, point_at, serve, visit, wait_for
 
 HERE = Path(__file__).parent
-EXAMPLE = HERE.parents[1] / "examples" / "factorial-width8"
-BRANCHES = HERE.parents[1] / "examples" / "branch-width4"
+EXAMPLES = HERE.parents[1] / "examples"
+EXAMPLE = EXAMPLES / "factorial-width8"
 FIGURES = {
     "training_curves": "training_curves",
     "gradient_flow-cell1": "gradient_flow",
     "grid_heatmap": "grid_heatmap",
 }  # of the report: the picture
+OF_OTHERS = {
+    "branch-width4": {"critical_batch_size": "critical_batch_size"},
+    "stability-width4": {"stability": "batch_sharpness", "barriers": "barriers"},
+}  # example: its figures
 WINDOW = (1200, 860)  # CSS pixels of the first screen
 FIGURE_WIDTH = 900
 
@@ -47,11 +52,18 @@ def main() -> int:
             save_small(Path(scratch, name), HERE / name, WINDOW[0])
         for name, picture in FIGURES.items():
             save_small(study / "report" / "figures" / f"{name}.png", HERE / f"{picture}.png", FIGURE_WIDTH)
-        branched = Path(shutil.copytree(BRANCHES, Path(scratch, BRANCHES.name)))
-        write_report(StudyFolder(branched))
-        name = "critical_batch_size.png"
-        save_small(branched / "report" / "figures" / name, HERE / name, FIGURE_WIDTH)
+        for example, figures in OF_OTHERS.items():
+            copy_figures(example, figures, Path(scratch))
     return 0
+
+
+def copy_figures(example: str, figures: Mapping[str, str], scratch: Path) -> None:
+    """Figures of another example's report, by the name that their picture has here."""
+    study = scratch / example
+    shutil.copytree(EXAMPLES / example, study)
+    write_report(StudyFolder(study))
+    for name, picture in figures.items():
+        save_small(study / "report" / "figures" / f"{name}.png", HERE / f"{picture}.png", FIGURE_WIDTH)
 
 
 def photograph(browser: str, page: Path, target: Path) -> None:
