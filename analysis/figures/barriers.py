@@ -48,10 +48,10 @@ def build_barriers(study: Study) -> Barriers:
 @style.styled()
 def draw_barriers(data: Barriers) -> Figure:
     """A triangle of fields, darker where the barrier is higher."""
-    names = [style.shown(label, 34) for _, label in data.labels]
+    names = [style.shown(label, 48) for _, label in data.labels]
     place = {index: number for number, (index, _) in enumerate(data.labels)}
     size = len(names) - 1
-    figure = style.new_figure(3.6 + 1.15 * size, 2.2 + 0.6 * size, "Loss barriers between trials of one seed")
+    figure = style.new_figure(4.6 + 1.15 * size, 2.2 + 0.6 * size, "Loss barriers between trials of one seed")
     axes = figure.subplots()
     highest = max(float(data.rows["barrier"].max()), 1e-9)
     for row in data.rows.to_dict("records"):

@@ -10,7 +10,7 @@ from ray.scripts.scripts import start as ray_start
 
 import analysis.__main__
 import trainable.__main__
-from study import logs, pull, serve, status, stop, submit
+from study import barriers, logs, pull, serve, status, stop, submit
 from study.command_line.options import build_parser
 from study.spec.grid_file import list_grids, parse_grid
 from study.spec.study_spec import build_spec
@@ -83,7 +83,10 @@ def test_every_command_of_study_run_is_understood() -> None:
 
 
 def test_every_option_exists() -> None:
-    parsers = [build_parser(), *(module.build_parser() for module in (analysis.__main__, trainable.__main__, submit))]
+    parsers = [
+        build_parser(),
+        *(module.build_parser() for module in (analysis.__main__, trainable.__main__, submit, barriers)),
+    ]
     parsers += [module.build_parser() for module in SERVICE.values()]
     known = {option for parser in parsers for action in parser._actions for option in action.option_strings}
     known |= {

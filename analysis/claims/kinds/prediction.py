@@ -25,7 +25,8 @@ def measure(measurements: Measurements, claim: Claim) -> Measurement:
     found = settled_angles(study) if law == "angular_update" else settled_sharpness(study)
     predicted = {cell.cell_id: _predict(law, cell.config) for cell in cells}
     found = found[found["cell_id"].isin(predicted)]
-    return logarithmic((found["value"] / found["cell_id"].map(predicted)).to_numpy(), cells)
+    expected = found["cell_id"].map(predicted).astype(float)
+    return logarithmic((found["value"] / expected).to_numpy(), cells)
 
 
 def _predict(law: str, config: Mapping[str, Any]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import analysis.claims
 from analysis.claims.claims_file import shipped_claims
 from analysis.claims.verdicts import check_claims
+from analysis.comparison.branches import BranchPoint
+from analysis.comparison.critical_batch import Located
 from analysis.comparison.stability import angular_equilibrium, plateaus
 from analysis.drawing.style import NothingToDraw
 from analysis.figures.stability import FIGURE
 from analysis.records.frames import Study, load_study
 from analysis.tables import build_tables
+from tests.support.results import EXAMPLES
 from tests.support.studies import build_cell, write_synthetic_study
 
-RATE, MOMENTUM = 0.1, 0.9
+RATE = 0.1
+CLAIMS = Path(analysis.claims.__file__).with_name("stability.toml")
 EPOCHS = 4
 
 
@@ -110,3 +116,25 @@ def test_a_study_that_has_not_measured_it_says_so(tmp_path: Path) -> None:
     assert "stability" not in build_tables(study)
     with pytest.raises(NothingToDraw, match="batch sharpness was not measured"):
         FIGURE.build(study, next(iter(FIGURE.subjects(study))))
+
+
+def test_the_noise_scale_is_judged_where_branches_measured_the_critical_batch_size(tmp_path: Path) -> None:
+    """The example study of branches leaves every interval open; a study without branches says what it lacks."""
+    found = {c.claim.id: c for c in check_claims(replace(load_study(EXAMPLES / "branch-width4"), claims_file=CLAIMS))}
+    claim = found["noise-scale-predicts-critical-batch-size"]
+    assert claim.verdict == "undetermined"
+    assert "is open at 2 of 2 branch points" in claim.reason
+    reason = verdicts(write(tmp_path, {(16, 0.0): 1.0}))["noise-scale-predicts-critical-batch-size"][1]
+    assert reason == "no branches with this scaling of the learning rate ([branch] in a grid file)"
+
+
+def test_the_ratio_of_noise_scale_and_critical_batch_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    study = write(tmp_path, {(16, 0.0): 1.0})
+    points = [
+        BranchPoint(0, "a", epoch, "linear", 3072, 32, (32, 64), (0,), np.zeros((2, 1)), Located(100.0, 80.0, 130.0), Located(ratio * 100.0, 50.0, 400.0))
+        for epoch, ratio in ((1, 0.9), (3, 1.1), (5, 1.0))
+    ]  # fmt: skip
+    monkeypatch.setattr("analysis.claims.kinds.critical_batch.list_points", lambda study: points)
+    (claim,) = (c for c in check_claims(study) if c.claim.id == "noise-scale-predicts-critical-batch-size")
+    assert (claim.verdict, claim.num_seeds) == ("reproduced", 3)
+    assert claim.value == pytest.approx((0.9 * 1.1) ** (1 / 3))
