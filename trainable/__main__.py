@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainable.config import FIELDS, TrialConfig, parse_override, trial_id
+from trainable.config import FIELDS, TrialConfig, model_name, parse_override, trial_id
+from trainable.models import complete_config
 
 if TYPE_CHECKING:
     from trainable.training import EpochResult
@@ -43,6 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         texts = [*options.set, *([f"epochs={options.epochs}"] if options.epochs is not None else [])]
         default = {"precision": "bf16" if options.device.startswith("cuda") else "fp32"}  # as study.run has it
         config = TrialConfig.from_dict({**default, **dict(map(parse_override, texts))})
+        config = complete_config(config, [Path()])
         return _run(config, options)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -68,7 +70,7 @@ def _run(config: TrialConfig, options: argparse.Namespace) -> int:
     check_dataset(config.dataset, (Path(),))
     data = load_data(config.dataset, options.data, image_size=config.image_size)
     print(f"{data.dataset}  {len(data.train_labels):,}/{len(data.test_labels):,} images from {data.source}")
-    print(f"trial {trial_id(config, data.fingerprint)}  width {config.width}  batch {config.batch_size}  "
+    print(f"trial {trial_id(config, data.fingerprint)}  {model_name(config.to_dict())}  batch {config.batch_size}  "
           f"lr {config.learning_rate:g}  seed {config.seed}  {config.precision} on {options.device}")  # fmt: skip
     for line in config.without_effect.values():
         print(line)
@@ -86,7 +88,7 @@ def _run(config: TrialConfig, options: argparse.Namespace) -> int:
         return 1 if state.status == "diverged" else 0
     torch.set_num_threads(options.threads)
     try:
-        engine = choose_engine(config, options.device)
+        engine = choose_engine(config, options.device, len(data.class_names), data.input_shape)
         if engine.reason:
             print(f"engine {engine.name}, not a faster one: {engine.reason}")
         for result in train(config, data, device=options.device, engine=engine.name):

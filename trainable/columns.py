@@ -84,8 +84,8 @@ LAYER_COLUMNS = (
     Column("epoch", pa.int32(), "epochs", "the epoch the step belongs to, from 1"),
     Column("step", pa.int64(), "steps", "from 0 over the whole trial"),
     Column("layer", _NAME, "", "name of the parameter tensor"),
-    Column("group", _NAME, "", "stem, layer1, layer2, layer3, layer4 or fc"),
-    Column("kind", _NAME, "", "conv, bn or linear"),
+    Column("group", _NAME, "", "stage of the network: stem, layer1, layer2, layer3, layer4 or fc of the published one"),
+    Column("kind", _NAME, "", "conv, bn, ln, gn, linear, attention, embedding or other"),
     Column("num_elements", pa.int64(), "", "elements of the tensor"),
     *sorted(
         _OF_TENSORS,
@@ -95,16 +95,24 @@ LAYER_COLUMNS = (
 
 MODEL_COLUMNS = (
     Column("width", pa.int32(), "channels", "the model's width; a study may hold several models"),
+    Column("model", _TEXT, "", "the network: its name, fields and width; null in studies of before there was a choice"),
     Column("position", pa.int32(), "", "order of execution, from 0"),
     Column("layer", _TEXT, "", "name of the module"),
-    Column("group", _TEXT, "", "stem, layer1, layer2, layer3, layer4 or fc"),
-    Column("kind", _TEXT, "", "conv, bn, relu, add, pool or linear"),
+    Column("group", _TEXT, "", "stage of the network: stem, layer1, layer2, layer3, layer4 or fc of the published one"),
+    Column("kind", _TEXT, "", "as in layers, or relu, add, pool, else the class of the module in small letters"),
     Column("input_shape", _TEXT, "", "channels x height x width of one image"),
     Column("output_shape", _TEXT, "", "channels x height x width of one image"),
     Column("num_parameters", pa.int64(), "", "trainable elements"),
     Column("macs", pa.int64(), "MAC/image", "multiply-accumulates of the forward pass"),
-    Column("flops_worksheet", pa.int64(), "FLOP/image", "published convention, forward pass"),
-    Column("flops_fvcore", pa.int64(), "FLOP/image", "fvcore's convention, forward pass, evaluation mode"),
+    Column(
+        "flops_worksheet", pa.int64(), "FLOP/image", "published convention, forward pass; null where it is not defined"
+    ),
+    Column(
+        "flops_fvcore",
+        pa.int64(),
+        "FLOP/image",
+        "fvcore's convention, forward pass, evaluation mode; null where it cannot trace",
+    ),
     Column("flops_two_per_mac", pa.int64(), "FLOP/image", "torch's FlopCounterMode, forward pass"),
     Column("flops_two_per_mac_training", pa.int64(), "FLOP/image", "the same, forward and backward pass"),
 )

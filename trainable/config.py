@@ -280,6 +280,19 @@ def parse_override(text: str) -> tuple[str, FieldValue]:
     return name, parse_value(value) if is_model_field(name) else checked(FIELDS[name], _TYPES[name], parse_value(value))
 
 
+def model_name(config: Mapping[str, Any]) -> str:
+    """What the network of a configuration is called beside others of its study: `width 8` is the published one."""
+    own = {
+        name.partition(".")[2]: value for name, value in config.items() if is_model_field(name) and value is not None
+    }
+    model, width = str(config.get("model", "resnet18")), config["width"]
+    told = [] if model == "resnet18" else [f"{model} {config.get('model_source', '')[:8]}".rstrip()]
+    told += [f"{name} {value}" for name, value in sorted(own.items())]
+    if ":" not in model or width != FIELDS["width"].default:
+        told.append(f"width {width}")
+    return ", ".join(told)
+
+
 def trial_id(config: TrialConfig, data_fingerprint: str) -> str:
     """16 hex digits: the SHA-256 of the configuration and the data it trains on."""
     return _digest({"config": _identity(config), "data": data_fingerprint}, 16)

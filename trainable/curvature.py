@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trainable.evaluation import full_fp32
 
@@ -42,7 +43,13 @@ def batch_loss(
 ) -> Iterator[BatchLoss]:
     """Within it the loss (a mean over the batch) of `model` can be asked for products with its Hessian."""
     parameters: list[Tensor] = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    with set_aside(model, images.device) as buffers, full_fp32(), torch.autocast(images.device.type, enabled=False):
+    twice = sdpa_kernel(SDPBackend.MATH)  # attention's other kernels cannot be differentiated twice
+    with (
+        set_aside(model, images.device) as buffers,
+        full_fp32(),
+        torch.autocast(images.device.type, enabled=False),
+        twice,
+    ):
         yield BatchLoss(loss(functional_call(model, buffers, (images,)), labels), parameters)
 
 

@@ -2,7 +2,7 @@
 
 20 steps with a learning rate that changes, by the engine and by eager. Training amplifies rounding, so the allowed difference is
 measured too: what eager makes of initial weights that are changed by rounding. Runs in a process of its own, so that what hangs or
-dies costs a check and nothing else: `python -m trainable.engine_check ENGINE DEVICE` with the configuration as JSON on its input.
+dies costs a check and nothing else: `python -m trainable.engine_check ENGINE DEVICE` with what it depends on as JSON on its input.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -28,8 +28,10 @@ from trainable.engines import ENGINES, EagerEngine
 from trainable.errors import first_line
 from trainable.evaluation import fp32_of
 from trainable.fingerprint import cpu_name
-from trainable.model import build_model
+from trainable.model import INPUT_SHAPE, NUM_CLASSES, build_network
+from trainable.models import InputShape
 from trainable.optimization import build_optimizer
+from trainable.user_code import Source, is_reference, provide, provided
 
 NUM_STEPS = 20
 TIME_LIMIT_S = 600.0  # compiling takes a minute or two where it has never been done
@@ -48,8 +50,12 @@ class Chosen:
     reason: str | None = None
 
 
-def choose_engine(config: TrialConfig, device: str) -> Chosen:
+def choose_engine(
+    config: TrialConfig, device: str, num_classes: int = NUM_CLASSES, input_shape: InputShape = INPUT_SHAPE
+) -> Chosen:
     """The engine that the configuration asks for where it passes its check on this device, else eager with the reason.
+
+    It is checked on drawn images of this shape in so many classes.
 
     `auto` is the first of graph, compile and eager that passes. A check that passed is remembered as a device check is, for all
     processes of this user; one that failed for the life of this one.
@@ -63,7 +69,9 @@ def choose_engine(config: TrialConfig, device: str) -> Chosen:
         if name == "graph" and (on_cpu or config.optimizer != "sgd"):
             refused.append("graph: a CPU has no CUDA graphs" if on_cpu else "graph: knows SGD alone")
             continue
-        check = _ask_check(name, device, json.dumps(_what_counts(config).to_dict()))
+        counts = {"config": _what_counts(config).to_dict(), "num_classes": num_classes, "input_shape": input_shape}
+        code = [asdict(source) for source in provided()] if is_reference(config.model) else []
+        check = _ask_check(name, device, json.dumps({**counts, "code": code}))
         if check.passed:
             return Chosen(name, "; ".join(refused) or None)
         refused.append(check.sentence)
@@ -75,7 +83,8 @@ def _what_counts(config: TrialConfig) -> TrialConfig:
     return TrialConfig(
         width=config.width, batch_size=config.batch_size, momentum=config.momentum, weight_decay=config.weight_decay,
         precision=config.precision, optimizer=config.optimizer, nesterov=config.nesterov, beta2=config.beta2,
-        label_smoothing=config.label_smoothing,
+        label_smoothing=config.label_smoothing, model=config.model, model_source=config.model_source,
+        model_fields=config.model_fields,
     )  # fmt: skip
 
 
@@ -116,15 +125,19 @@ def _check_in_process(name: str, device: str, config: str) -> Check:
         return replace(check, problem=f"its check ended early ({said[-1][:200] if said else 'without a word'})")
 
 
-def check_engine(name: str, config: TrialConfig, device: str, make: EngineMaker | None = None) -> Check:
+def check_engine(
+    name: str, config: TrialConfig, device: str, make: EngineMaker | None = None, num_classes: int = NUM_CLASSES,
+    input_shape: InputShape = INPUT_SHAPE,
+) -> Check:  # fmt: skip
     """Hold an engine against eager; never raises. `make` builds it, for tests of engines that are wrong."""
     check = Check(name, "difference of the weights' change")
     place = torch.device(device)
     try:
         with fp32_of(config):
-            expected, expected_losses = _train(EagerEngine, config, place)
-            perturbed, _ = _train(EagerEngine, config, place, _ROUNDING[config.precision])
-            found, losses = _train(make or ENGINES[name], config, place)
+            train = partial(_train, config=config, device=place, num_classes=num_classes, input_shape=input_shape)
+            expected, expected_losses = train(EagerEngine)
+            perturbed, _ = train(EagerEngine, rounding=_ROUNDING[config.precision])
+            found, losses = train(make or ENGINES[name])
         allowed = min(_MOST_ALLOWED, _TIMES_ROUNDING * _difference(perturbed, expected))
         if not torch.allclose(losses[0], expected_losses[0], rtol=0.02):
             return replace(
@@ -136,17 +149,19 @@ def check_engine(name: str, config: TrialConfig, device: str, make: EngineMaker 
 
 
 def _train(
-    make: EngineMaker, config: TrialConfig, device: torch.device, rounding: float = 0.0
-) -> tuple[list[Tensor], Tensor]:
+    make: EngineMaker, config: TrialConfig, device: torch.device, num_classes: int, input_shape: InputShape,
+    rounding: float = 0.0,
+) -> tuple[list[Tensor], Tensor]:  # fmt: skip
     """What becomes of each weight in NUM_STEPS steps on drawn batches, and the loss of each step."""
-    model = build_model(config.width, config.seed).to(device).to(memory_format=torch.channels_last)
+    model = build_network(config, num_classes, input_shape).to(device).to(memory_format=torch.channels_last)
     generator = torch.Generator().manual_seed(0)
-    batches = list(_draw_batches(config, device, generator))
+    batches = list(_draw_batches(config, device, generator, num_classes, input_shape))
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in trained:
             noise = torch.randn(parameter.shape, generator=generator).to(device)
             parameter.mul_(1 + rounding * noise)
-    initial = [parameter.detach().clone() for parameter in model.parameters()]
+    initial = [parameter.detach().clone() for parameter in trained]
     engine = make(model, build_optimizer(model, config), config, device, _STEPS_AN_EPOCH)
     engine.prepare(*batches[0])
     losses = []
@@ -156,18 +171,16 @@ def _train(
             engine.forward_backward(step, *batches[(first + step) % len(batches)])
             engine.update()
         losses.append(engine.losses.clone())
-    return [(p.detach() - i).double().cpu() for p, i in zip(model.parameters(), initial, strict=True)], torch.cat(
-        losses
-    ).cpu()
+    return [(p.detach() - i).double().cpu() for p, i in zip(trained, initial, strict=True)], torch.cat(losses).cpu()
 
 
 def _draw_batches(
-    config: TrialConfig, device: torch.device, generator: torch.Generator
+    config: TrialConfig, device: torch.device, generator: torch.Generator, num_classes: int, input_shape: InputShape
 ) -> Iterable[tuple[Tensor, Tensor]]:
     for _ in range(_STEPS_AN_EPOCH):
-        labels = torch.randint(10, (config.batch_size,), generator=generator)
+        labels = torch.randint(num_classes, (config.batch_size,), generator=generator)
         images = (
-            torch.randn(config.batch_size, 3, 32, 32, generator=generator) / 2 + labels[:, None, None, None] / 5 - 1
+            torch.randn(config.batch_size, *input_shape, generator=generator) / 2 + labels[:, None, None, None] / 5 - 1
         )
         yield images.to(memory_format=torch.channels_last).to(device), labels.to(device)
 
@@ -183,7 +196,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Check one engine and print the result as JSON."""
     name, device = sys.argv[1:] if arguments is None else arguments
     started = time.perf_counter()
-    check = check_engine(name, TrialConfig.from_dict(json.load(sys.stdin)), device)
+    asked = json.load(sys.stdin)
+    provide(Source(**source) for source in asked["code"])
+    config, shape = TrialConfig.from_dict(asked["config"]), tuple(asked["input_shape"])
+    check = check_engine(name, config, device, num_classes=asked["num_classes"], input_shape=shape)
     print(f"{name} on {device}: {time.perf_counter() - started:.1f} s", file=sys.stderr)
     print(json.dumps(check.__dict__))
     return 0 if check.passed else 1

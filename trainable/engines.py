@@ -105,7 +105,7 @@ class GraphEngine(EagerEngine):
         self._images, self._labels = images.clone(memory_format=torch.preserve_format), labels.clone()
         self._rate = torch.zeros((), device=self._device)  # minus the learning rate
         self._step = torch.zeros(1, dtype=torch.int64, device=self._device)
-        self._parameters: list[Tensor] = list(self._model.parameters())
+        self._parameters: list[Tensor] = [p for p in self._model.parameters() if p.requires_grad]
         self._momenta = (
             [self._momentum_of(parameter) for parameter in self._parameters] if self._config.momentum else []
         )

@@ -63,11 +63,15 @@ class StepTensors:
 
 @dataclass(frozen=True)
 class TensorList:
-    """The parameter tensors of the model, in its order: kinds are conv, bn and linear."""
+    """The parameter tensors of the model that are trained, in its order: kinds are those of parts.PARAMETER_KINDS.
+
+    `scale_invariant` are the weights of convolutions that a norm follows.
+    """
 
     names: list[str]
     kinds: NDArray[np.str_]
     num_elements: NDArray[np.int64]
+    scale_invariant: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The network of a trial: built and initialised from its configuration, and the names of its parts.
+"""The network of a trial: built and initialised from its configuration.
 
 This module must not know how a network is trained or measured.
 """
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from trainable.config import TrialConfig
-from trainable.models import PUBLISHED_MODEL, find_builder
-from trainable.models.resnet import NUM_STAGES, ResidualSum, ResNet18
+from trainable.models import PUBLISHED_MODEL, InputShape, find_builder
+from trainable.models.resnet import ResNet18
 from trainable.user_code import is_reference, source_hash
 
-NUM_CLASSES = 10
+NUM_CLASSES, INPUT_SHAPE = 10, (3, 32, 32)  # of the published data
 
 
 def build_model(width: int, seed: int, num_classes: int = NUM_CLASSES, channels: int = 3) -> ResNet18:
@@ -25,7 +25,7 @@ def build_model(width: int, seed: int, num_classes: int = NUM_CLASSES, channels:
     with torch.device("meta"):  # shapes only: torch's own initialisation would draw from the global stream
         model = ResNet18(width, num_classes, channels)
     model.to_empty(device="cpu")
-    generator = torch.Generator().manual_seed(_stable_seed("model initialisation", seed))
+    generator = torch.Generator().manual_seed(stable_seed("model initialisation", seed))
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
@@ -37,7 +37,7 @@ def build_model(width: int, seed: int, num_classes: int = NUM_CLASSES, channels:
     return model
 
 
-def build_network(config: TrialConfig, num_classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
+def build_network(config: TrialConfig, num_classes: int, input_shape: InputShape) -> nn.Module:
     """The initialised network of a configuration on the CPU, for images of (channels, height, width).
 
     The published one is `build_model`'s. Any other is built by its function, with torch's global random stream set by the seed
@@ -53,13 +53,13 @@ def build_network(config: TrialConfig, num_classes: int, input_shape: tuple[int,
         )
     width = {"width": config.width} if "width" in signature(build).parameters else {}
     with torch.random.fork_rng([]):
-        torch.manual_seed(_stable_seed("model initialisation", config.seed))
+        torch.manual_seed(stable_seed("model initialisation", config.seed))
         model = build(num_classes, input_shape, **width, **dict(config.model_fields))
         _check_model(model, config.model, num_classes, input_shape)
     return model  # type: ignore[no-any-return]
 
 
-def _check_model(model: Any, called: str, num_classes: int, input_shape: tuple[int, int, int]) -> None:
+def _check_model(model: Any, called: str, num_classes: int, input_shape: InputShape) -> None:
     """Errors: ValueError in one line where `model` is no network that turns images into logits."""
     if not isinstance(model, nn.Module):
         raise ValueError(f"{called} returned {type(model).__name__}, not a torch.nn.Module")
@@ -74,45 +74,6 @@ def _check_model(model: Any, called: str, num_classes: int, input_shape: tuple[i
         raise ValueError(f"{called} makes {found} of 2 images; needed are logits [2, {num_classes}]")
 
 
-def layer_group(parameter_or_module_name: str) -> str:
-    """stem, layer1, layer2, layer3, layer4 or fc; the average pool belongs to fc. Errors: ValueError."""
-    top = parameter_or_module_name.partition(".")[0]
-    if top in ("conv1", "bn1", "relu"):
-        return "stem"
-    if top in ("avgpool", "fc"):
-        return "fc"
-    if top in [f"layer{stage}" for stage in range(1, NUM_STAGES + 1)]:
-        return top
-    raise ValueError(f"{parameter_or_module_name!r} is not the name of a parameter or module of ResNet18")
-
-
-def parameter_kinds(model: nn.Module) -> dict[str, str]:
-    """Each parameter's name -> 'conv', 'bn' or 'linear', in the order of `model.named_parameters()`."""
-    kinds = {}
-    for name, _ in model.named_parameters():
-        module = model.get_submodule(name.rpartition(".")[0])
-        kinds[name] = module_kind(module)
-    return kinds
-
-
-def module_kind(module: nn.Module) -> str:
-    """conv, bn, relu, add, pool or linear; ValueError for a module that ResNet18 does not have."""
-    for kind, module_type in _MODULE_KINDS.items():
-        if isinstance(module, module_type):
-            return kind
-    raise ValueError(f"{type(module).__name__} is not a layer of ResNet18")
-
-
-_MODULE_KINDS: dict[str, type[nn.Module]] = {
-    "conv": nn.Conv2d,
-    "bn": nn.BatchNorm2d,
-    "relu": nn.ReLU,
-    "add": ResidualSum,
-    "pool": nn.AdaptiveAvgPool2d,
-    "linear": nn.Linear,
-}
-
-
-def _stable_seed(purpose: str, seed: int) -> int:
+def stable_seed(purpose: str, seed: int) -> int:
     """One stream per purpose and seed, the same in every process and version (Python's own hash is neither)."""
     return int.from_bytes(hashlib.sha256(f"{purpose}:{seed}".encode()).digest()[:8], "little")

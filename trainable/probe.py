@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from trainable.columns import TENSOR_INSTRUMENTS
 from trainable.instrument import Array, StepTensors, TensorList
-from trainable.model import layer_group, parameter_kinds
 from trainable.packing import PackedTensors
+from trainable.parts import layer_groups, parameter_kinds, scale_invariant
 from trainable.records import SCHEMAS, conform
 
 _STARTS = list(accumulate((one.num_values for one in TENSOR_INSTRUMENTS), initial=0))
@@ -49,19 +49,22 @@ class LayerMeasurements:
 class LayerProbe:
     """Measures the parameter tensors of `model` at up to `measurements_per_epoch` steps between two drains.
 
-    `initial` are the weights that training began with, in the order of `model.parameters()`. The probe holds a copy of them, one of
-    the gradients of the last measurement, and 8 bytes for each value, 9.4 kB for each measurement; none of it where nothing is to
-    be measured. Around a measured optimizer step there are up to two copies of the weights more, when the activations of the
-    step, which take more, are gone.
+    `initial` are the weights that training began with, in the order of `model.parameters()`, of those that are trained. The probe
+    holds a copy of them, one of the gradients of the last measurement, and 8 bytes for each value, 9.4 kB for each measurement of the
+    published network; none of it where nothing is to be measured. Around a measured optimizer step there are up to two copies of
+    the weights more, when the activations of the step, which take more, are gone.
     """
 
     def __init__(self, model: nn.Module, initial: Sequence[Tensor], measurements_per_epoch: int) -> None:
-        self._parameters = dict(model.named_parameters())
+        self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        invariant = scale_invariant(model)
         self._tensors = TensorList(
             list(self._parameters),
             np.array(list(parameter_kinds(model).values())),
             np.array([p.numel() for p in self._parameters.values()], dtype=np.int64),
+            np.array([name in invariant for name in self._parameters], dtype=np.bool_),
         )
+        self._groups = list(layer_groups(model, self._tensors.names).values())
         like = [p.detach() for p in self._parameters.values()]
         # Without measurements only shapes are needed, and tensors on the meta device take no memory.
         device = like[0].device if measurements_per_epoch else torch.device("meta")
@@ -136,7 +139,11 @@ class LayerProbe:
     def _gradients(self) -> list[Tensor]:
         found = [parameter.grad for parameter in self._parameters.values() if parameter.grad is not None]
         if len(found) != len(self._parameters):
-            raise RuntimeError("a parameter has no gradient: call before_step after the backward pass")
+            without = next(name for name, parameter in self._parameters.items() if parameter.grad is None)
+            raise RuntimeError(
+                f"parameter {without} has no gradient after the backward pass: the loss does not depend on it; leave it out of "
+                "the network, or set its requires_grad to False"
+            )
         return found
 
     def _table(self, columns: Mapping[str, Array], trial_id: str, epoch: int, steps: NDArray[np.int64]) -> pa.Table:
@@ -148,7 +155,7 @@ class LayerProbe:
             "epoch": pa.array(np.full(num_rows, epoch, dtype=np.int32)),
             "step": pa.array(np.repeat(steps, len(names))),
             "layer": _repeated(names, len(steps)),
-            "group": _repeated([layer_group(name) for name in names], len(steps)),
+            "group": _repeated(self._groups, len(steps)),
             "kind": _repeated(self._tensors.kinds.tolist(), len(steps)),
             "num_elements": pa.array(np.tile(self._tensors.num_elements, len(steps))),
         }

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,7 @@ from trainable.errors import first_line
 from trainable.evaluation import evaluate, fp32_of
 from trainable.instrument import Array, EpochEnd, is_due, measured_steps
 from trainable.memory import StepMemory, reset_peak_memory
-from trainable.model import build_network
+from trainable.model import build_network, stable_seed
 from trainable.optimization import build_optimizer
 from trainable.probe import LayerMeasurements, LayerProbe
 from trainable.records import TrialRecords, build_table
@@ -96,11 +97,10 @@ def train(
     batches = TrainingBatches(splits.train, run, target, memory.left_out, config.branch_images)
     test = EvaluationBatches(splits.test, target, _EVALUATION_BATCH[target.type])
     validation = EvaluationBatches(splits.validation, target, _EVALUATION_BATCH[target.type])
-    height, width, channels = data.train_images.shape[1:]
-    model = build_network(config, len(data.class_names), (channels, height, width))
+    model = build_network(config, len(data.class_names), data.input_shape)
     model = model.to(target).to(memory_format=torch.channels_last)
     num_measured = len(measured_steps(batches.num_batches, config.instrument_every_steps))
-    probe = LayerProbe(model, [p.detach().clone() for p in model.parameters()], num_measured)
+    probe = LayerProbe(model, [p.detach().clone() for p in model.parameters() if p.requires_grad], num_measured)
     optimizer = build_optimizer(model, run)
     steps_engine = ENGINES[engine](model, optimizer, run, target, batches.num_batches)
     records = TrialRecords.empty() if resume is None else _restore(resume, config, data, model, optimizer)
@@ -119,7 +119,7 @@ def train(
         first_step = parent_steps + (epoch - 1 - config.branch_epoch) * batches.num_batches
         steps_engine.begin_epoch(scheduled_learning_rate(run, epoch - 1))
         memory.begin()
-        with fp32_of(config):
+        with fp32_of(config), _random_stream(config, epoch, target):
             started = time.perf_counter()
             totals = _train_epoch(model, steps_engine, batches, probe, config, name, epoch, first_step, stop)
             if totals is None:
@@ -168,6 +168,14 @@ def train(
             raise TrainingDiverged(epoch, first_step + int(np.isfinite(totals.losses).argmin()))
 
 
+@contextmanager
+def _random_stream(config: TrialConfig, epoch: int, device: torch.device) -> Iterator[None]:
+    """Within it torch's global stream, of which a network may draw (dropout), is decided by the seed and the epoch."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(stable_seed(f"forward passes of epoch {epoch}", config.seed))
+        yield
+
+
 def _prepare(
     engine: EagerEngine,
     model: nn.Module,
@@ -178,7 +186,7 @@ def _prepare(
 ) -> None:
     """Do once, in no epoch's time, all that an epoch does; nothing of it is left but what was loaded, chosen and compiled."""
     images, labels = next(iter(batches.epoch(1)))
-    probe = LayerProbe(model, list(model.parameters()), 1)
+    probe = LayerProbe(model, [p for p in model.parameters() if p.requires_grad], 1)
 
     def measure(update: Callable[[], None]) -> None:
         probe.before_step()

@@ -80,7 +80,7 @@ def run_trial(
     torch.set_num_threads(placement.num_threads)
     checkpoint, problems = load_newest_checkpoint(folder, config, data.fingerprint)
     before = read_state(folder) or TrialState(config=config, data_fingerprint=data.fingerprint)
-    engine = choose_engine(config.as_trained, placement.device)
+    engine = choose_engine(config.as_trained, placement.device, len(data.class_names), data.input_shape)
     state = _started(before, placement, checkpoint, problems, engine)
     write_state(folder, state)
     on_saved()

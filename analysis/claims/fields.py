@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from analysis.metrics import list_metrics
-from analysis.records.phases import GROUPS, KINDS
+from analysis.records.phases import KINDS
 from trainable.columns import COLUMNS
 from trainable.config import TrialConfig, flatten
 
@@ -127,8 +127,15 @@ def columns_of(kind: str) -> tuple[str, ...]:
     return tuple(column.name for column in COLUMNS[kind] if column.name not in names)
 
 
+def check_groups(value: Any, name: str) -> tuple[str, ...]:
+    """Groups of layers, by the names that the network gives them."""
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"{name} is not a list of names of groups of layers")
+    return tuple(check_text(item, name) for item in value)
+
+
 # The fields of queries about rows of layers.
 ROWS: Mapping[str, Callable[[Any, str], Any]] = {
-    "column": one_of(columns_of("layers")), "statistic": one_of(STATISTICS), "groups": some_of(GROUPS),
+    "column": one_of(columns_of("layers")), "statistic": one_of(STATISTICS), "groups": check_groups,
     "kinds": some_of(KINDS), "cell": check_selector,
 }  # fmt: skip

@@ -18,6 +18,7 @@ import pandas as pd
 from analysis import statistics
 from analysis.comparison.pairs import compare_in_families, find_primary, values_by_seed
 from analysis.metrics import Metric
+from analysis.records.factors import field_title
 from analysis.records.frames import Study
 from analysis.records.study_folder import Cell
 
@@ -105,4 +106,4 @@ def _mean_of(cells: Sequence[Cell], chosen: Mapping[str, Any]) -> np.ndarray:
 
 
 def _words(factor: str) -> str:
-    return factor.replace("_", " ")
+    return field_title(factor)

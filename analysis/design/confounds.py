@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from analysis.records.factors import field_title
 from analysis.records.study_folder import Cell
 from analysis.words import join_words
 from trainable.config import FIELDS, TrialConfig
@@ -98,7 +99,7 @@ def count_updates(config: Config, num_train: int) -> int:
 def _quantities(configs: Sequence[Config], factors: Sequence[str], num_train: int) -> tuple[Quantity, ...]:
     """The quantities that vary over the grid."""
     found = [
-        Quantity(f, f.replace("_", " "), (f, *(_OPTIMIZER_SETTINGS if f == "optimizer" else ())), lambda c, f=f: c.get(f))  # type: ignore[misc]
+        Quantity(f, field_title(f), (f, *(_OPTIMIZER_SETTINGS if f == "optimizer" else ())), lambda c, f=f: c.get(f))  # type: ignore[misc]
         for f in factors
         if not _is_part_of_optimizer(configs, f)
     ]  # fmt: skip

@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.drawing.chart import Chart, draw_chart
-from analysis.drawing.selection import ShownCell, detailed_cells, shown_widths
+from analysis.drawing.selection import ShownCell, detailed_cells, shown_networks
 from analysis.records.frames import Study
 from analysis.results.result_table import Column
 
@@ -23,12 +23,12 @@ Data = TypeVar("Data")
 
 @dataclass(frozen=True)
 class Subject:
-    """What one picture is about: the whole study, one of its cells, or its model of one width."""
+    """What one picture is about: the whole study, one of its cells, or one of its networks."""
 
     suffix: str = ""  # of the picture's name: `-cell1`
     about: str = ""  # for its title: label and seed of the trial that is shown
     cell: ShownCell | None = None
-    width: int = 0  # of the model, where the picture is about one
+    network: str = ""  # its name, where the picture is about one
     place: int = 0  # of the row of a table, where the picture is about one
 
     @property
@@ -61,9 +61,12 @@ def each_first_trial(study: Study) -> list[Subject]:
     ]
 
 
-def each_width(study: Study) -> list[Subject]:
-    """A picture for each of the first models."""
-    return [Subject(f"-width{width}", f"width {width}", width=width) for width in shown_widths(study)]
+def each_network(study: Study) -> list[Subject]:
+    """A picture for each of the first networks; the published one is told by its width alone."""
+    return [
+        Subject(f"-{name.replace(' ', '')}" if name.startswith("width ") else f"-network{number}", name, network=name)
+        for number, name in enumerate(shown_networks(study), 1)
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)

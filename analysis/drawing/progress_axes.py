@@ -13,6 +13,7 @@ import pandas as pd
 from analysis.drawing.selection import CellRows, ShownCell, shown_cells
 from analysis.records.frames import Study
 from analysis.records.phases import first_learning_rate
+from trainable.config import model_name
 
 FLOPS_TITLE = "FLOP spent (two per MAC, forward + backward)"
 EPOCH_AXES = {
@@ -37,9 +38,9 @@ def add_axes(study: Study, data: CellRows) -> CellRows:
 
 
 def build_epoch_axes(
-    epochs: pd.DataFrame, cells: Sequence[ShownCell], flops_per_image: Mapping[int, int]
+    epochs: pd.DataFrame, cells: Sequence[ShownCell], flops_per_image: Mapping[str, int]
 ) -> pd.DataFrame:
-    """The same from the epochs' records. FLOPs are NaN for a width that is not in `flops_per_image`."""
+    """The same from the epochs' records. FLOPs are NaN for a network that is not in `flops_per_image`."""
     parts = []
     for cell in cells:
         own = epochs[epochs["trial_id"].isin(cell.trial_ids)]
@@ -48,7 +49,7 @@ def build_epoch_axes(
         if frame.empty:
             continue
         frame["images"] = frame["step"] * int(cell.config["batch_size"])
-        frame["flops"] = frame["images"] * flops_per_image.get(int(cell.config["width"]), np.nan)
+        frame["flops"] = frame["images"] * flops_per_image.get(model_name(cell.config), np.nan)
         steps = frame["step"].to_numpy()
         frame["cumulative_learning_rate"] = cumulative_learning_rate(
             steps, steps, first_learning_rate(cell.config), frame["learning_rate"].to_numpy()
@@ -72,10 +73,10 @@ def cumulative_learning_rate(
     return np.asarray(np.interp(steps_taken, ends, sums))
 
 
-def load_flops_per_image(study: Study) -> dict[int, int]:
-    """Training FLOPs of one image by the model's width, two per multiply-accumulate."""
-    sums = study.model.groupby("width")["flops_two_per_mac_training"].sum(min_count=1).dropna()
-    return {int(str(width)): int(flops) for width, flops in sums.items()}
+def load_flops_per_image(study: Study) -> dict[str, int]:
+    """Training FLOPs of one image by the network's name, two per multiply-accumulate."""
+    sums = study.model.groupby("model")["flops_two_per_mac_training"].sum(min_count=1).dropna()
+    return {str(name): int(flops) for name, flops in sums.items()}
 
 
 def _build_of_study(study: Study) -> pd.DataFrame:

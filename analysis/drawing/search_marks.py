@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.drawing import style
+from analysis.records.factors import field_title
 from analysis.search.history import Search
 from analysis.search.objectives import Objective
 
@@ -64,7 +65,7 @@ def scale_trials(search: Search, points: pd.DataFrame) -> ScaledTrials:
 def build_scale(search: Search, name: str, trials: pd.DataFrame) -> AxisScale:
     """The positions of a field in these trials; numbers keep their value, other values are numbered."""
     values = trials[search.parameter_columns[name]]
-    title, spread = name.replace("_", " "), search.description.space[name].scale
+    title, spread = field_title(name), search.description.space[name].scale
     numeric = values.map(lambda v: isinstance(v, (int, float, np.number)) and not isinstance(v, (bool, np.bool_)))
     if len(values) and bool(numeric.all()):
         places = values.to_numpy(dtype=float)

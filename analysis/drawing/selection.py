@@ -16,10 +16,13 @@ import pandas as pd
 from analysis.drawing.style import NothingToDraw
 from analysis.records.frames import Study
 from analysis.records.study_folder import StudyInfo
+from trainable.config import model_name
 
 MAX_CELLS = 20  # in a figure that compares cells
 MAX_DETAILED_CELLS = 6  # with pictures of their own
-MAX_WIDTHS = 3
+MAX_NETWORKS = 3
+MAX_LAYERS = 80  # with a row of their own in a picture
+NORMS = ("bn", "ln", "gn")
 
 _PREFERENCE = (("completed",), ("running", "pending", "pruned"), ("diverged", "failed"))
 
@@ -66,10 +69,27 @@ def detailed_cells(study: Study) -> list[ShownCell]:
     return study.derive(_all_cells)[:MAX_DETAILED_CELLS]
 
 
-def shown_widths(study: Study) -> list[int]:
-    """The widths of the models that have pictures of their own, the smallest first."""
-    configured = {int(cell.config["width"]) for cell in study.info.cells}
-    return sorted(configured | set(study.model["width"]))[:MAX_WIDTHS]
+def shown_networks(study: Study) -> list[str]:
+    """The names of the networks that have pictures of their own, the narrowest first."""
+    configured = {model_name(cell.config): int(cell.config["width"]) for cell in study.info.cells}
+    recorded = dict(zip(study.model["model"], study.model["width"], strict=True))
+    widths = {**recorded, **configured}
+    return sorted(widths, key=lambda name: (widths[name], name))[:MAX_NETWORKS]
+
+
+def choose_layers(rows: pd.DataFrame) -> list[str]:
+    """The tensors that have a row in a picture of a row each, in the order of `rows` (columns layer and, where known, kind).
+
+    Of more than MAX_LAYERS norms and then biases are left out, of what are still more evenly chosen ones stay.
+    """
+    known = rows.drop_duplicates("layer")
+    names = known["layer"].astype(str)
+    is_norm = known["kind"].isin(NORMS) if "kind" in known else pd.Series(False, index=known.index)
+    for left_out in (is_norm, names.str.endswith("bias")):
+        if len(names) > MAX_LAYERS and not left_out[names.index].all():
+            names = names[~left_out[names.index]]
+    chosen = np.unique(np.linspace(0, len(names) - 1, min(len(names), MAX_LAYERS)).round().astype(int))
+    return names.iloc[chosen].tolist() if len(names) else []
 
 
 def left_out_note(study: Study) -> str:

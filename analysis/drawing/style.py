@@ -15,22 +15,26 @@ from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike
 
-from analysis.records.phases import GROUPS
+from analysis.records.phases import GROUPS, order_groups
 
 PAPER, INK, MUTED, GRID, PANEL = "#ffffff", "#1b2128", "#59636e", "#d9dee4", "#fbfcfd"
 _CELLS = ("#0072b2", "#c84e00", "#1a9e77", "#a8508f", "#e0a100", "#56b0e6", "#3c3c3e")
 _MARKERS = "os^DvP*<>p"
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.3)))
 _GROUPS = ("#2b1055", "#2f6fe0", "#155f5f", "#2fa36b", "#a48b13", "#8f1d2c")
+_SHADE = 0.8  # of the colour map, whose yellow could not be read on white
+_DEPTHS = (0.08, 0.92)  # of the colour map, whose ends are too dark or too light on one of the two pages
 LIGHT_BAR, DARK_BAR = "#9ecae6", "#08519c"
 
 # What a dark page shows instead. A colour that has no entry is the same on both.
@@ -107,9 +111,14 @@ def cell_style(index: int) -> dict[str, Any]:
     }
 
 
-def group_color(group: str) -> str:
-    """The colour of a layer group; grey for an unknown one."""
-    return _GROUPS[GROUPS.index(group)] if group in GROUPS else MUTED
+def group_colors(groups: Iterable[object]) -> dict[str, str]:
+    """The colour of each layer group: those of residual networks have their own, others follow the network's depth."""
+    names = order_groups(map(str, groups))
+    if set(names) <= set(GROUPS):
+        return dict(zip(GROUPS, _GROUPS, strict=True))
+    depths = np.linspace(*_DEPTHS, len(names))
+    colors = _SHADE * mpl.colormaps["turbo"](depths)[:, :3]
+    return {name: to_hex(color) for name, color in zip(names, colors, strict=True)}
 
 
 def marker_every(num_points: int) -> int:
@@ -147,10 +156,9 @@ def plot_cell(axes: Axes, rows: pd.DataFrame, x: str, y: str, cell: int, hover: 
 
 def group_handles(groups: Iterable[str]) -> list[Patch]:
     """Legend entries for the layer groups that occur, in the order of the network."""
-    groups = set(groups)
-    known = [group for group in GROUPS if group in groups]
-    unknown = sorted({shown(group) for group in groups if group not in GROUPS})
-    return [Patch(color=group_color(name), label=name) for name in [*known, *unknown]]
+    names = list(map(str, groups))
+    colors = group_colors(names)
+    return [Patch(color=colors[name], label=shown(name, 24)) for name in order_groups(names)]
 
 
 def format_value(value: float) -> str:

@@ -1,4 +1,4 @@
-"""Angular update of every convolution followed by batch norm, beside the equilibrium that theory predicts.
+"""Angular update of every convolution followed by a norm, beside the equilibrium that theory predicts.
 
 The angle between a scale-invariant weight before and after a step of SGD settles at sqrt(2 lr wd / (1 + momentum))
 (arXiv 2006.08419), with the learning rate the step used; cells of other optimizers have no prediction. A value is the mean over the cell's trials and the epoch's
@@ -53,11 +53,12 @@ def build_angular_updates(summary: LayerSummary, steps: pd.DataFrame, cells: Seq
 @style.styled()
 def draw_angular_updates(data: AngularUpdates) -> Figure:
     """A panel per cell: a line per convolution in the colour of its group, the prediction dashed."""
-    figure, panels = new_panels("Angular update of convolutions before batch norm", data.angles.labels)
+    figure, panels = new_panels("Angular update of convolutions before a norm", data.angles.labels)
+    colors = style.group_colors(data.angles.rows["group"])
     for index, axes in panels:
         for (layer, group), rows in data.angles.of(index).groupby(["layer", "group"], sort=False):
             told = f"{layer}: {style.format_value(float(rows['angle'].iloc[-1]))} rad at the end"
-            look: dict[str, Any] = {"color": style.group_color(str(group)), "marker": "o" if len(rows) == 1 else None}
+            look: dict[str, Any] = {"color": colors[str(group)], "marker": "o" if len(rows) == 1 else None}
             style.plot(axes, rows["epoch"], rows["angle"], told, linewidth=1.0, alpha=0.85, **look)
         theory = data.equilibrium[(data.equilibrium["cell"] == index) & (data.equilibrium["angle"] > 0)]
         if len(theory):

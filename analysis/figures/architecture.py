@@ -1,7 +1,7 @@
 """The architecture diagram, drawn from the recorded modules: a column per layer group, a frame per residual block.
 
-A module `layerN.M.*` belongs to block `layerN.M`, and to its shortcut where its name holds downsample or shortcut; any
-other module stands on its own in the column of its group.
+A module `NAME.M.*` belongs to block `NAME.M`, and to its shortcut where its name holds downsample or shortcut; any
+other module stands on its own in the column of its group. Three or more blocks or columns that are the same are drawn once.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -19,11 +19,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 
-from analysis.drawing.declaration import FigureKind, each_width
+from analysis.drawing.declaration import FigureKind, each_network
 from analysis.drawing.selection import require
-from analysis.drawing.style import INK, MUTED, PANEL, PAPER, group_color, new_figure, set_hover, shown, styled
+from analysis.drawing.style import INK, MUTED, PANEL, PAPER, group_colors, new_figure, set_hover, shown, styled
 
-_BLOCK = re.compile(r"^(layer\d+\.\d+)\.")
+_BLOCK = re.compile(r"^(.*?\.\d+)\.")
+_FEWEST_ALIKE = 3
 _BOX_WIDTH, _BOX_HEIGHT, _STEP, _SIDE_WIDTH, _GUTTER = 1.28, 0.25, 0.36, 0.95, 0.42  # inches
 
 
@@ -44,6 +45,12 @@ class Block:
     name: str
     operations: tuple[Operation, ...]
     shortcut: tuple[Operation, ...] = ()
+    times: int = 1
+
+    @property
+    def look(self) -> tuple[Any, ...]:
+        """What is the same of blocks that look the same."""
+        return tuple((one.label, one.num_parameters) for one in (*self.operations, *self.shortcut)), len(self.shortcut)
 
     @property
     def num_parameters(self) -> int:
@@ -61,6 +68,12 @@ class Column:
     group: str
     output_shape: str
     blocks: tuple[Block, ...]
+    times: int = 1
+
+    @property
+    def look(self) -> tuple[Any, ...]:
+        """What is the same of columns that look the same."""
+        return self.output_shape, tuple(block.look for block in self.blocks)
 
 
 @dataclass(frozen=True)
@@ -70,29 +83,48 @@ class Architecture:
     columns: tuple[Column, ...]
     input_shape: str
     num_parameters: int
-    width: int
+    network: str
 
 
-def build_architecture(model: pd.DataFrame, width: int) -> Architecture:
-    """The diagram's content for the model of this width."""
-    own = model[model["width"] == width].sort_values("position")
-    require(own, f"the model of width {width} was not recorded")
+Part = TypeVar("Part", Block, Column)
+
+
+def build_architecture(model: pd.DataFrame, network: str) -> Architecture:
+    """The diagram's content for a network."""
+    own = model[model["model"] == network].sort_values("position")
+    require(own, f"the network of {network} was not recorded")
     columns = []
     for group, rows in groupby(own.itertuples(), key=lambda row: str(row.group)):
         members = list(rows)
-        columns.append(Column(group, str(members[-1].output_shape), tuple(_blocks(members))))
+        columns.append(Column(group, str(members[-1].output_shape), tuple(_merge(list(_blocks(members))))))
     return Architecture(
-        tuple(columns), str(own["input_shape"].iloc[0]), int(own["num_parameters"].fillna(0).sum()), width
+        tuple(_merge(columns)), str(own["input_shape"].iloc[0]), int(own["num_parameters"].fillna(0).sum()), network
     )
+
+
+def _merge(parts: list[Part]) -> list[Part]:
+    """Of neighbours that look the same, where they are many, the first one with their number."""
+    merged = []
+    for _, alike in groupby(parts, key=lambda part: part.look):
+        members = list(alike)
+        many = len(members) >= _FEWEST_ALIKE
+        merged += [replace(members[0], times=len(members))] if many else members
+    return merged
 
 
 def _blocks(rows: Sequence[Any]) -> Iterator[Block]:
     for name, members in groupby(rows, key=lambda row: _block_name(str(row.layer))):
         main: list[Operation] = []
         side: list[Operation] = []
-        for row in members:
+        own = list(members)
+        sums_left = sum(str(row.kind) == "add" for row in own)
+        for row in own:
             is_shortcut = bool(name) and re.search("downsample|shortcut", str(row.layer))
             (side if is_shortcut else main).append(_operation(row))
+            sums_left -= str(row.kind) == "add"
+            if str(row.kind) == "add" and sums_left:  # a block of several sums has as many frames
+                yield Block(name, tuple(main), tuple(side))
+                main, side = [], []
         yield Block(name, tuple(main), tuple(side))
 
 
@@ -116,8 +148,15 @@ def operation_label(kind: str, input_shape: str, output_shape: str, num_paramete
         stride = int(before[1]) // max(1, int(after[1]))
         return f"{kernel}×{kernel} conv {after[0]}" + (f", /{stride}" if stride > 1 else "")
     if kind == "linear" and before and after:
-        return f"linear {before[0]} → {after[0]}"
-    return {"bn": "batch norm", "relu": "ReLU", "add": "+", "pool": "average pool"}.get(kind, kind)
+        features = -1 if len(after) == 2 else 0  # of tokens each
+        return f"linear {before[features]} → {after[features]}"
+    return _LABELS.get(kind, kind)
+
+
+_LABELS = {
+    "bn": "batch norm", "ln": "layer norm", "gn": "group norm", "relu": "ReLU", "gelu": "GELU", "add": "+",
+    "pool": "average pool", "maxpool2d": "max pool",
+}  # fmt: skip
 
 
 @styled()
@@ -126,20 +165,22 @@ def draw_architecture(data: Architecture) -> Figure:
     widths = [_column_width(column) for column in data.columns]
     heights = [_column_height(column) for column in data.columns]
     width_in, height_in = sum(widths), max(heights) + 1.0
-    title = f"Architecture, width {data.width}: {data.num_parameters:,} parameters"
+    title = f"Architecture, {data.network}: {data.num_parameters:,} parameters"
     figure = new_figure(width_in, height_in + 0.4, title)
     axes = figure.subplots()
     axes.set_axis_off()
     axes.set_xlim(0, width_in)
     axes.set_ylim(height_in, 0)
+    colors = group_colors(column.group for column in data.columns)
     left = _GUTTER / 2
     previous: tuple[float, float] | None = None
     for column, width in zip(data.columns, widths, strict=True):
         center = left + _BOX_WIDTH / 2 + 0.1
-        _draw_heading(axes, center, column, data.input_shape if previous is None else None)
+        color = colors[column.group]
+        _draw_heading(axes, center, column, color, data.input_shape if previous is None else None)
         if previous is not None:
             _draw_turn(axes, previous, center, left)
-        previous = (center, _draw_column(axes, column, center, top=0.85))
+        previous = (center, _draw_column(axes, column, center, color, top=0.85))
         left += width
     return figure
 
@@ -155,29 +196,27 @@ def _column_height(column: Column) -> float:
     return sum(len(block.operations) * _STEP + (0.42 if block.has_skip else 0.0) for block in column.blocks)
 
 
-def _draw_heading(axes: Axes, center: float, column: Column, input_shape: str | None) -> None:
-    color = group_color(column.group)
-    axes.text(
-        center, 0.12, shown(column.group, 20), ha="center", va="center", weight="bold", color=color, fontsize=10.5
-    )
+def _draw_heading(axes: Axes, center: float, column: Column, color: str, input_shape: str | None) -> None:
+    name = column.group if column.times == 1 else f"{shown(column.group, 14)} and {column.times - 1} more"
+    axes.text(center, 0.12, shown(name, 24), ha="center", va="center", weight="bold", color=color, fontsize=10.5)
     shape = column.output_shape.replace("x", "×")
     shape = f"{input_shape.replace('x', '×')} → {shape}" if input_shape else f"→ {shape}"
     axes.text(center, 0.33, shown(shape, 32), ha="center", va="center", fontsize=7.5, color=MUTED)
 
 
-def _draw_column(axes: Axes, column: Column, center: float, top: float) -> float:
+def _draw_column(axes: Axes, column: Column, center: float, color: str, top: float) -> float:
     """Draw the blocks downwards from `top`; the y where the column ends."""
     y, bottom = top, top - 0.3
     for block in column.blocks:
         y += 0.24 if block.has_skip else 0.0
         _draw_arrow(axes, [(center, bottom), (center, y - _BOX_HEIGHT / 2)])
-        y = _draw_block(axes, block, center, y, column.group)
+        y = _draw_block(axes, block, center, y, color)
         bottom = y - _STEP + _BOX_HEIGHT / 2
         y += 0.18 if block.has_skip else 0.0
     return bottom
 
 
-def _draw_block(axes: Axes, block: Block, center: float, top: float, group: str) -> float:
+def _draw_block(axes: Axes, block: Block, center: float, top: float, color: str) -> float:
     y = top
     places = {}
     if block.has_skip:
@@ -185,11 +224,11 @@ def _draw_block(axes: Axes, block: Block, center: float, top: float, group: str)
     for number, operation in enumerate(block.operations):
         if number:
             _draw_arrow(axes, [(center, y - _STEP + _BOX_HEIGHT / 2), (center, y - _BOX_HEIGHT / 2)])
-        _draw_box(axes, operation, center, y, _BOX_WIDTH, group)
+        _draw_box(axes, operation, center, y, _BOX_WIDTH, color)
         places[operation.kind] = y
         y += _STEP
     if block.has_skip:
-        _draw_skip(axes, block, center, top, places["add"], group)
+        _draw_skip(axes, block, center, top, places["add"], color)
     return y
 
 
@@ -203,11 +242,12 @@ def _draw_frame(axes: Axes, block: Block, center: float, top: float) -> None:
     )  # fmt: skip
     axes.add_patch(box)
     small: dict[str, Any] = {"va": "center", "fontsize": 6.6, "color": MUTED}
+    times = f", {block.times} alike" if block.times > 1 else ""
     axes.text(center - 0.06, top - 0.25, shown(block.name, 14), ha="right", **small)
-    axes.text(center + 0.06, top - 0.25, f"{block.num_parameters:,}", ha="left", **small)
+    axes.text(center + 0.06, top - 0.25, f"{block.num_parameters:,}{times}", ha="left", **small)
 
 
-def _draw_skip(axes: Axes, block: Block, center: float, top: float, bottom: float, group: str) -> None:
+def _draw_skip(axes: Axes, block: Block, center: float, top: float, bottom: float, color: str) -> None:
     """From the block's input around the right side into its addition, through the projection where there is one."""
     start, edge, end = (center, top - 0.165), center + _BOX_WIDTH / 2, center + _BOX_HEIGHT / 2
     if not block.shortcut:
@@ -222,13 +262,12 @@ def _draw_skip(axes: Axes, block: Block, center: float, top: float, bottom: floa
         y = first + number * _STEP
         if number:
             _draw_arrow(axes, [(x, y - _STEP + _BOX_HEIGHT / 2), (x, y - _BOX_HEIGHT / 2)])
-        _draw_box(axes, operation, x, y, _SIDE_WIDTH - 0.04, group)
+        _draw_box(axes, operation, x, y, _SIDE_WIDTH - 0.04, color)
     last = first + (len(block.shortcut) - 1) * _STEP
     _draw_arrow(axes, [(x, last + _BOX_HEIGHT / 2), (x, bottom), (end, bottom)])
 
 
-def _draw_box(axes: Axes, operation: Operation, x: float, y: float, width: float, group: str) -> None:
-    color = group_color(group)
+def _draw_box(axes: Axes, operation: Operation, x: float, y: float, width: float, color: str) -> None:
     has_weights = operation.kind in ("conv", "linear")
     if operation.kind == "add":
         width = _BOX_HEIGHT
@@ -265,6 +304,6 @@ FIGURE = FigureKind(
     name="architecture", section="data", position=20, title=lambda subject: f"Architecture, {subject.about}",
     caption="Boxes are modules, in the order of execution; a number on a frame counts the parameters of the block, the line "
     "at its right is its skip connection.",
-    subjects=each_width, build=lambda study, subject: build_architecture(study.model, subject.width),
+    subjects=each_network, build=lambda study, subject: build_architecture(study.model, subject.network),
     draw=lambda data, subject: draw_architecture(data),
 )  # fmt: skip

@@ -19,6 +19,7 @@ from analysis.drawing.progress_axes import FLOPS_TITLE, cumulative_learning_rate
 from analysis.drawing.selection import CellRows, ShownCell, rows_by_cell, shown_cells
 from analysis.drawing.style import new_cell_figure, plot_cell, styled, use_log_axis, use_plain_axis
 from analysis.records.phases import first_learning_rate
+from trainable.config import model_name
 
 AXES = {
     "step": "step",
@@ -32,11 +33,11 @@ _MAX_POINTS = 60
 
 
 def build_axes_views(
-    summary: LayerSummary, epochs: pd.DataFrame, cells: Sequence[ShownCell], flops_per_image: Mapping[int, int]
+    summary: LayerSummary, epochs: pd.DataFrame, cells: Sequence[ShownCell], flops_per_image: Mapping[str, int]
 ) -> CellRows:
     """Rows with columns cell, those of AXES (progress after the step), gradient_mean_abs and update_ratio.
 
-    `flops_per_image` is by width; FLOPs are NaN for a width that is not in it.
+    `flops_per_image` is by network; FLOPs are NaN for one that is not in it.
     """
     parts = []
     for cell in cells:
@@ -48,7 +49,7 @@ def build_axes_views(
         taken = curve["step"] + 1
         curve["images"] = taken * int(cell.config["batch_size"])
         curve["epochs"] = taken / (float(boundaries["step"].iloc[0]) / int(boundaries.index[0]))
-        curve["flops"] = curve["images"] * flops_per_image.get(int(cell.config["width"]), np.nan)
+        curve["flops"] = curve["images"] * flops_per_image.get(model_name(cell.config), np.nan)
         curve["cumulative_learning_rate"] = cumulative_learning_rate(
             taken.to_numpy(), boundaries["step"].to_numpy(), first_learning_rate(cell.config),
             boundaries["learning_rate"].to_numpy(),

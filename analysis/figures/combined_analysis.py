@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from analysis.drawing import style
 from analysis.drawing.declaration import FigureKind, each_first_trial
 from analysis.drawing.layer_records import load_trial_layers
-from analysis.drawing.selection import require
+from analysis.drawing.selection import choose_layers, require
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class CombinedAnalysis:
 def build_combined_analysis(layers: pd.DataFrame, epoch: int | None = None) -> CombinedAnalysis:
     """Gradient and weight change of every layer at `epoch` (default: the last one measured)."""
     frame = require(layers, "no layers were measured").replace([np.inf, -np.inf], np.nan)
+    frame = frame[frame["layer"].isin(choose_layers(frame))]
     chosen = int(frame["epoch"].max()) if epoch is None else epoch
     own = require(frame[frame["epoch"] == chosen], f"no layers were measured at epoch {chosen}")
     so_far = frame[frame["epoch"] <= chosen]
@@ -51,7 +52,8 @@ def draw_combined_analysis(data: CombinedAnalysis, title: str) -> Figure:
     figure = style.new_figure(10.5, 1.4 + 0.155 * len(data.rows), title)
     left, right = figure.subplots(1, 2)
     names = list(data.rows["layer"])
-    colors = [style.group_color(group) for group in data.rows["group"]]
+    of_group = style.group_colors(data.rows["group"])
+    colors = [of_group[group] for group in data.rows["group"]]
     gradients, changes = data.rows["gradient"].tolist(), data.rows["change"].tolist()
     hovers = [
         f"{layer}: mean |g| {style.format_value(gradient)}, change {style.format_value(change)}"

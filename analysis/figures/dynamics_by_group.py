@@ -11,7 +11,7 @@ from analysis.drawing.declaration import FigureKind
 from analysis.drawing.layer_records import VALUES, LayerSummary, load_layer_summary
 from analysis.drawing.progress_axes import EPOCH_AXES, add_axes
 from analysis.drawing.selection import CellRows, ShownCell, rows_by_cell, shown_cells, spread_over_trials
-from analysis.records.phases import GROUPS
+from analysis.records.phases import order_groups
 
 _TITLES = dict(
     zip(VALUES, ("mean |g|", "‖change of one step‖ / ‖w‖", "angle of one step (rad)"), strict=True)
@@ -30,7 +30,7 @@ def build_dynamics(summary: LayerSummary, cells: Sequence[ShownCell]) -> CellRow
 def chart_dynamics(data: CellRows) -> Chart:
     """A panel per group and quantity, in the order of the network."""
     measured = set(zip(data.rows["group"], data.rows["value"], strict=True))
-    order = [*GROUPS, *sorted({group for group, _ in measured} - set(GROUPS))]
+    order = order_groups(data.rows["group"])
     panels = tuple(
         Panel(f"{group} {value}", f"{group}: {title}", log=True)
         for group in order

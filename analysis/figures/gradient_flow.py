@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 from analysis.drawing import style
 from analysis.drawing.declaration import FigureKind, Subject, each_first_trial
 from analysis.drawing.layer_records import load_last_steps, load_trial_layers
-from analysis.drawing.selection import require
+from analysis.drawing.selection import choose_layers, require
 from analysis.records.frames import Study
 from analysis.records.phases import shown_epochs
 
@@ -35,7 +35,8 @@ def build_gradient_flow(layers: pd.DataFrame, epochs: Iterable[int] | None = Non
     """Mean and maximum |g| per layer, at `epochs` (default: those of the published figure, scaled) that were measured."""
     frame = layers[~layers["layer"].astype(str).str.endswith(".bias")]
     frame = frame[np.isfinite(frame["gradient_mean_abs"]) & np.isfinite(frame["gradient_max_abs"])]
-    require(frame, "no gradients were measured")
+    frame = require(frame, "no gradients were measured")
+    frame = frame[frame["layer"].isin(choose_layers(frame))]
     wanted = shown_epochs(int(frame["epoch"].max())) if epochs is None else epochs
     frame = require(frame[frame["epoch"].isin(list(wanted))], "no gradients were measured at these epochs")
     grouped = frame.groupby(["epoch", "layer"], observed=True, sort=False)

@@ -8,13 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from analysis.drawing.declaration import FigureKind, each_cell
 from analysis.drawing.layer_records import LayerSummary, load_layer_summary
-from analysis.drawing.selection import require
+from analysis.drawing.selection import choose_layers, require
 from analysis.drawing.style import format_power, name_rows, new_figure, styled, use_epoch_axis
 
 
@@ -33,7 +34,8 @@ def build_gradient_heatmap(summary: LayerSummary, cell: int) -> GradientHeatmap:
     measured = summary.by_layer[summary.by_layer["gradient_mean_abs"] > 0]
     own = require(measured[measured["cell"] == cell], "no gradients were measured")
     square = own.pivot_table(index="layer", columns="epoch", values="gradient_mean_abs", observed=True)
-    names = [name for name in summary.layers if name in square.index]
+    measured_layers = pd.DataFrame({"layer": [name for name in summary.layers if name in square.index]})
+    names = choose_layers(measured_layers)
     everything = measured["gradient_mean_abs"]
     return GradientHeatmap(
         square.loc[names].to_numpy(dtype=float), tuple(names), tuple(int(epoch) for epoch in square.columns),

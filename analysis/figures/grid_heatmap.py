@@ -17,6 +17,7 @@ from analysis.drawing.declaration import FigureKind, Subject, whole_study
 from analysis.drawing.selection import require
 from analysis.drawing.style import DARK_BAR, INK, PAPER, NothingToDraw, new_figure, set_hover, shown, styled
 from analysis.metrics import Metric
+from analysis.records.factors import field_title
 from analysis.records.frames import Study
 from analysis.results.formats import format_cell, format_value
 from analysis.results.result_table import Column
@@ -142,7 +143,7 @@ def _text(value: object) -> str:
 
 
 def _words(factor: str) -> str:
-    return factor.replace("_", " ")
+    return field_title(factor)
 
 
 def _more_than_two_cells(study: Study) -> Iterable[Subject]:

@@ -28,11 +28,12 @@ def build_update_ratios(summary: LayerSummary, cells: Sequence[ShownCell]) -> Ce
 def draw_update_ratios(data: CellRows) -> Figure:
     """A panel per cell, a line per group."""
     figure, panels = new_panels("Update-to-weight ratio by layer group", data.labels)
+    colors = style.group_colors(data.rows["group"])
     for index, axes in panels:
         own = data.of(index)
         for group, rows in own[own["mean"] > 0].groupby("group", sort=False):
             told = f"{group}: {style.format_value(float(rows['mean'].iloc[-1]))} at the end"
-            color = style.group_color(str(group))
+            color = colors[str(group)]
             style.plot(axes, rows["epoch"], rows["mean"], told, color=color, marker="o" if len(rows) == 1 else None)
             low = np.maximum(rows["mean"] - rows["sd"], rows["mean"] / 10)
             axes.fill_between(rows["epoch"], low, rows["mean"] + rows["sd"], color=color, alpha=0.2, linewidth=0)

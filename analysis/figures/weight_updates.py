@@ -19,15 +19,22 @@ from matplotlib.lines import Line2D
 from analysis.drawing import style
 from analysis.drawing.declaration import FigureKind, each_first_trial
 from analysis.drawing.layer_records import load_trial_layers
-from analysis.drawing.selection import require
+from analysis.drawing.selection import choose_layers, require
 
 PANELS = {
     "displacement_mean_abs": "Mean change |w − w₀| over time",
     "weight_mean_abs": "Mean |w| over time",
     "weight_std": "Standard deviation of w over time",
 }
-_DASHES: dict[str, Any] = {"conv": "-", "bn": (0, (1, 1)), "linear": (0, (4, 1.5))}
-_KIND_NAMES = {"conv": "convolution", "bn": "batch norm", "linear": "linear"}
+_NORM: Any = (0, (1, 1))
+_DASHES: dict[str, Any] = {
+    "conv": "-", "bn": _NORM, "ln": _NORM, "gn": _NORM, "linear": (0, (4, 1.5)), "attention": (0, (6, 1, 1, 1)),
+    "embedding": (0, (2, 2)),
+}  # fmt: skip
+_KIND_NAMES = {
+    "conv": "convolution", "bn": "batch norm", "ln": "layer norm", "gn": "group norm", "linear": "linear",
+    "attention": "attention", "embedding": "embedding",
+}  # fmt: skip
 _MAX_MOMENTS = 50
 
 
@@ -49,6 +56,7 @@ def build_weight_updates(layers: pd.DataFrame, epoch: int | None = None) -> Weig
     frame = layers if epoch is None else layers[layers["epoch"] <= epoch]
     frame = frame.replace([np.inf, -np.inf], np.nan).dropna(subset=["displacement_mean_abs"])
     frame = require(frame, "no weights were measured").astype({"layer": str, "group": str, "kind": str})
+    frame = frame[frame["layer"].isin(choose_layers(frame))]
     steps = np.sort(frame["step"].unique())
     last = int(steps[-1])
     kept = steps[np.unique(np.linspace(0, len(steps) - 1, min(len(steps), _MAX_MOMENTS)).round().astype(int))]
@@ -78,8 +86,9 @@ def _draw_over_time(axes: Axes, rows: pd.DataFrame, column: str) -> None:
     logarithmic = column == "displacement_mean_abs" and bool((rows[column] > 0).any())
     if logarithmic:
         rows = rows[rows[column] > 0]
+    colors = style.group_colors(rows["group"])
     for (layer, group, kind), own in rows.groupby(["layer", "group", "kind"], sort=False):
-        look: dict[str, Any] = {"color": style.group_color(str(group)), "linestyle": _DASHES.get(str(kind), "-")}
+        look: dict[str, Any] = {"color": colors[str(group)], "linestyle": _DASHES.get(str(kind), "-")}
         look |= {"marker": "o", "markersize": 2.5} if len(own) == 1 else {}
         told = f"{layer}: {style.format_value(float(own[column].iloc[-1]))}"
         style.plot(axes, own["step"], own[column], told, linewidth=1.0, alpha=0.85, **look)
@@ -93,7 +102,8 @@ def _draw_over_time(axes: Axes, rows: pd.DataFrame, column: str) -> None:
 def _draw_current(axes: Axes, data: WeightUpdates) -> None:
     names, changes = list(data.current["layer"]), data.current["change"].tolist()
     hovers = [f"{layer}: {style.format_value(change)}" for layer, change in zip(names, changes, strict=True)]
-    style.draw_rows(axes, changes, [style.group_color(group) for group in data.current["group"]], hovers)
+    colors = style.group_colors(data.current["group"])
+    style.draw_rows(axes, changes, [colors[group] for group in data.current["group"]], hovers)
     style.name_rows(axes, names)
     axes.set_title(f"Change |w − w₀| per layer, epoch {data.epoch}, step {data.step}")
     axes.set_xlabel("mean |w − w₀|")

@@ -33,6 +33,11 @@ def short_name(field: str) -> str:
     return _SHORT.get(field, field.removeprefix("model_fields."))
 
 
+def field_title(field: str) -> str:
+    """`learning rate` for `learning_rate`, `depth` for `model_fields.depth`."""
+    return field.removeprefix("model_fields.").replace("_", " ")
+
+
 def _model_fields(configs: Iterable[Mapping[str, Any]]) -> list[str]:
     """The fields of the networks of any of the configurations."""
     return list(dict.fromkeys(name for config in configs for name in config if is_model_field(name)))

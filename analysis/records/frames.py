@@ -6,6 +6,7 @@ what the numbers mean (summary.py) or how they are shown (tables.py).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,7 @@ import pyarrow.compute as pc
 from analysis.records.derivable import Derivable
 from analysis.records.layer_file import find_cadence, find_last_steps, read_layers
 from analysis.records.study_folder import Cell, StudyFolder, StudyFolderError, StudyInfo
+from trainable.errors import first_line
 
 FINISHED = "completed"
 SEARCHED = "search"  # the role of the trials that a search tries
@@ -101,8 +103,10 @@ class Study(Derivable):
 
     @cached_property
     def model(self) -> pd.DataFrame:
+        """The layers of the networks; `model` is what a cell's `model_name` is."""
         frame: pd.DataFrame = self.folder.read_records("model").to_pandas()
-        return frame.sort_values(["width", "position"], ignore_index=True)
+        frame["model"] = frame["model"].fillna("width " + frame["width"].astype(str))
+        return frame.sort_values(["width", "model", "position"], ignore_index=True)
 
     @cached_property
     def completed_ids(self) -> list[str]:
@@ -157,7 +161,7 @@ class Study(Derivable):
         if frame["trial_id"].duplicated().any():
             twice = frame.loc[frame["trial_id"].duplicated(), "trial_id"].iloc[0]
             raise StudyFolderError(f"{self.folder.records('trials')}: trial {twice} has more than one row")
-        return frame
+        return _with_model_fields(frame, self.folder.records("trials"))
 
     def _of_trials(self, kind: str, trials: pd.DataFrame) -> pd.DataFrame:
         known = pc.field("trial_id").isin(pa.array(trials["trial_id"].tolist(), pa.string()))
@@ -183,6 +187,25 @@ def count_training_images(study: Study) -> int:
     batch_size = study.epochs["trial_id"].map(study.trials.set_index("trial_id")["config.batch_size"])
     seen = study.epochs["step"] // study.epochs["epoch"] * batch_size
     return int(seen.max()) if len(seen) else 0
+
+
+def shown_convention(layers: pd.DataFrame) -> str:
+    """The worksheet's convention where it is defined for the network, else two per multiply-accumulate."""
+    return "flops_worksheet" if layers["flops_worksheet"].notna().any() else "flops_two_per_mac"
+
+
+def _with_model_fields(trials: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Trials with a column `config.model_fields.NAME` for every field of a network. Errors: StudyFolderError."""
+    try:
+        found = {row: json.loads(text) for row, text in trials["config.model_fields"].dropna().items()}
+        names = dict.fromkeys(name for fields in found.values() for name in fields)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise StudyFolderError(f"{path}: model_fields are no JSON object ({first_line(error)})") from error
+    own = {
+        f"config.model_fields.{name}": pd.Series({row: fields.get(name) for row, fields in found.items()}, dtype=object)
+        for name in names
+    }
+    return trials.assign(**{name: column.reindex(trials.index).infer_objects() for name, column in own.items()})
 
 
 def _one_per_seed(trials: pd.DataFrame, info: StudyInfo) -> pd.DataFrame:

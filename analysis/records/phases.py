@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-GROUPS = ("stem", "layer1", "layer2", "layer3", "layer4", "fc")
-KINDS = ("conv", "bn", "linear")
+GROUPS = ("stem", "layer1", "layer2", "layer3", "layer4", "fc")  # of residual networks; others have stages of their own
+KINDS = ("conv", "bn", "ln", "gn", "linear", "attention", "embedding", "other")
 PUBLISHED_NUM_EPOCHS = 25
 PUBLISHED_EPOCHS = (1, 5, 10, 15, 20, 25)
 PUBLISHED_PHASES: Mapping[str, tuple[int, int]] = {"early": (1, 5), "middle": (10, 20), "late": (20, 25)}
+
+
+def order_groups(groups: Iterable[str]) -> list[str]:
+    """The groups that occur, once each, from the input to the output: those of other networks as they come."""
+    found = list(dict.fromkeys(groups))
+    return sorted(found, key=GROUPS.index) if set(found) <= set(GROUPS) else found
 
 
 def picture_epochs(num_epochs: int) -> list[int]:

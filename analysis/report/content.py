@@ -238,6 +238,7 @@ def build_environment(study: Study) -> list[tuple[str, str]]:
         ("code", info.code), ("data", info.data), ("", info.environment), ("resources", info.resources),
     ):  # fmt: skip
         rows.extend(_flatten(prefix, content))
+    rows.extend(dict.fromkeys(("your code", words) for cell in info.cells if (words := name_code(cell.config))))
     rows.append(("seeds", ", ".join(map(str, info.seeds))))
     rows.append(("primary metric", info.primary_metric.replace("_", " ")))
     rows.append(("equivalence margin", f"{100 * info.equivalence_margin:g} points"))
@@ -247,6 +248,12 @@ def build_environment(study: Study) -> list[tuple[str, str]]:
     for number, change in enumerate(info.accepted_changes, 1):
         rows.extend(_flatten(f"accepted change {number}", change))
     return rows
+
+
+def name_code(config: Mapping[str, Any]) -> str:
+    """The network of a configuration with the hash of its source, where it is the user's; else empty."""
+    source = config.get("model_source")
+    return f"{config['model']}, source {source}" if source else ""
 
 
 def _flatten(prefix: str, content: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from analysis.records.factors import field_title
 from analysis.records.frames import Study
 from analysis.results.result_table import Column, ColumnKind
 
@@ -20,7 +21,7 @@ def factor_columns(study: Study) -> tuple[Column, ...]:
         *(f for f in study.info.factors if f not in ("batch_size", "learning_rate")),
     ]
     kind = {name: _factor_kind(study, name) for name in names}
-    return (Column("label", "cell"), *(Column(name, name.replace("_", " "), kind[name]) for name in names))
+    return (Column("label", "cell"), *(Column(name, field_title(name), kind[name]) for name in names))
 
 
 def add_factors(study: Study, frame: pd.DataFrame) -> pd.DataFrame:

@@ -27,7 +27,7 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 
-from trainable.config import BRANCH_FIELDS, FIELDS, FieldValue, check_field_name
+from trainable.config import BRANCH_FIELDS, FIELDS, FieldValue, check_field_name, is_model_field
 
 Scale = Literal["log", "linear", "choices"]
 MAX_SEARCH_TRIALS = 10_000
@@ -36,6 +36,8 @@ _NOT_SEARCHED = {
     "seed": "every searched trial has a seed of its own",
     "dataset": "a study has one data set",
     "image_size": "a study has one data set",
+    "model": "each network has fields of its own; search those, as model_fields.NAME",
+    "model_source": "it follows from the model",
     "train_limit": "it decides what is learned from, not how",
     "test_limit": "searched trials never see the test set",
     "validation_size": "trials validated on different images cannot be compared",
@@ -175,8 +177,10 @@ def _check_domains(space: dict[str, Choices | Range]) -> dict[str, Choices | Ran
     for name, domain in space.items():
         if isinstance(domain, Choices):
             continue
-        if name == "width":
-            raise ValueError("width: give choices; every width is a network of its own")
+        if name == "width" or is_model_field(name):
+            raise ValueError(
+                f"{name}: give choices; every {name.removeprefix('model_fields.')} is a network of its own"
+            )
         numbers = [domain.low, domain.high, domain.step or 0]
         if is_whole(name) and any(float(number) != int(number) for number in numbers):
             raise ValueError(f"{name} is a whole number, and so are low, high and step")

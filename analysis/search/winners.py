@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import statistics
+from analysis.records.factors import field_title
 from analysis.records.study_folder import Cell
 from analysis.records.summary import summarize_trials
 from analysis.search.history import Search, find_front
@@ -171,7 +172,7 @@ def _label(contender: Contender) -> str:
 
 def describe_parameters(parameters: Mapping[str, Any]) -> str:
     """`batch size 64, learning rate 0.15`."""
-    return ", ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in parameters.items())
+    return ", ".join(f"{field_title(name)} {_short(value)}" for name, value in parameters.items())
 
 
 def _short(value: Any) -> str:

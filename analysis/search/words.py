@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from analysis.records.factors import field_title
 from analysis.records.frames import FINISHED
 from analysis.results.result_table import Column, ColumnKind
 from analysis.search.history import Search
@@ -45,5 +46,5 @@ def parameter_columns(search: Search) -> tuple[Column, ...]:
             .map(lambda v: isinstance(v, (int, float, np.number)) and not isinstance(v, bool))
         )
         kind: ColumnKind = _KINDS.get(name, "number") if bool(numbers.all()) else "text"
-        columns.append(Column(column, name.replace("_", " "), kind))
+        columns.append(Column(column, field_title(name), kind))
     return tuple(columns)

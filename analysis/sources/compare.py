@@ -166,14 +166,14 @@ def _merge_records(kind: str, folders: Sequence[StudyFolder], owners: Sequence[s
 
 
 def _merge_models(folders: Sequence[StudyFolder], target: StudyFolder) -> None:
-    """The layers of every width once."""
-    widths: set[int] = set()
+    """The layers of every network once."""
+    known: set[tuple[int, str | None]] = set()
     parts = [SCHEMAS["model"].empty_table()]
     for folder in folders:
         model = folder.read_records("model")
-        new = sorted(set(model["width"].to_pylist()) - widths)
-        parts.append(model.filter(pc.is_in(model["width"], pa.array(new, pa.int32()))))
-        widths |= set(new)
+        keys = list(zip(model["width"].to_pylist(), model["model"].to_pylist(), strict=True))
+        parts.append(model.filter(pa.array([key not in known for key in keys], pa.bool_())))
+        known |= set(keys)
     target.write_records("model", joined(parts))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from analysis.records.factors import find_factors
+from analysis.records.factors import field_title, find_factors
 from analysis.records.study_folder import EQUIVALENCE_MARGIN, Cell, StudyFolder, StudyFolderError, StudyInfo
 from trainable.columns import EPOCH_INSTRUMENTS
 from trainable.config import FIELDS, TrialConfig, cell_id, is_model_field, trial_id
@@ -166,7 +166,7 @@ def _without_seed(config: TrialConfig) -> dict[str, Any]:
 
 def _label(config: TrialConfig, factors: Sequence[str]) -> str:
     values = config.to_dict()
-    return ", ".join(f"{name.replace('_', ' ')} {values.get(name)}" for name in factors) or "all trials"
+    return ", ".join(f"{field_title(name)} {values.get(name)}" for name in factors) or "all trials"
 
 
 def _whole(value: Any) -> int | None:

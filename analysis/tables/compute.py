@@ -6,15 +6,18 @@ backward at two per multiply-accumulate.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 
 from analysis.claims.measures import model_quantity
 from analysis.claims.published import find_model_value
-from analysis.records.frames import Study
+from analysis.records.frames import Study, shown_convention
 from analysis.records.summary import summarize_trials, timing_note
 from analysis.results.cell_columns import add_factors, factor_columns
 from analysis.results.result_table import Column, TableContent, TableKind
+from trainable.config import model_name
 
 CONVENTIONS = {
     "flops_worksheet": "FLOPs, worksheet",
@@ -28,11 +31,17 @@ TOTAL = "total"
 def measure_flops(study: Study) -> pd.DataFrame:
     """Every layer of every model in order of execution, then its total; shares are of the worksheet's FLOPs."""
     parts = []
-    for width, layers in study.model.groupby("width"):
+    for name, layers in study.model.groupby("model", sort=False):
         numbers = ["num_parameters", "macs", *CONVENTIONS]
-        total = layers[numbers].sum().to_frame().T.assign(width=width, layer=TOTAL, group="", kind="")
+        total = (
+            layers[numbers]
+            .sum(min_count=1)
+            .to_frame()
+            .T.assign(width=layers["width"].iloc[0], model=name, layer=TOTAL, group="", kind="")
+        )
         part = pd.concat([layers, total], ignore_index=True)
-        part["share"] = part["flops_worksheet"] / layers["flops_worksheet"].sum()
+        convention = shown_convention(layers)
+        part["share"] = (part[convention] / layers[convention].sum()).astype("float64")
         parts.append(part)
     if not parts:
         return study.model.assign(share=pd.Series(dtype="float64"))
@@ -45,7 +54,9 @@ def build_flops(study: Study) -> TableContent:
     frame["published"] = pd.Series(
         [
             find_model_value(study, "flops_worksheet", int(width), None if layer == TOTAL else layer)
-            for width, layer in zip(frame["width"], frame["layer"], strict=True)
+            if model == f"width {width}"  # the published network
+            else math.nan
+            for width, model, layer in zip(frame["width"], frame["model"], frame["layer"], strict=True)
         ],
         dtype="float64",
     )
@@ -53,13 +64,15 @@ def build_flops(study: Study) -> TableContent:
         Column("layer", "layer"), Column("kind", "kind"), Column("output_shape", "output"),
         Column("num_parameters", "parameters", "count"), Column("macs", "MACs", "count"),
         *(Column(name, title, "count") for name, title in CONVENTIONS.items()),
-        Column("share", "share of worksheet FLOPs", "percent"), Column("published", "published", "count"),
+        Column("share", "share", "percent"), Column("published", "published", "count"),
     )  # fmt: skip
-    if frame["width"].nunique() > 1:
-        columns = (Column("width", "width", "count"), *columns)
+    if frame["model"].nunique() > 1:
+        published = frame["model"].str.startswith("width ").all()
+        columns = (Column("width", "width", "count") if published else Column("model", "network"), *columns)
     notes = (
         "Of one image. worksheet: 1 per multiply-accumulate, 2 per batch-norm element and pooled output, 1 per bias. fvcore: "
-        "that tool's own count in evaluation mode. 2 per MAC: torch's FlopCounterMode.",
+        "that tool's own count in evaluation mode. 2 per MAC: torch's FlopCounterMode. The worksheet's convention is defined for "
+        "residual networks like the published one; shares are of its FLOPs, of other networks of those at 2 per MAC.",
     )
     return TableContent(frame, columns, notes)
 
@@ -70,7 +83,7 @@ def measure_compute(study: Study) -> pd.DataFrame:
     peak = study.epochs.groupby("trial_id")["peak_memory_bytes"].max()
     rows = []
     for cell in study.info.cells:
-        layers = study.model[study.model["width"] == cell.config["width"]]
+        layers = study.model[study.model["model"] == model_name(cell.config)]
         own = trials[trials["cell_id"] == cell.cell_id]
         images = own["steps_per_epoch"].mean() * cell.config["batch_size"]
         row: dict[str, object] = {"cell_id": cell.cell_id}

@@ -19,6 +19,7 @@ from analysis.records.frames import Study
 from analysis.records.summary import timed_trials, timing_note
 from analysis.results.cell_columns import add_factors, factor_columns, in_study_order
 from analysis.results.result_table import Column, TableContent, TableKind
+from trainable.config import model_name
 
 AXES: Mapping[str, str] = {"epochs": "epochs", "steps": "steps", "flops": "FLOPs", "seconds": "seconds"}
 ACCURACIES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.93, 0.94, 0.95)
@@ -145,14 +146,15 @@ def build_cost_flips(study: Study) -> TableContent:
 
 def _cumulative(study: Study) -> pd.DataFrame:
     """Epoch records of completed trials with what each trial had spent after each epoch; seconds only where they count."""
-    trials = study.trials[["trial_id", "config.batch_size", "config.width"]]
+    names = {cell.cell_id: model_name(cell.config) for cell in study.info.cells}
+    trials = study.trials[["trial_id", "config.batch_size"]].assign(model=study.trials["cell_id"].map(names))
     epochs = study.epochs[study.epochs["trial_id"].isin(study.completed_ids)].merge(trials, on="trial_id")
-    flops = study.model.groupby("width")["flops_two_per_mac_training"].sum()
+    flops = study.model.groupby("model")["flops_two_per_mac_training"].sum()
     seconds = epochs.groupby("trial_id")["train_time_s"].cumsum()
     return epochs.assign(
         epochs=epochs["epoch"].astype("float64"),
         steps=epochs["step"].astype("float64"),
-        flops=epochs["config.width"].map(flops) * epochs["config.batch_size"] * epochs["step"],
+        flops=epochs["model"].map(flops) * epochs["config.batch_size"] * epochs["step"],
         seconds=seconds.where(epochs["trial_id"].isin(timed_trials(study))),
     )
 

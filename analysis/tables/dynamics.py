@@ -14,7 +14,7 @@ import pandas as pd
 
 from analysis.claims.published import find_layer_range, find_order
 from analysis.records.frames import Study
-from analysis.records.phases import GROUPS, KINDS, PUBLISHED_NUM_EPOCHS, PUBLISHED_PHASES, scale_phases
+from analysis.records.phases import KINDS, PUBLISHED_NUM_EPOCHS, PUBLISHED_PHASES, order_groups, scale_phases
 from analysis.results.cell_columns import add_factors, factor_columns, in_study_order
 from analysis.results.result_table import Column, TableContent, TableKind
 
@@ -211,7 +211,8 @@ def _cells_by_epochs(study: Study) -> dict[int, list[str]]:
 
 def _ordered(study: Study, frame: pd.DataFrame) -> pd.DataFrame:
     """By cell, then phase, then group, then kind, each in its natural order."""
-    keys = {"phase": ("all", *PUBLISHED_PHASES), "group": ("all", *GROUPS), "kind": ("all", *KINDS)}
+    groups = [group for group in order_groups(frame["group"]) if group != "all"]
+    keys = {"phase": ("all", *PUBLISHED_PHASES), "group": ("all", *groups), "kind": ("all", *KINDS)}
     position = {f"_{k}": frame[k].map({v: n for n, v in enumerate(order)}) for k, order in keys.items() if k in frame}
     ordered = in_study_order(study, frame.assign(**position), list(position))
     return ordered.drop(columns=list(position))

@@ -72,5 +72,6 @@ class Invocation:
         Layers of the models of all trials that the study has, also earlier and searched ones.
         """
         write_samples(self.store.folder, self.data, self.store.folder.read_study())
-        with model_tables(self.store.folder, {state.config.width for state in list_states(self.store.folder)}):
+        configs = [state.config for state in list_states(self.store.folder)]
+        with model_tables(self.store.folder, configs, self.data):
             yield

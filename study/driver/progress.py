@@ -149,7 +149,7 @@ class Progress:
 
     def _cells(self, row: Row) -> list[str]:
         config = row.state.config
-        head = [*(_text(getattr(config, f)) for f in self._factors), str(config.seed)]
+        head = [*(_text(config.to_dict().get(f)) for f in self._factors), str(config.seed)]
         epoch = f"{row.epoch}/{config.last_epoch}" if row.status == "running" else row.status
         if row.latest is None:
             return [*head, epoch, "", "", "", "", "", ""]
@@ -169,7 +169,7 @@ class Progress:
         )
 
     def _name(self, row: Row) -> str:
-        values = "  ".join(f"{short_name(f)} {_text(getattr(row.state.config, f))}" for f in self._factors)
+        values = "  ".join(f"{short_name(f)} {_text(row.state.config.to_dict().get(f))}" for f in self._factors)
         return f"{time.strftime('%H:%M:%S')}  {values}  seed {row.state.config.seed}"
 
     def _print_summary(self) -> None:

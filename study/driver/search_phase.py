@@ -7,6 +7,7 @@ of any grid, on the full training set and with seeds that no searched trial had.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shutil
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 from rich.console import Console
 
+from analysis.records.factors import field_title
 from analysis.records.study_folder import StudyInfo
 from analysis.results.formats import to_text
 from analysis.results.result_table import Column, ColumnKind, ResultTable
@@ -34,7 +36,7 @@ from study.search.journal import SearchJournal
 from study.spec.errors import SpecError
 from study.spec.run_settings import RunSettings
 from study.spec.study_spec import StudySpec, build_cell, with_cells
-from trainable.config import FIELDS
+from trainable.config import FIELDS, TrialConfig, is_model_field
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,11 +120,11 @@ def _train_suggested(invocation: Invocation, spec: StudySpec, journal: SearchJou
     shown = sorted(journal.states().values(), key=lambda state: state.config.seed)
     num_slots, planned = invocation.resources.max_concurrent, journal.spec.trials
     if any(objective.reads_model for objective in journal.objectives):  # wanted as soon as the first trial ends
-        with model_tables(folder, _widths(spec)):
+        with model_tables(folder, _networks(spec), invocation.data):
             pass
     try:
         with (
-            model_tables(folder, _widths(spec)),
+            model_tables(folder, _networks(spec), invocation.data),
             Progress(
                 Console(), shown, list(journal.spec.space), num_slots, invocation.progress_file, planned
             ) as progress,
@@ -190,7 +192,7 @@ def summarize_search(journal: SearchJournal) -> ResultTable:
         Column("trial", "trial", "count"),
         Column("epochs", "epochs", "count"),
         *(Column(objective.name, objective.title, objective.kind) for objective in journal.objectives),
-        *(Column(name, name.replace("_", " "), _parameter_kind(name)) for name in spec.space),
+        *(Column(name, field_title(name), _parameter_kind(name)) for name in spec.space),
         Column("origin", "origin"),
     )
     return ResultTable(
@@ -199,7 +201,7 @@ def summarize_search(journal: SearchJournal) -> ResultTable:
 
 
 def _parameter_kind(name: str) -> ColumnKind:
-    kind = str(FIELDS[name].type)
+    kind = "" if is_model_field(name) else str(FIELDS[name].type)
     return "count" if kind.startswith("int") else "number" if kind == "float" else "text"
 
 
@@ -220,7 +222,12 @@ def _describe_outcome(journal: SearchJournal) -> list[str]:
 _WORDS = {"COMPLETE": "completed", "PRUNED": "pruned", "FAIL": "failed or diverged"}
 
 
-def _widths(spec: StudySpec) -> set[int]:
-    """Every width that a searched trial may have."""
-    domain = spec.search.space.get("width") if spec.search else None
-    return {int(str(value)) for value in (domain.extremes if domain else (spec.search_base["width"],))}
+def _networks(spec: StudySpec) -> list[TrialConfig]:
+    """A configuration of every network that a searched trial may have."""
+    space = spec.search.space if spec.search else {}
+    varied = [name for name in space if name == "width" or is_model_field(name)]
+    base = TrialConfig.from_dict(spec.search_base)
+    return [
+        TrialConfig.from_dict({**base.to_dict(), **dict(zip(varied, values, strict=True))})
+        for values in itertools.product(*(space[name].extremes for name in varied))
+    ]

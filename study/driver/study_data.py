@@ -1,15 +1,20 @@
-"""The data set of a study: one for all its trials, and large enough for each of them. Imports neither torch nor Ray."""
+"""The data set of a study: one for all its trials, large enough for each of them, and of images that their networks take."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from study.spec.errors import SpecError
 from study.spec.search_space import list_corners
 from study.spec.study_spec import StudySpec
+from trainable.config import TrialConfig, model_name
 from trainable.data.data_set import check_source, load_data, split_data
 from trainable.data.image_data import DataError, ImageData
 from trainable.data.kinds import sizes_of
+from trainable.errors import first_line
+from trainable.models import PUBLISHED_MODEL
+from trainable.user_code import user_lines_told
 
 
 def check_study_source(spec: StudySpec, folder: Path | None) -> str:
@@ -38,4 +43,20 @@ def load_study_data(spec: StudySpec, folder: Path | None) -> ImageData:
         raise
     except ValueError as error:  # of a function of the user's too
         raise SpecError(str(error)) from error
+    _check_networks([*spec.trial_configs()[: len(spec.cells)], *corners], data)
     return data
+
+
+def _check_networks(configs: Iterable[TrialConfig], data: ImageData) -> None:
+    """Build each network that is not the published one, once, for the images that it will get. Errors: SpecError."""
+    others = {model_name(config.to_dict()): config for config in configs if config.model != PUBLISHED_MODEL}
+    if not others:
+        return
+    from trainable.model import build_network  # torch, which such a network has imported already
+
+    for name, config in others.items():
+        try:
+            with user_lines_told():
+                build_network(config, len(data.class_names), data.input_shape)
+        except Exception as error:
+            raise SpecError(f"{name} cannot be built for this data: {first_line(error, 400)}") from error

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,54 +19,70 @@ import numpy as np
 
 from analysis.records.image_files import read_test_labels
 from analysis.records.study_folder import StudyFolder, StudyInfo
-from trainable.config import TrialConfig
+from trainable.config import TrialConfig, model_name
 from trainable.data.data_set import Split, split_data
 from trainable.data.image_data import ImageData
 from trainable.files import write_atomically
+from trainable.user_code import Source, provide, provided
 
 SAMPLES_PER_CLASS = 10
 _ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
-def model_tables(folder: StudyFolder, widths: Iterable[int]) -> Iterator[None]:
-    """Meanwhile, add the layer tables of models that the study does not know yet to model.parquet.
+def model_tables(folder: StudyFolder, configs: Iterable[TrialConfig], data: ImageData) -> Iterator[None]:
+    """Meanwhile, add the layer tables of networks that the study does not know yet to model.parquet.
 
     A process of its own does it: torch takes seconds to import, in which Ray starts, and 600 MB, which the driver does without.
     """
-    missing = _missing_widths(folder, widths)
+    missing = _missing_networks(folder, configs)
     if not missing:
         yield
         return
+    asked = {
+        "configs": [config.to_dict() for config in missing.values()], "code": [asdict(source) for source in provided()],
+        "num_classes": len(data.class_names), "input_shape": data.input_shape,
+    }  # fmt: skip
     counting = subprocess.Popen(
-        [sys.executable, "-m", "study.folder.model_and_samples", str(folder.path), *map(str, missing)],
+        [sys.executable, "-m", "study.folder.model_and_samples", str(folder.path)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])},
-        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True, text=True,
+        stdin=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, text=True,
     )  # fmt: skip
+    assert counting.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # why it has ended already, it says below
+        counting.stdin.write(json.dumps(asked))
+        counting.stdin.close()
     try:
         yield
     finally:
+        counting.stdin = None
         _, said = counting.communicate()
         if counting.returncode:
             reason = (said.strip().splitlines() or [f"status {counting.returncode}"])[-1]
             print(f"note: the model's layers were not counted ({reason}); the same command does it")
 
 
-def write_model_tables(folder: StudyFolder, widths: Iterable[int]) -> None:
-    """Add the layer tables of models that the study does not know yet to model.parquet."""
+def write_model_tables(
+    folder: StudyFolder, configs: Iterable[TrialConfig], num_classes: int, input_shape: tuple[int, int, int]
+) -> None:
+    """Add the layer tables of networks that the study does not know yet to model.parquet."""
     from trainable.flops import model_table
     from trainable.records import joined
 
-    tables = {width: model_table(width) for width in _missing_widths(folder, widths)}
+    missing = _missing_networks(folder, configs)
+    tables = {name: model_table(config, num_classes, input_shape) for name, config in missing.items()}
     # Asked again: the counting process of a driver that was killed may have written some of them meanwhile.
-    added = [tables[width] for width in _missing_widths(folder, tables)]
+    added = [tables[name] for name in _missing_networks(folder, missing.values())]
     if added:
         folder.write_records("model", joined([*added, folder.read_records("model")]))
 
 
-def _missing_widths(folder: StudyFolder, widths: Iterable[int]) -> list[int]:
-    """Those of `widths` whose layers model.parquet does not hold."""
-    return sorted(set(widths) - set(folder.read_records("model", ["width"]).column("width").to_pylist()))
+def _missing_networks(folder: StudyFolder, configs: Iterable[TrialConfig]) -> dict[str, TrialConfig]:
+    """By the name of the network, a configuration of each whose layers model.parquet does not hold."""
+    known = folder.read_records("model", ["width", "model"]).to_pylist()
+    names = {row["model"] or model_name({"width": row["width"]}) for row in known}
+    asked = {model_name(config.to_dict()): config for config in configs}
+    return {name: asked[name] for name in sorted(asked) if name not in names}
 
 
 def write_samples(folder: StudyFolder, data: ImageData, study: StudyInfo | None = None) -> None:
@@ -116,4 +135,9 @@ def write_telling_images(folder: StudyFolder, data: ImageData) -> None:
 if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # they are the driver's, which waits for this
         signal.signal(number, signal.SIG_IGN)
-    write_model_tables(StudyFolder(Path(sys.argv[1])), map(int, sys.argv[2:]))
+    _asked = json.load(sys.stdin)
+    provide(Source(**source) for source in _asked["code"])
+    write_model_tables(
+        StudyFolder(Path(sys.argv[1])), map(TrialConfig.from_dict, _asked["configs"]), _asked["num_classes"],
+        tuple(_asked["input_shape"]),
+    )  # fmt: skip

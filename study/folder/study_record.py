@@ -124,10 +124,19 @@ def find_changes(existing: StudyInfo, asked: StudyInfo) -> list[dict[str, Any]]:
         ("torch", _packages(existing).get("torch"), _packages(asked).get("torch")),
         ("precision", _values(existing, "precision"), _values(asked, "precision") | _values(existing, "precision")),
         ("engine", _values(existing, "engine"), _values(asked, "engine") | _values(existing, "engine")),
+        *_code_differences(existing, asked),
         *_grid_differences(existing, asked),
     )
     return [
         {"what": what, "before": _short(before), "now": _short(now)} for what, before, now in pairs if before != now
+    ]
+
+
+def _code_differences(existing: StudyInfo, asked: StudyInfo) -> list[tuple[str, str, str]]:
+    """Modules of the user's that both use, with another source."""
+    known, now = ({c.config["model"]: c.config["model_source"] for c in study.cells} for study in (existing, asked))
+    return [
+        (f"code of {name}", known[name], source) for name, source in now.items() if known.get(name, source) != source
     ]
 
 
@@ -139,7 +148,7 @@ def _grid_differences(existing: StudyInfo, asked: StudyInfo) -> list[tuple[str, 
     shared = {cell.cell_id for cell in existing.cells} & {cell.cell_id for cell in asked.cells}
     if shared or asked.search is not None or not (existing.cells and asked.cells):
         return []
-    varied = {"seed", "precision", "engine", *find_factors(cell.config for cell in existing.cells)}
+    varied = {"seed", "precision", "engine", "model_source", *find_factors(cell.config for cell in existing.cells)}
     found = [(name, _values(existing, name), _values(asked, name)) for name in FIELDS if name not in varied]
     return [values for values in found if values[1] != values[2]]
 

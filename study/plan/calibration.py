@@ -20,9 +20,10 @@ from study.plan.epoch_times import EpochTimes, epoch_images
 from study.plan.gpus import VISIBLE_DEVICES, claimed_gpus
 from study.plan.resources import Machine, ResourceError, TrialResources, is_part, num_gpus_used
 from trainable.columns import EPOCH_INSTRUMENTS
-from trainable.config import TrialConfig
+from trainable.config import TrialConfig, model_name
 from trainable.data.image_data import ImageData
 from trainable.instrument import measured_steps
+from trainable.user_code import Source, UserCodeError, provide, provided
 
 if TYPE_CHECKING:
     from multiprocessing.queues import SimpleQueue
@@ -65,12 +66,12 @@ class Speed:
         )
 
 
-SpeedKey = tuple[int, int, str, str]
+SpeedKey = tuple[str, int, str, str]
 
 
 def speed_key(config: TrialConfig) -> SpeedKey:
-    """Configurations of the same key cost the same per step: width, batch size, precision, engine."""
-    return config.width, config.batch_size, config.precision, config.engine
+    """Configurations of the same key cost the same per step: network, batch size, precision, engine."""
+    return model_name(config.to_dict()), config.batch_size, config.precision, config.engine
 
 
 def calibrate(
@@ -95,7 +96,9 @@ def calibrate(
         for slot in range(slots):
             gpu = gpus[slot % number] if number else None
             places.put(None if gpu is None or gpu.name in unfit else gpu.uuid)
-        with ProcessPoolExecutor(slots, context, initializer=_join, initargs=(context.Barrier(slots), places)) as pool:
+        with ProcessPoolExecutor(
+            slots, context, initializer=_join, initargs=(context.Barrier(slots), places, provided())
+        ) as pool:
             try:
                 return {
                     key: _combine(
@@ -104,6 +107,8 @@ def calibrate(
                     )
                     for key, config in kinds.items()
                 }  # fmt: skip
+            except UserCodeError as error:
+                raise ResourceError(f"--calibrate: {error}") from error
             except (OSError, RuntimeError, TimeoutError) as error:
                 raise ResourceError(f"--calibrate: the timing ended early ({type(error).__name__} {error})") from error
 
@@ -143,9 +148,10 @@ def _task(
     return shortened, part, resources.cpus_per_trial
 
 
-def _join(barrier: threading.Barrier, places: SimpleQueue[str | None]) -> None:
-    """Take a place, before torch is imported: a GPU's UUID, or None for the CPU."""
+def _join(barrier: threading.Barrier, places: SimpleQueue[str | None], code: tuple[Source, ...]) -> None:
+    """Take a place, before torch is imported: a GPU's UUID, or None for the CPU; and the modules of the user's."""
     global _barrier, _device
+    provide(code)
     _barrier, gpu = barrier, places.get()
     if gpu is not None:
         os.environ[VISIBLE_DEVICES], _device = gpu, "cuda"
@@ -162,7 +168,12 @@ def _measure(config: TrialConfig, data: ImageData, num_threads: int) -> Speed:
     assert _barrier is not None
     results = []
     try:
-        epochs = train(config, data, device=_device, engine=choose_engine(config, _device).name)
+        epochs = train(
+            config,
+            data,
+            device=_device,
+            engine=choose_engine(config, _device, len(data.class_names), data.input_shape).name,
+        )
         for _ in range(config.epochs):
             _barrier.wait(_BARRIER_LIMIT_S)
             results.append(next(epochs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -11,14 +12,8 @@ from analysis.records.factors import short_name
 from analysis.search.objectives import list_objectives
 from study.plan.calibration import Speed, SpeedKey
 from study.plan.epoch_times import EpochTimes, epoch_images
-from study.plan.estimate import (
-    Cost,
-    estimate_cost,
-    estimate_search,
-    list_work,
-    nominal_train_images,
-    num_parameters,
-)
+from study.plan.estimate import Cost, estimate_cost, estimate_search, list_work, nominal_train_images
+from study.plan.networks import is_published, network_size
 from study.plan.resources import Machine, TrialResources, has_native_bf16, is_part, num_gpus_used
 from study.plan.units import format_bytes, format_duration, format_flops
 from study.spec.pruners import list_pruners
@@ -94,7 +89,9 @@ def describe_header(spec: StudySpec, resources: TrialResources, machine: Machine
     """One line: name, data, model, trials, resources, folder."""
     configs = spec.trial_configs()
     data = sorted({f"{title_of(c.dataset)} {epoch_images(c)[0]:,}/{epoch_images(c)[1]:,}" for c in configs})
-    models = sorted({f"ResNet18 {_describe_size(num_parameters(c.width))}" for c in configs})
+    models = sorted({_describe_network(c) for c in configs})
+    if len(models) > 2:
+        models = [f"{len(models)} networks"]
     where = _describe_devices(machine, resources, sorted({c.precision for c in configs}))
     if machine.is_cluster:
         num_nodes = sum(node.count for node in machine.nodes)
@@ -104,12 +101,20 @@ def describe_header(spec: StudySpec, resources: TrialResources, machine: Machine
     return "   ".join([spec.name, " and ".join(data), " and ".join(models), f"{cells} x {seeds}", where, shown_folder])
 
 
+def _describe_network(config: TrialConfig) -> str:
+    size = network_size(config)
+    name = "ResNet18" if is_published(config) else config.model
+    return name if size is None else f"{name} {_describe_size(size.num_parameters)}"
+
+
 def describe_cost(cost: Cost, resources: TrialResources, num_trials: int) -> list[str]:
     """The cost in words, one line each."""
     lines = [
         f"runs      {num_trials} trials, {resources.max_concurrent} at a time, {resources.cpus_per_trial} CPU "
         f"and {resources.gpus_per_trial:g} GPU each",
-        f"compute   {format_flops(cost.train_flops)} of training (two per multiply-accumulate, forward and backward)",
+        f"compute   {format_flops(cost.train_flops)} of training (two per multiply-accumulate, forward and backward)"
+        if math.isfinite(cost.train_flops)
+        else "compute   not counted: a network does not take images of 3x32x32",
         f"disk      about {format_bytes(cost.disk_bytes)}",
     ]
     if cost.time_s is None:
@@ -178,7 +183,7 @@ def describe_trials(spec: StudySpec) -> list[str]:
     names = [short_name(name) for name in ("batch_size", "learning_rate", *_other_factors(spec))]
     rows = [[*names, "seed", "epochs", "width"]]
     for config in spec.trial_configs():
-        values = [config.batch_size, config.learning_rate, *(getattr(config, f) for f in _other_factors(spec))]
+        values = [config.batch_size, config.learning_rate, *(config.to_dict().get(f) for f in _other_factors(spec))]
         rows.append([*(f"{value}" for value in values), str(config.seed), str(config.epochs), str(config.width)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]

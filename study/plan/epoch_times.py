@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
+from study.plan.networks import is_published, network_size
 from study.plan.resources import Machine, TrialResources, num_gpus_used
 from trainable.config import TrialConfig
 from trainable.data.kinds import sizes_of
@@ -22,7 +23,7 @@ REFERENCE_IMAGES_PER_S = {8: 930.0, 16: 600.0, 64: 56.0}
 EVALUATION_COST = 1 / 3  # of a training image: the forward pass alone
 REFERENCE_BASIS = "judged by the speed of the reference machine's cores"
 _UNKNOWN_SIZES = (50_000, 10_000)  # assumed for trials of a data set that this process has not read
-_FLOPS_PER_IMAGE_WIDTH_64 = 3_328_997_376  # forward and backward, two per multiply-accumulate
+_NO_TIMES = "no times are known of another network than ResNet18; --calibrate times it"
 # Assumed, not measured: what training reaches of the peak that a GPU's ordinary cores have in fp32. bf16 and TF32 run on others.
 _SHARE_OF_PEAK = {"fp32": 0.4, "published": 0.6, "bf16": 1.5}
 # The host's time for a step of about 310 kernels: measured on fake tensors without a GPU; of two CUDA graphs it is assumed.
@@ -61,20 +62,20 @@ class EpochTimes:
     def estimate_s(self, config: TrialConfig) -> tuple[float | None, str]:
         """Seconds of an epoch and in words what they rest on; None where nobody can say.
 
-        Earlier trials with this precision and engine count, those of the nearest width and batch size: the median of what they
+        Earlier trials with this kind of network, precision and engine count, those of the nearest width and batch size: the median of what they
         took over what was guessed for them.
         """
         place = self.place
         guessed_s = guess_epoch_s(config, place)
         alike = [
             trial for trial in self.earlier
-            if (trial.config.precision, trial.config.engine) == (config.precision, config.engine)
+            if _alike(trial.config) == _alike(config)
         ]  # fmt: skip
         if not alike:
             return guessed_s, _describe_guess(config, place, guessed_s)
         nearest = min(_distance(trial.config, config) for trial in alike)
         used = [trial for trial in alike if _distance(trial.config, config) == nearest]
-        if guessed_s is None:  # the peak is not known: by computation alone
+        if guessed_s is None:  # nothing is known but computation
             factor = median(trial.epoch_s / epoch_flops(trial.config) for trial in used)
             found_s = factor * epoch_flops(config)
         else:
@@ -102,8 +103,18 @@ def find_place(machine: Machine, resources: TrialResources) -> Place:
     )  # fmt: skip
 
 
+def _alike(config: TrialConfig) -> tuple[object, ...]:
+    """What must be the same for times to be compared at all; another width or batch size is scaled."""
+    return config.model, config.model_fields, config.precision, config.engine
+
+
 def guess_epoch_s(config: TrialConfig, place: Place) -> float | None:
-    """Seconds of an epoch where nothing is known of the place but its kind; None for a GPU whose peak is not known."""
+    """Seconds of an epoch where nothing is known of the place but its kind.
+
+    None for a GPU whose peak is not known, and for other networks than the published one.
+    """
+    if not is_published(config):
+        return None
     train, test = epoch_images(config)
     if not place.gpu_share:
         return (train + EVALUATION_COST * test) / (reference_rate(config.width) * place.num_threads)
@@ -121,6 +132,8 @@ def _gpu_parts_s(config: TrialConfig, peak_tflops: float, trials_per_gpu: int) -
 
 
 def _describe_guess(config: TrialConfig, place: Place, guessed_s: float | None) -> str:
+    if not is_published(config):
+        return _NO_TIMES
     if not place.gpu_share:
         return REFERENCE_BASIS
     if place.peak_tflops is None or guessed_s is None:
@@ -158,15 +171,16 @@ def epoch_images(config: TrialConfig) -> tuple[int, int]:
 
 
 def train_flops(configs: Iterable[TrialConfig]) -> float:
-    """Of training all epochs of these trials, evaluation left out."""
-    return sum(epoch_images(config)[0] * config.epochs * _flops_per_image(config.width) for config in configs)
+    """Of training all epochs of these trials, evaluation left out; NaN where a network could not be counted."""
+    return sum(epoch_images(config)[0] * config.epochs * _flops_per_image(config) for config in configs)
 
 
 def epoch_flops(config: TrialConfig) -> float:
     """Of an epoch, its evaluation included."""
     train, test = epoch_images(config)
-    return (train + EVALUATION_COST * test) * _flops_per_image(config.width)
+    return (train + EVALUATION_COST * test) * _flops_per_image(config)
 
 
-def _flops_per_image(width: int) -> float:
-    return _FLOPS_PER_IMAGE_WIDTH_64 * (width / 64) ** 2
+def _flops_per_image(config: TrialConfig) -> float:
+    size = network_size(config)
+    return math.nan if size is None else size.flops_per_image

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from study.plan.calibration import Speed, SpeedKey, speed_key
 from study.plan.epoch_times import REFERENCE_BASIS, EpochTimes, Place, epoch_images, train_flops
+from study.plan.networks import NetworkSize, network_size
 from study.plan.resources import TrialResources
 from study.plan.units import format_bytes
 from study.spec.pruners import list_pruners
@@ -20,7 +21,6 @@ from trainable.config import TrialConfig
 from trainable.data.kinds import sizes_of
 
 CALIBRATED = "from steps timed on this machine"
-_PARAMETERS_WIDTH_64 = 11_173_962
 _RECORD_BYTES_PER_LAYER_ROW = 60
 
 
@@ -118,11 +118,6 @@ def _wall_time_s(times_s: Sequence[float], num_slots: int) -> float:
     return max(ends)
 
 
-def num_parameters(width: int) -> float:
-    """Parameters of the model, about."""
-    return _PARAMETERS_WIDTH_64 * (width / 64) ** 2
-
-
 def disk_bytes(configs: Iterable[TrialConfig], *, checkpoints: int = 3) -> int:
     """Room for these trials: two checkpoints of weights and optimizer, a third while it is written, and the records twice.
 
@@ -135,6 +130,7 @@ def _trial_bytes(config: TrialConfig, checkpoints: int) -> int:
     measured = 0
     if config.instrument_every_steps:
         measured = math.ceil(epoch_images(config)[0] / config.batch_size / config.instrument_every_steps)
-    records = config.epochs * measured * 62 * _RECORD_BYTES_PER_LAYER_ROW
+    size = network_size(config) or NetworkSize(0, 0, 0)
+    records = config.epochs * measured * size.num_tensors * _RECORD_BYTES_PER_LAYER_ROW
     per_parameter = 12 if config.optimizer == "adamw" else 8  # the weight and what the optimizer keeps of it
-    return int(checkpoints * (per_parameter * num_parameters(config.width) + records) + 2 * records + 200_000)
+    return int(checkpoints * (per_parameter * size.num_parameters + records) + 2 * records + 200_000)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from trainable.config import FieldValue, TrialConfig
+from trainable.models import complete_config
 
 if TYPE_CHECKING:
     from analysis.search.spec import Space
@@ -29,7 +30,7 @@ def check_space(space: Space, base: Mapping[str, FieldValue]) -> None:
     ]
     for corner in corners:
         try:
-            TrialConfig.from_dict({**base, **corner})
+            complete_config(TrialConfig.from_dict({**base, **corner}))
         except ValueError as error:
             raise ValueError(f"[search.space] {error}") from None
 

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.search.objectives import Objective, list_objectives
 from study.spec.pruners import list_pruners
 from study.spec.samplers import list_samplers
+from trainable.config import flatten
 
 if TYPE_CHECKING:
     from analysis.search.spec import SearchSpec
@@ -50,7 +51,7 @@ def parse_search(content: Any) -> SearchSpec:
     two = isinstance(content.get("objective"), list) and len(content["objective"]) > 1
     defaults = {"sampler": "nsga2", "pruner": "none"} if two else {}
     try:
-        spec = read_search({**defaults, **content})
+        spec = read_search({**defaults, **content, "space": flatten(content["space"])})
         check_methods(spec)
     except ValueError as error:
         raise ValueError(f"[search] {error}") from None

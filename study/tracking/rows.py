@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trainable.columns import EPOCH_INSTRUMENTS
+from trainable.config import model_name
 from trainable.trial_state import TrialState
 
 STEP_AXIS, EPOCH_AXIS, PUBLISHED_STEP_AXIS = "step", "epoch", "train/step"
@@ -73,6 +74,9 @@ def final_values(test_accuracies: Sequence[float | None], final_train_accuracy: 
 def build_run_config(state: TrialState, study: str, label: str, model: pa.Table) -> dict[str, Any]:
     """The flat configuration of a trial's run; `model` is the study's layer table, of all its widths."""
     layers = model.filter(pc.field("width") == state.config.width)
+    layers = layers.filter(
+        pc.equal(pc.coalesce(layers["model"], f"width {state.config.width}"), model_name(state.config.to_dict()))
+    )
     config: dict[str, Any] = {
         **state.config.to_dict(), "study": study, "cell": label, "trial_id": state.trial_id,
         "data_fingerprint": state.data_fingerprint, "code_fingerprint": state.code_fingerprint,

@@ -53,6 +53,12 @@ class ImageData:
     source: str  # where it came from, in words
     normalisation: Normalisation = PUBLISHED
 
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image as a network gets it."""
+        height, width, channels = self.train_images.shape[1:]
+        return channels, height, width
+
 
 def build_image_data(
     dataset: str,

@@ -21,12 +21,12 @@ def effective_learning_rates(model: nn.Module, learning_rate: float) -> Array:
     """[tensors]; masked for tensors that are not scale-invariant, and without length."""
     import torch
 
-    from trainable.model import parameter_kinds
+    from trainable.parts import scale_invariant
 
-    with torch.no_grad():
-        squares = torch.stack([p.detach().double().square().sum() for p in model.parameters()]).cpu().numpy()
-    kinds = np.array(list(parameter_kinds(model).values()))
-    undefined = (kinds != "conv") | (squares == 0)
+    trained = {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
+    squares = torch.stack([weights.double().square().sum() for weights in trained.values()]).cpu().numpy()
+    invariant = scale_invariant(model)
+    undefined = np.array([name not in invariant for name in trained]) | (squares == 0)
     return masked(learning_rate / np.where(undefined, 1.0, squares), undefined)
 
 
@@ -45,10 +45,10 @@ def measure_epoch(end: EpochEnd) -> dict[str, object]:
 EFFECTIVE_LEARNING_RATE = EpochInstrument(
     name="effective_learning_rate",
     columns=(
-        Column("effective_learning_rate", pa.float64(), "", "geometric mean over convolutions followed by BN of learning rate / |w|^2"),
+        Column("effective_learning_rate", pa.float64(), "", "geometric mean over convolutions followed by a norm of learning rate / |w|^2"),
     ),
     layer_columns=(
-        measured_column("layer_effective_learning_rate", "learning rate / |w|^2; conv followed by BN only; at the epoch's last step"),
+        measured_column("layer_effective_learning_rate", "learning rate / |w|^2; conv followed by a norm only; at the epoch's last step"),
     ),
     every=1,
     measure=measure_epoch,

@@ -31,7 +31,7 @@ def measure_updates(step: StepTensors) -> Tensor:
 
 
 def update_columns(sums: Array, tensors: TensorList) -> dict[str, Array]:
-    """[steps, 4, tensors] -> columns; masked where a weight is 0, the angle also of anything but a convolution.
+    """[steps, 4, tensors] -> columns; masked where a weight is 0, the angle also of anything but a convolution before a norm.
 
     The angle comes from the parts of u along and across w. Its cosine is 1 to seven digits below 5e-4, where angles late
     in training are; this form is exact there, and hides only angles below a thousandth of a change in length.
@@ -42,7 +42,7 @@ def update_columns(sums: Array, tensors: TensorList) -> dict[str, Array]:
         ratio = update_l2 / before_l2
         along = product / weight_l2
     across = np.sqrt(np.maximum(update_squares - np.square(along), 0.0))
-    no_angle = (before_squares == 0) | (weight_l2 == 0) | (tensors.kinds != "conv")
+    no_angle = (before_squares == 0) | (weight_l2 == 0) | ~tensors.scale_invariant
     return {
         "update_l2": update_l2,
         "update_ratio": masked(ratio, before_squares == 0),
@@ -56,7 +56,7 @@ UPDATES = TensorInstrument(
         measured_column("update_l2", "L2 norm of the change made by this one step"),
         measured_column("update_ratio", "update_l2 over the L2 norm of w before the step; null where that is 0"),
         measured_column(
-            "angular_update", "angle between w before and after the step; conv followed by BN only", unit="rad"
+            "angular_update", "angle between w before and after the step; conv followed by a norm only", unit="rad"
         ),
     ),
     num_values=4,

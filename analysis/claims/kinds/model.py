@@ -17,7 +17,7 @@ QUANTITIES = (
 
 def measure(measurements: Measurements, claim: Claim) -> Measurement:
     query, model = claim.query, measurements.study.model
-    layers = model[model["width"] == query["width"]]
+    layers = model[model["model"] == f"width {query['width']}"]  # of the published network alone
     if layers.empty:
         raise Unmeasurable(f"missing cells: the study has no width {query['width']}")
     value = model_quantity(layers, query["quantity"], query["layer"])

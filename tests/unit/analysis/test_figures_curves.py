@@ -104,18 +104,18 @@ def test_schedule_of_a_warm_up_starts_below_the_configured_rate(study: Study) ->
 
 
 def test_flops_add_up_to_the_published_total(study: Study) -> None:
-    data = flops_by_layer.build_layer_flops(study.model, 64)
+    data = flops_by_layer.build_layer_flops(study.model, "width 64")
     assert data.total == 556_652_554
     largest = data.rows[data.rows["flops"] == 37_748_736]
     assert len(largest) == 13
     assert largest["share"].tolist() == pytest.approx([0.0678] * 13, abs=5e-5)
     assert not set(data.rows["kind"]) & {"relu", "add"}
     with pytest.raises(NothingToDraw, match="width 8"):
-        flops_by_layer.build_layer_flops(study.model, 8)
+        flops_by_layer.build_layer_flops(study.model, "width 8")
 
 
 def test_architecture_has_the_blocks_and_projections_of_the_model(study: Study) -> None:
-    data = architecture.build_architecture(study.model, 64)
+    data = architecture.build_architecture(study.model, "width 64")
     assert [column.group for column in data.columns] == ["stem", "layer1", "layer2", "layer3", "layer4", "fc"]
     blocks = [block for column in data.columns for block in column.blocks if block.has_skip]
     assert len(blocks) == 8

@@ -124,7 +124,7 @@ def test_ten_cells_stay_readable_and_only_some_have_pictures_of_their_own(tmp_pa
         ),
         draw_chart(dynamics_by_group.chart_dynamics(add_axes(study, dynamics_by_group.build_dynamics(summary, shown)))),
         update_ratio.draw_update_ratios(update_ratio.build_update_ratios(summary, shown)),
-        axes_views.draw_axes_views(axes_views.build_axes_views(summary, study.epochs, shown, {64: 10})),
+        axes_views.draw_axes_views(axes_views.build_axes_views(summary, study.epochs, shown, {"width 64": 10})),
         noise_scale.draw_noise_scales(noise_scale.build_noise_scales(study.epochs, shown)),
     ):
         assert not find_overlaps(find_drawn_texts(figure)), figure.get_suptitle()
@@ -159,7 +159,7 @@ def test_missing_records_give_reasons(tmp_path: Path) -> None:
 
 def test_drawing_leaves_matplotlib_as_it_was(study: Study) -> None:
     before = dict(mpl.rcParams)
-    data = flops_by_layer.build_layer_flops(study.model, 64)
+    data = flops_by_layer.build_layer_flops(study.model, "width 64")
     render(flops_by_layer.draw_layer_flops(data), "flops", "title", "text")
     assert dict(mpl.rcParams) == before
 
@@ -279,7 +279,7 @@ def test_colours_can_be_told_apart(vision: str, dark: bool) -> None:
     cells = [str(style.cell_style(index)["color"]) for index in range(7)]
     for palette in (
         cells,
-        [style.group_color(group) for group in ("stem", "layer1", "layer2", "layer3", "layer4", "fc")],
+        list(style.group_colors(("stem", "layer1", "layer2", "layer3", "layer4", "fc")).values()),
     ):
         seen = [_lab(_VISIONS[vision] @ _linear(style.DARK[color] if dark else color)) for color in palette]
         distances = [float(np.linalg.norm(a - b)) for a, b in itertools.combinations(seen, 2)]

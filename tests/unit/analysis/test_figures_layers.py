@@ -238,7 +238,7 @@ def test_other_optimizers_have_no_predicted_angle(study: Study, cells: list[Show
 def test_axes_views_place_the_same_point_on_every_axis(
     study: Study, cells: list[ShownCell], summary: LayerSummary, layer_rows: list[dict[str, Any]]
 ) -> None:
-    data = axes_views.build_axes_views(summary, study.epochs, cells, {64: 3_328_997_376})
+    data = axes_views.build_axes_views(summary, study.epochs, cells, {"width 64": 3_328_997_376})
     point = data.rows[(data.rows["cell"] == 0) & (data.rows["step"] == 36)].iloc[0]  # the 37th step, of epoch 2
     assert point["images"] == 37 * 64
     assert point["epochs"] == pytest.approx(37 / 20)
@@ -288,6 +288,8 @@ def test_trials_of_different_networks_stand_side_by_side(tmp_path: Path) -> None
     cells = [build_cell(f"width {width}", width=width, **options) for width in (8, 16)]
     study = load_study(write_synthetic_study(tmp_path, cells=cells, seeds=(0,), num_train=640))
     shown = select_cells(study.info, study.trials)
-    views = axes_views.build_axes_views(summarise_layers(study, shown), study.epochs, shown, {8: 10, 16: 40})
+    views = axes_views.build_axes_views(
+        summarise_layers(study, shown), study.epochs, shown, {"width 8": 10, "width 16": 40}
+    )
     ratio = views.rows.groupby("cell")["flops"].max()
     assert ratio[1] == 4 * ratio[0]

@@ -121,9 +121,9 @@ def test_each_process_sees_the_gpu_of_its_slot(monkeypatch: pytest.MonkeyPatch) 
     places: Any = queue.SimpleQueue()
     for place in (None, "GPU-b"):
         places.put(place)
-    calibration._join(threading.Barrier(1), places)
+    calibration._join(threading.Barrier(1), places, ())
     assert (os.environ[VISIBLE_DEVICES], calibration._device) == ("before", "cpu")
-    calibration._join(threading.Barrier(1), places)
+    calibration._join(threading.Barrier(1), places, ())
     assert (os.environ[VISIBLE_DEVICES], calibration._device) == ("GPU-b", "cuda")
 
 
@@ -133,7 +133,7 @@ def test_every_kind_of_trial_is_timed_with_its_neighbours(monkeypatch: pytest.Mo
     kinds = [config, replace(config, seed=5), replace(config, learning_rate=0.3), replace(config, batch_size=128)]
     machine, resources = Machine(2, 0), TrialResources(1, 0, 2)
     speeds = calibrate(kinds, load_data("synthetic"), machine, resources, EpochTimes(find_place(machine, resources)))
-    assert set(speeds) == {(1, 64, "fp32", "eager"), (1, 128, "fp32", "eager")}
+    assert set(speeds) == {("width 1", size, "fp32", "eager") for size in (64, 128)}
     for speed in speeds.values():
         assert (
             min(speed.step_s, speed.measurement_s, speed.epoch_instruments_s["noise_scale"], speed.evaluated_image_s)

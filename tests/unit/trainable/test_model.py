@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torchvision.models import ResNet
 from torchvision.models.resnet import BasicBlock
 
-from trainable.model import build_model, layer_group, parameter_kinds
+from trainable.model import build_model
+from trainable.parts import layer_groups, parameter_kinds
 
 
 class _NarrowResNet(ResNet):  # type: ignore[misc]
@@ -88,12 +89,10 @@ def test_kinds_and_groups() -> None:
     assert kinds["layer2.0.downsample.1.weight"] == "bn"
     assert kinds["bn1.bias"] == "bn"
     assert kinds["fc.bias"] == "linear"
-    groups = Counter(map(layer_group, kinds))
-    assert groups == {"stem": 3, "layer1": 12, "layer2": 15, "layer3": 15, "layer4": 15, "fc": 2}
-    assert layer_group("layer4.1.bn2.weight") == "layer4"
-    assert layer_group("avgpool") == "fc"
-    with pytest.raises(ValueError, match=r"layer5\.0"):
-        layer_group("layer5.0.conv1")
+    groups = layer_groups(build_model(8, seed=0), [*kinds, "avgpool"])
+    assert groups["layer4.1.bn2.weight"] == "layer4"
+    assert groups.pop("avgpool") == "fc"
+    assert Counter(groups.values()) == {"stem": 3, "layer1": 12, "layer2": 15, "layer3": 15, "layer4": 15, "fc": 2}
 
 
 def test_initialisation_has_the_published_distributions() -> None:

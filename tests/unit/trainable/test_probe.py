@@ -9,7 +9,7 @@ import torch
 from tests.unit.trainable.instruments.plain_loop import build_probe, build_training, run_steps
 from trainable.instrument import is_due
 from trainable.instruments.noise_scale import measure_noise_scale
-from trainable.model import layer_group, parameter_kinds
+from trainable.parts import layer_groups, parameter_kinds
 from trainable.probe import LayerProbe
 from trainable.records import SCHEMAS
 
@@ -58,9 +58,9 @@ def test_rows_are_in_the_schema_and_in_order_of_step_and_parameter() -> None:
     names = [name for name, _ in training.model.named_parameters()]
     assert [(row["step"], row["layer"]) for row in rows] == [(step, name) for step in (1600, 1700) for name in names]
     assert {(row["trial_id"], row["epoch"]) for row in rows} == {("0123456789abcdef", 3)}
-    kinds = parameter_kinds(training.model)
+    kinds, groups = parameter_kinds(training.model), layer_groups(training.model, names)
     for row in rows:
-        assert (row["kind"], row["group"]) == (kinds[row["layer"]], layer_group(row["layer"]))
+        assert (row["kind"], row["group"]) == (kinds[row["layer"]], groups[row["layer"]])
         assert row["num_elements"] == training.model.get_parameter(row["layer"]).numel()
     pa.concat_tables([table, table]).unify_dictionaries().validate(full=True)
 
