@@ -164,8 +164,8 @@ def draw_architecture(data: Architecture) -> Figure:
     """Boxes for operations, frames for blocks, arrows for the data."""
     widths = [_column_width(column) for column in data.columns]
     heights = [_column_height(column) for column in data.columns]
-    width_in, height_in = sum(widths), max(heights) + 1.0
     title = f"Architecture, {data.network}: {data.num_parameters:,} parameters"
+    width_in, height_in = max(sum(widths), 0.095 * len(title)), max(heights) + 1.0  # room for the title, too
     figure = new_figure(width_in, height_in + 0.4, title)
     axes = figure.subplots()
     axes.set_axis_off()
