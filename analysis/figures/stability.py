@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 
 from analysis.drawing import style
 from analysis.drawing.chart import Chart, Panel
-from analysis.drawing.declaration import FigureKind
+from analysis.drawing.declaration import FigureKind, whole_study
 from analysis.drawing.progress_axes import EPOCH_AXES, add_epoch_axes
 from analysis.drawing.selection import CellRows, cell_of_trial, rows_by_cell, shown_cells, spread_over_trials
 from analysis.records.frames import Study
@@ -95,4 +95,5 @@ FIGURE = FigureKind(
     "without momentum (arXiv 2412.20553), 1 - b for small and 1 + b for large batches with momentum b (arXiv 2604.14108).",
     build=lambda study, subject: build_sharpness(study), draw=lambda data, subject: draw_sharpness(data),
     chart=lambda data, subject: chart_sharpness(data),
+    subjects=lambda study: whole_study(study) if study.epochs["batch_sharpness"].notna().any() else [],
 )  # fmt: skip

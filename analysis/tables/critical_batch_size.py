@@ -87,7 +87,7 @@ def build_branches(study: Study) -> TableContent:
         Column("loss", "loss after the branch", "loss", meaning="of the same training images in the same batches"),
         Column("difference", "less the base's [95 %]", "loss", low="low", high="high"),
     )
-    return TableContent(pd.DataFrame(rows, columns=names), columns)
+    return TableContent(pd.DataFrame(rows, columns=names), columns, () if rows else ("No branch has ended.",))
 
 
 CRITICAL_BATCH_SIZE = TableKind(

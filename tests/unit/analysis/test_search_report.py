@@ -46,7 +46,7 @@ def test_report_has_a_section_on_the_search(folder: StudyFolder, capsys: pytest.
     stale.write_text("of an earlier report")
     assert main([str(folder.path)]) == 0
     page = (folder.report / "index.html").read_text()
-    assert titles(page)[:3] == ["Verdict", "Search", "Comparison"]
+    assert titles(page)[:3] == ["Verdict", "Search", "Curves"]
     for name in SEARCH_TABLES:
         assert {path.suffix for path in folder.tables.glob(f"{name}.*")} == {".csv", ".md", ".tex", ".html"}
         assert f'id="block-{name}"' in page
