@@ -17,6 +17,7 @@ from analysis.claims.verdicts import check_claims
 from analysis.comparison.branches import BranchPoint
 from analysis.comparison.critical_batch import Located
 from analysis.comparison.stability import angular_equilibrium, plateaus
+from analysis.drawing.declaration import Subject
 from analysis.drawing.style import NothingToDraw
 from analysis.figures.stability import FIGURE
 from analysis.records.frames import Study, load_study
@@ -34,7 +35,7 @@ def write(folder: Path, ratios: dict[tuple[int, float], float], schedule: str = 
     cells = [
         build_cell(
             f"batch {size}, momentum {momentum}", batch_size=size, momentum=momentum, learning_rate=RATE, epochs=EPOCHS,
-            schedule=schedule, weight_decay=0.001, dataset="synthetic",
+            schedule=schedule, weight_decay=0.001, batch_sharpness_every_epochs=2, dataset="synthetic",
         )
         for size, momentum in ratios
     ]  # fmt: skip
@@ -114,8 +115,9 @@ def test_a_study_that_has_not_measured_it_says_so(tmp_path: Path) -> None:
     write_synthetic_study(tmp_path, epochs=2, seeds=[0])
     study = load_study(tmp_path)
     assert "stability" not in build_tables(study)
+    assert not list(FIGURE.subjects(study)), "nobody asked for it"
     with pytest.raises(NothingToDraw, match="batch sharpness was not measured"):
-        FIGURE.build(study, next(iter(FIGURE.subjects(study))))
+        FIGURE.build(study, Subject())
 
 
 def test_the_noise_scale_is_judged_where_branches_measured_the_critical_batch_size(tmp_path: Path) -> None:
