@@ -88,7 +88,7 @@ def test_randaugment_is_torchvisions_with_a_seed_for_each_image() -> None:
     operation = transforms.RandAugment(2, 12)
     assert draws.seeds is not None
     for index, seed in enumerate(draws.seeds.tolist()):
-        with torch.random.fork_rng():
+        with torch.random.fork_rng([]):
             torch.manual_seed(seed)
             expected = operation(Image.fromarray(images[order[index]]))
         np.testing.assert_array_equal(found[index].numpy(), np.asarray(expected))

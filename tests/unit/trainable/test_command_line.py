@@ -40,6 +40,6 @@ def test_the_records_say_whether_the_trial_had_a_gpu(
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     monkeypatch.setattr(trial, "run_trial", keep)
-    monkeypatch.setattr(data, "load_data", lambda *_: make_image_data())
+    monkeypatch.setattr(data, "load_data", lambda *_, **__: make_image_data())
     assert main(["--device", device, "--threads", "1", "--out", str(tmp_path)]) == 0
     assert placements == [Placement(device, num_threads=1, gpu_share=share, gpu_ids=ids)]
