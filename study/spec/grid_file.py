@@ -32,7 +32,7 @@ from analysis.records.study_folder import EQUIVALENCE_MARGIN, PRIMARY_METRIC
 from study.spec.branch_spec import BranchSpec, parse_branch
 from study.spec.errors import SpecError
 from study.spec.search_spec import parse_search
-from trainable.config import BRANCH_FIELDS, Precision, check_field_name, flatten
+from trainable.config import BRANCH_FIELDS, FIELDS, Precision, check_field_name, flatten
 
 if TYPE_CHECKING:
     from analysis.search.spec import SearchSpec
@@ -148,7 +148,8 @@ def _parse_grid(content: dict[str, Any], folder: Path) -> Grid:
     if "seed" in base:
         raise ValueError("seed does not belong in [base]; use seeds = [...]")
     cells = (*_product(content.get("grid", {})), *(_explicit_cell(cell) for cell in content.get("cells", [])))
-    if branching := [name for part in (base, *cells) for name in part if name in BRANCH_FIELDS]:
+    given = [(name, value) for part in (base, *cells) for name, value in part.items() if name in BRANCH_FIELDS]
+    if branching := [name for name, value in given if value != FIELDS[name].default]:
         raise ValueError(f"{branching[0]}: branches of a study are what [branch] says; leave it out")
     if "branch" in content and "search" in content:
         raise ValueError("[branch] and [search] do not go together: branch the cells of a grid of their own")
