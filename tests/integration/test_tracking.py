@@ -41,12 +41,16 @@ STEP_SERIES = {
     "train/max_gradient_norm": ("gradient_max_abs", 1),
 }  # fmt: skip
 VALIDATED = ("val/loss", "val/acc")  # have an axis in every run, and values where images are held out
+INSTRUMENTS = (
+    "noise_scale", "gradient_l2_squared_unbiased", "gradient_covariance_trace", "effective_learning_rate",
+    "batch_sharpness", "batch_sharpness_se", "batch_sharpness_batches", "hessian_trace", "hessian_trace_se",
+    "hessian_trace_probes", "hessian_trace_images", "top_eigenvalue", "top_eigenvalue_residual",
+    "top_eigenvalue_iterations", "top_eigenvalue_images", "training_set_loss",
+)  # fmt: skip
 EPOCH_SERIES = {
     "train/epoch_loss": ("train_loss", 1), "train/epoch_acc": ("train_accuracy", 100), "test/loss": ("test_loss", 1),
     "test/acc": ("test_accuracy", 100), "learning_rate": ("learning_rate", 1),
-    "instruments/noise_scale": ("noise_scale", 1),
-    "instruments/gradient_l2_squared_unbiased": ("gradient_l2_squared_unbiased", 1),
-    "instruments/gradient_covariance_trace": ("gradient_covariance_trace", 1),
+    **{f"instruments/{name}": (name, 1) for name in INSTRUMENTS},
 }  # fmt: skip
 
 
