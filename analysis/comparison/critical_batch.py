@@ -4,8 +4,7 @@ The base branch has the parent's own batch size B0, the others go on from the sa
 seed s let d_s(B) = L_s(B) - L_s(B0), taken as linear in log B between the measured batch sizes. The critical batch size is the
 smallest B > B0 with mean_s d_s(B) = tolerance. Its interval holds every B > B0 at which the 95 % t interval of mean_s d_s(B) holds the
 tolerance: the test at that B is inverted, so one batch size is asked about at a time and nothing needs correcting. It is open
-upwards where the largest batch size may not have departed. Merrill et al. 2025 (arXiv 2505.23971) take the largest batch size within
-a tolerance, of one run each.
+upwards where the largest batch size may not have departed. Branching is the idea of Merrill et al. 2025 (arXiv 2505.23971).
 
 The noise scale's prediction is tr(S) / |G|^2 of the parents at the branch point: mean over seeds over mean over seeds, with Fieller's
 interval (1954), which is open upwards where |G|^2 is not distinguishable from 0. Works on arrays; knows no study.
