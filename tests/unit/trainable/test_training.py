@@ -136,17 +136,20 @@ def test_instruments_change_no_bit(data: ImageData) -> None:
         assert with_all[-1].records.epochs[column].equals(without[-1].records.epochs[column])
 
 
-@pytest.mark.parametrize("killed_after", [1, 2])
-def test_resumed_equals_uninterrupted_bit_for_bit(data: ImageData, killed_after: int) -> None:
-    whole, final = run(CONFIG, data)
-    part = train(CONFIG, data)
+CURVATURE = replace(CONFIG, batch_sharpness_every_epochs=1, hessian_trace_every_epochs=2, top_eigenvalue_every_epochs=2)
+
+
+@pytest.mark.parametrize(("config", "killed_after"), [(CONFIG, 1), (CURVATURE, 2)], ids=["plain", "curvature"])
+def test_resumed_equals_uninterrupted_bit_for_bit(data: ImageData, config: TrialConfig, killed_after: int) -> None:
+    whole, final = run(config, data)
+    part = train(config, data)
     for _ in range(killed_after):
         result = next(part)
     saved = Checkpoint.from_bytes(result.take_checkpoint().to_bytes())
     del part
     torch.manual_seed(999)  # nothing may depend on global random state
     np.random.seed(999)  # noqa: NPY002
-    resumed, resumed_final = run(CONFIG, data, saved)
+    resumed, resumed_final = run(config, data, saved)
 
     assert [r.epoch for r in resumed] == list(range(killed_after + 1, 4))
     for one, other in zip(weights(final), weights(resumed_final), strict=True):
