@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,21 +40,26 @@ def test_a_plan_counts_the_images_of_ones_own_first(tmp_path: Path, capsys: pyte
     assert not (tmp_path / "results").exists()
 
 
-def test_a_function_is_found_beside_the_grid_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_function_is_found_beside_the_grid_file(tmp_path: Path) -> None:
+    """In a process of its own each time, as a user's: what a process was once provided with stays in it."""
+
+    def plan(grid: str) -> subprocess.CompletedProcess[str]:
+        asked = ["--grid", grid, "--results", str(tmp_path / "results"), "--plan"]
+        return subprocess.run([sys.executable, "-m", "study.run", *asked], capture_output=True, text=True, check=False)
+
     name = f"own_{tmp_path.name}"
     (tmp_path / f"{name}.py").write_text(OWN)
-    grid = write_grid(tmp_path, f'dataset = "{name}:make"')
-    assert main(["--grid", grid, "--results", str(tmp_path / "results"), "--plan"]) == 0
-    said = capsys.readouterr().out
-    assert f"{name}:make 64/16" in said
-    assert f"data      {name}:make (source " in said
+    done = plan(write_grid(tmp_path, f'dataset = "{name}:make"'))
+    assert done.returncode == 0, done.stderr
+    assert f"{name}:make 64/16" in done.stdout
+    assert f"data      {name}:make (source " in done.stdout
     (tmp_path / f"{name}.py").write_text(OWN.replace("images = ", "images = 1 / 0 + ").replace("make", "break_it"))
-    grid = write_grid(tmp_path, f'dataset = "{name}:break_it"')
-    assert main(["--grid", grid, "--results", str(tmp_path / "results"), "--plan"]) == 2
-    assert f"{name}.py:4 (images = 1 / 0 + np.arange" in capsys.readouterr().err
-    grid = write_grid(tmp_path, f'dataset = "{name}:brake_it"')
-    assert main(["--grid", grid, "--results", str(tmp_path / "results"), "--plan"]) == 2
-    assert f"{name} has no function brake_it; did you mean break_it?" in capsys.readouterr().err
+    done = plan(write_grid(tmp_path, f'dataset = "{name}:break_it"'))
+    assert done.returncode == 2
+    assert f"{name}.py:4 (images = 1 / 0 + np.arange" in done.stderr
+    done = plan(write_grid(tmp_path, f'dataset = "{name}:brake_it"'))
+    assert done.returncode == 2
+    assert f"{name} has no function brake_it; did you mean break_it?" in done.stderr
 
 
 def test_all_cells_have_the_same_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
