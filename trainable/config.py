@@ -267,6 +267,8 @@ def complete_fields(values: Mapping[str, Any]) -> dict[str, Any]:
         )
     if missing := sorted(_FIRST_FIELDS - set(values) - {"seed"}):
         raise ValueError(f"a configuration without {missing[0]}")
+    if several := sorted(name for name, value in values.items() if isinstance(value, (list, dict))):
+        raise ValueError(f"a configuration whose {several[0][:80]} is not one value")
     return {**{name: spec.default for name, spec in FIELDS.items() if name not in _FIRST_FIELDS}, **values}
 
 

@@ -112,7 +112,7 @@ def test_study_json(changes: list[tuple[random.Random, Any]]) -> None:
 @try_inputs(1000)
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode) | JSON.map(lambda v: json.dumps(v).encode()))
 def test_study_json_of_any_content(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
-    path = tmp_path_factory.getbasetemp() / "study.json"
+    path = made_folder(tmp_path_factory) / "study.json"
     path.write_bytes(content)
     with pytest.raises(StudyFolderError):
         parse_study(read_json(path), path)
@@ -123,7 +123,7 @@ def test_study_json_of_any_content(tmp_path_factory: pytest.TempPathFactory, con
 def test_trial_json(
     tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[random.Random, Any]], keep_id: bool
 ) -> None:
-    folder = tmp_path_factory.getbasetemp()
+    folder = made_folder(tmp_path_factory)
     state = TrialState(
         config=TrialConfig(), data_fingerprint="d", status="failed", reason="why", failures=("why",), attempts=1,
         hardware="cpu", num_threads=1, gpu_share=0.5, gpu_ids="0,1", timing_exclusive=True, wall_time_s=1.5,
@@ -207,6 +207,13 @@ def test_the_lock_of_another_driver(
     with contextlib.suppress(StudyLockedError), FolderLock(folder):
         pass
     (folder / LOCK_FILE).unlink(missing_ok=True)
+
+
+def made_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all inputs, of which hypothesis makes thousands; nobody else's, as the base of all tests' folders would be."""
+    folder = tmp_path_factory.getbasetemp() / "made-up-files"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def small_checkpoint() -> bytes:
