@@ -2,7 +2,7 @@
 
 Pairs are the completed trials of one seed and one network in different cells: they share their initialisation and the order of their
 images. Final weights are those of the last checkpoints, so a study that was fetched without them has none. Writes barriers.parquet into
-the study's folder. Exit status: 0, 2 bad input.
+the study's folder. A network or data set of the user's is read from the working folder, as it was when the study was trained. Exit status: 0, 2 bad input.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from analysis.records.frames import Study, load_study
 from analysis.records.study_folder import StudyFolderError
 from study.command_line.exit_status import BAD_INPUT, OK
 from study.command_line.program import program_name
+from trainable.config import model_name
 from trainable.data.image_data import DataError, ImageData
 from trainable.files import write_atomically
 from trainable.records import build_table
+from trainable.user_code import is_reference, provide, read_sources
 
 if TYPE_CHECKING:
     from trainable.checkpoint import Checkpoint
@@ -73,6 +75,9 @@ def _measure(options: argparse.Namespace) -> int:
             f"{options.study}: no two completed trials share seed and network, so there is no pair to measure"
         )
     first = study.info.cells[0].config
+    for code in {str(cell.config[name]) for cell in study.info.cells for name in ("model", "dataset")}:
+        if is_reference(code):
+            provide(read_sources(code, [Path()]))
     data = load_data(first["dataset"], options.data, image_size=first["image_size"])
     if data.fingerprint != study.info.data["fingerprint"]:
         raise ValueError(
@@ -94,9 +99,9 @@ def list_pairs(study: Study) -> list[Pair]:
     places = {cell_id: place for place, cell_id in enumerate(study.cells)}
     trials = study.trials[study.trials["trial_id"].isin(study.completed_ids)]
     trials = trials.assign(place=trials["cell_id"].map(places)).sort_values(["seed", "place"])
-    network = [name for name in ("config.model", "config.width", "config.model_source") if name in trials]
+    networks = {cell_id: model_name(cell.config) for cell_id, cell in study.cells.items()}
     found: list[Pair] = []
-    for _, own in trials.groupby(["seed", *network], dropna=False):
+    for _, own in trials.groupby(["seed", trials["cell_id"].map(networks)]):
         found += itertools.combinations(own["trial_id"], 2)
     return found
 

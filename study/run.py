@@ -24,7 +24,7 @@ from study.command_line.exit_status import BAD_INPUT, INTERRUPTED, OK, SOME_FAIL
 from study.command_line.live_page import live_page
 from study.command_line.options import build_parser, build_study_spec, read_settings
 from study.command_line.program import program_name
-from study.command_line.report import print_comparison, report_results
+from study.command_line.report import describe_unfinished, print_comparison, report_results
 from study.command_line.waiting import WaitingLine
 from study.driver.device import check_gpus
 from study.driver.interruption import ended_by_signals
@@ -287,8 +287,8 @@ def _report(invocation: Invocation, ledgers: Sequence[Ledger]) -> int:
     else:
         print_comparison(store.folder)
         made = f"`study report {shlex.quote(store.shown)}` makes it"
-    for state in unfinished:
-        print(f"{state.status}: seed {state.config.seed}, trial {state.trial_id}: {state.reason or 'not run'}")
+    for line in describe_unfinished(store.folder, unfinished):
+        print(line)
     for state in states:
         for note in state.notes:
             print(f"note: seed {state.config.seed}, trial {state.trial_id}: {note}")

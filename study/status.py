@@ -1,4 +1,4 @@
-"""`python -m study.status [NAME]`: the studies of a Ray cluster, their state, progress and time left. See `--help`.
+"""`python -m study.status [NAME|DIR]`: the studies of a Ray cluster, or one in a folder: state, progress, time left. See `--help`.
 
 Exit status: 0, 2 bad input; with NAME also 1 when its driver failed or was lost, 3 when some of its trials failed.
 """
@@ -11,11 +11,12 @@ import json
 import sys
 import textwrap
 import time
+from pathlib import Path
 from typing import Any
 
 from study.command_line.exit_status import OK, SOME_FAILED
 from study.command_line.program import program_name
-from study.folder.progress_file import StudyProgress, StudyState, format_clock
+from study.folder.progress_file import PROGRESS_FILE, StudyProgress, StudyState, format_clock, parse_progress
 from study.service.command_line import add_cluster_options, connect_as_asked, guarded
 from study.service.connection import Cluster, ClusterError
 from study.service.study_jobs import (
@@ -27,13 +28,14 @@ from study.service.study_jobs import (
     read_progress,
     read_reason,
 )
+from trainable.errors import first_line
 
 Seen = tuple[StudyJob, StudyProgress | None]
 
 _FAILED = 1
 _WATCH_INTERVAL_S = 2.0
 _CLEAR = "\x1b[H\x1b[2J"  # what a terminal takes for an empty screen
-_MOST_CHARACTERS = 200  # of a reason; --json has it whole
+_MOST_CHARACTERS = 400  # of a reason; --json has it whole
 _HEADER = ("study", "state", "trials done", "left", "since")
 
 
@@ -44,7 +46,10 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="With NAME the exit status tells how the study is: 0 not over, done or interrupted, 1 its driver failed or was "
         "lost, 3 some of its trials failed.",
     )  # fmt: skip
-    parser.add_argument("name", nargs="?", metavar="NAME", help="one study, with what went wrong (default: all)")
+    parser.add_argument(
+        "name", nargs="?", metavar="NAME|DIR",
+        help="one study, with what went wrong: its name, or its folder on this machine (default: all of the cluster)",
+    )  # fmt: skip
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--json", action="store_true", help="print one JSON object, or a list of them without NAME")
     shown.add_argument(
@@ -59,12 +64,36 @@ def main(arguments: list[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
 
     def command() -> int:
+        if options.name and (Path(options.name) / PROGRESS_FILE).is_file():
+            return _show_folder(Path(options.name), as_json=options.json)
         cluster = connect_as_asked(options)
         if options.watch:
             return _watch(cluster, options.name)
         return _show(cluster, options.name, as_json=options.json)
 
     return guarded(command)
+
+
+def _show_folder(folder: Path, *, as_json: bool) -> int:
+    """Show what the driver of a study on this machine has written last. Errors: ClusterError."""
+    try:
+        progress = parse_progress((folder / PROGRESS_FILE).read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ClusterError(f"{folder / PROGRESS_FILE}: cannot be read ({first_line(error)})") from error
+    if progress is None:
+        raise ClusterError(f"{folder / PROGRESS_FILE}: not the progress of a study")
+    state, study = progress.state, folder.resolve().name
+    if as_json:
+        print(json.dumps({"study": study, "state": state, "progress": dataclasses.asdict(progress)}, indent=1))
+        return _exit_status(state)
+    found = StudyJob(study, "", str(folder), state, not state.ended, progress.started_at, None, None, "")
+    lines = [*_table([(found, progress)]), "", f"told     {progress.updated_at}", *_describe_failures(progress)]
+    if progress.reason:
+        lines.append(f"reason   {progress.reason}")
+    if state.ended and state != StudyState.DONE:
+        lines.append(f"go on    the same {program_name('run')}; nothing that is finished is trained again")
+    print("\n".join(lines))
+    return _exit_status(state)
 
 
 def _show(cluster: Cluster, name: str | None, *, as_json: bool) -> int:
@@ -144,18 +173,24 @@ def _row(found: StudyJob, progress: StudyProgress | None) -> tuple[str, ...]:
 
 def _details(cluster: Cluster, found: StudyJob, progress: StudyProgress | None) -> list[str]:
     lines = [f"job      {found.job}", f"results  {found.results or 'the default of the head'}"]
-    if progress and progress.num_failures:
-        counts = f"{_count(progress.num_failures, 'attempt')} failed, {progress.num_retries} tried again"
-        lines.append(f"trials   {counts}; last: {_shortened(progress.last_failure)}")
-    if progress and progress.num_lost_nodes:
-        lines.append(
-            f"nodes    {_count(progress.num_lost_nodes, 'node')} lost or unfit; last: {progress.last_lost_node}"
-        )
+    lines += _describe_failures(progress) if progress else []
     state = find_state(found, progress)
     if reason := read_reason(cluster, found, progress):
         lines.append(f"reason   {reason}")
     if state.ended and state != StudyState.DONE:
         lines.append(f"go on    the same {program_name('submit')}; nothing that is finished is trained again")
+    return lines
+
+
+def _describe_failures(progress: StudyProgress) -> list[str]:
+    lines = []
+    if progress.num_failures:
+        counts = f"{_count(progress.num_failures, 'attempt')} failed, {progress.num_retries} tried again"
+        lines.append(f"trials   {counts}; last: {_shortened(progress.last_failure)}")
+    if progress.num_lost_nodes:
+        lines.append(
+            f"nodes    {_count(progress.num_lost_nodes, 'node')} lost or unfit; last: {progress.last_lost_node}"
+        )
     return lines
 
 

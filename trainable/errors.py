@@ -18,6 +18,12 @@ def first_line(error: BaseException, limit: int = 200) -> str:
     return next(filter(None, said), type(error).__name__)[:limit]
 
 
+def last_line(error: BaseException, limit: int = 200) -> str:
+    """The last line of the error's message that is not blank, which says what happened where a traceback stands before it."""
+    said = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return said[-1][:limit] if said else type(error).__name__
+
+
 def first_problem(error: ValidationError) -> str:
     """The first field that pydantic refuses, and why: "field 'cells.0.label': Input should be a valid string"."""
     found = error.errors(include_url=False)[0]

@@ -144,12 +144,16 @@ _AS_GOOD = {("precision", "published"): ("fp32",)}  # what a claim that needs th
 
 
 def model_quantity(layers: pd.DataFrame, quantity: str, layer: str | None = None) -> float | None:
-    """A number of one model, or of one of its layers; `layers` are its rows of model.parquet. None: no such layer."""
+    """A number of one model, or of one of its layers; `layers` are its rows of model.parquet. None: no such layer, or
+    FLOPs by a convention that is not defined for it."""
     rows = layers if layer is None else layers[layers["layer"] == layer]
     if rows.empty:
         return None
     if quantity == "memory_mb":
         return float(rows["num_parameters"].sum() * 4 / 2**20)
+    convention = "flops_worksheet" if quantity in ("flops_per_parameter", "flops_worksheet_share") else quantity
+    if convention in layers and layers[convention].isna().all():
+        return None
     if quantity == "flops_per_parameter":
         return float(rows["flops_worksheet"].sum() / rows["num_parameters"].sum())
     if quantity == "flops_worksheet_share":

@@ -116,7 +116,9 @@ def _few_seeds(seeds: Sequence[int]) -> list[str]:
     fewest = int(min(seeds))
     if fewest >= _FEW_SEEDS:
         return []
-    words = {0: "No seed", 1: "One seed", 2: "Two seeds", 3: "Three seeds", 4: "Four seeds"}[fewest]
+    if not fewest:
+        return ["No seed of one of the cells completed: nothing can be said about it."]
+    words = {1: "One seed", 2: "Two seeds", 3: "Three seeds", 4: "Four seeds"}[fewest]
     if fewest < 2:
         return [f"{words} of a cell completed: nothing can be said about the luck of the seed."]
     return [f"{words} per cell are few: the spread itself is hardly known, which makes the intervals wide."]

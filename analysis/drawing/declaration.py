@@ -64,8 +64,8 @@ def each_first_trial(study: Study) -> list[Subject]:
 def each_network(study: Study) -> list[Subject]:
     """A picture for each of the first networks; the published one is told by its width alone."""
     return [
-        Subject(f"-{name.replace(' ', '')}" if name.startswith("width ") else f"-network{number}", name, network=name)
-        for number, name in enumerate(shown_networks(study), 1)
+        Subject(f"-{name.replace(' ', '')}" if name.startswith("width ") else f"-network{number}", label, network=name)
+        for number, (name, label) in enumerate(shown_networks(study).items(), 1)
     ]
 
 

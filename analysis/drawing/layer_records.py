@@ -28,7 +28,7 @@ TRIAL_COLUMNS = (
 class LayerSummary:
     """Means of gradient_mean_abs, update_ratio and angular_update over the shown trials' layer records."""
 
-    by_layer: pd.DataFrame  # cell, epoch, layer, group + the three means, over trials and measured steps
+    by_layer: pd.DataFrame  # cell, epoch, layer, group, kind + the three means, over trials and measured steps
     by_group: pd.DataFrame  # cell, trial, epoch, group + the three means, over layers and measured steps
     by_step: pd.DataFrame  # cell, trial, step + the three means, over layers
     layers: tuple[str, ...]  # names in the order of the network
@@ -41,8 +41,8 @@ def load_layer_summary(study: Study) -> LayerSummary:
 
 def summarise_layers(study: Study, cells: Sequence[ShownCell]) -> LayerSummary:
     """The layer records of the shown trials, reduced to what figures of all trials need."""
-    keys = study.read_layers(["trial_id", "epoch", "step", "layer", "group"])
-    trials, layers, groups = (keys[name].cat for name in ("trial_id", "layer", "group"))
+    keys = study.read_layers(["trial_id", "epoch", "step", "layer", "group", "kind"])
+    trials, layers, groups, kinds = (keys[name].cat for name in ("trial_id", "layer", "group", "kind"))
     shown_cell = cell_of_trial(cells)
     cell_of = np.array([shown_cell.get(trial, -1) for trial in trials.categories], dtype=np.int32)
     trial = trials.codes.to_numpy().astype(np.int32)
@@ -55,6 +55,8 @@ def summarise_layers(study: Study, cells: Sequence[ShownCell]) -> LayerSummary:
     codes["step"], steps = pd.factorize(keys["step"].to_numpy()[shown], sort=True)
     group_of = np.zeros(len(layers.categories), dtype=np.int32)
     group_of[codes["layer"]] = codes["group"]
+    kind_of = np.zeros(len(layers.categories), dtype=np.int32)
+    kind_of[codes["layer"]] = kinds.codes.to_numpy()[shown]
     bins = [
         _Bins(codes, names) for names in (("cell", "epoch", "layer"), ("trial", "epoch", "group"), ("trial", "step"))
     ]
@@ -65,6 +67,7 @@ def summarise_layers(study: Study, cells: Sequence[ShownCell]) -> LayerSummary:
             one.add_mean(name, values)
     by_layer, by_group, by_step = (one.to_frame() for one in bins)
     by_layer["group"] = _named(group_of[by_layer["layer"]], groups.categories)
+    by_layer["kind"] = _named(kind_of[by_layer["layer"]], kinds.categories)
     by_layer["layer"] = _named(by_layer["layer"].to_numpy(), layers.categories)
     by_group["group"] = _named(by_group["group"].to_numpy(), groups.categories)
     by_step["step"] = np.asarray(steps)[by_step["step"]]

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.drawing.style import NothingToDraw
+from analysis.records.factors import network_labels
 from analysis.records.frames import Study
 from analysis.records.study_folder import StudyInfo
 from trainable.config import model_name
@@ -69,12 +70,13 @@ def detailed_cells(study: Study) -> list[ShownCell]:
     return study.derive(_all_cells)[:MAX_DETAILED_CELLS]
 
 
-def shown_networks(study: Study) -> list[str]:
-    """The names of the networks that have pictures of their own, the narrowest first."""
+def shown_networks(study: Study) -> dict[str, str]:
+    """The networks that have pictures of their own, the narrowest first: by name what tells them from the others of the study."""
     configured = {model_name(cell.config): int(cell.config["width"]) for cell in study.info.cells}
     recorded = dict(zip(study.model["model"], study.model["width"], strict=True))
     widths = {**recorded, **configured}
-    return sorted(widths, key=lambda name: (widths[name], name))[:MAX_NETWORKS]
+    names, labels = sorted(widths, key=lambda name: (widths[name], name)), network_labels(widths)
+    return {name: labels[name] for name in names[:MAX_NETWORKS]}
 
 
 def choose_layers(rows: pd.DataFrame) -> list[str]:

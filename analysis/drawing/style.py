@@ -58,6 +58,7 @@ _STYLE: dict[Any, Any] = {
     "legend.frameon": False, "legend.fontsize": 8.5, "lines.linewidth": 1.6, "lines.markersize": 4.5,
     "figure.facecolor": PAPER, "savefig.facecolor": "auto", "figure.titlesize": 11.5, "figure.titleweight": "bold",
     "svg.fonttype": "none", "figure.dpi": 100.0,
+    "text.hinting": "none",  # hinted, texts are measured 5 % narrower than a browser draws them
 }  # fmt: skip
 
 _STEPS = [1, 2, 5, 10]  # ticks at 5, 10, 15, not at 3, 6, 9

@@ -302,8 +302,8 @@ def _draw_arrow(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
 
 FIGURE = FigureKind(
     name="architecture", section="data", position=20, title=lambda subject: f"Architecture, {subject.about}",
-    caption="Boxes are modules, in the order of execution; a number on a frame counts the parameters of the block, the line "
-    "at its right is its skip connection.",
-    subjects=each_network, build=lambda study, subject: build_architecture(study.model, subject.network),
+    caption=lambda study, subject: f"{'' if subject.network == subject.about else f'{subject.network}. '}Boxes are modules, in the "
+    "order of execution; a number on a frame counts the parameters of the block, the line at its right is its skip connection.",
+    subjects=each_network, build=lambda study, subject: replace(build_architecture(study.model, subject.network), network=subject.about),
     draw=lambda data, subject: draw_architecture(data),
 )  # fmt: skip

@@ -24,7 +24,9 @@ def build_dynamics(summary: LayerSummary, cells: Sequence[ShownCell]) -> CellRow
     keys = ["cell", "group", "epoch"]
     parts = [spread_over_trials(summary.by_group, keys, value).assign(value=value) for value in VALUES]
     rows = pd.concat([part[part["mean"] > 0] for part in parts], ignore_index=True)
-    return rows_by_cell(rows.astype({"group": str}), cells, "no layers were measured")
+    return rows_by_cell(
+        rows.sort_values("group", kind="stable").astype({"group": str}), cells, "no layers were measured"
+    )
 
 
 def chart_dynamics(data: CellRows) -> Chart:

@@ -6,7 +6,7 @@ Written down with its convention, because the same network has other totals in o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -18,7 +18,7 @@ from analysis.records.frames import shown_convention
 
 _CONVENTIONS = {
     "flops_worksheet": "worksheet's convention: 1 per multiply-accumulate, 2 per batch-norm element",
-    "flops_two_per_mac": "2 per multiply-accumulate (the worksheet's convention is not defined for this network)",
+    "flops_two_per_mac": "2 per multiply-accumulate",
 }
 
 
@@ -28,7 +28,7 @@ class LayerFlops:
 
     rows: pd.DataFrame
     total: int
-    network: str
+    network: str  # what it is called
     convention: str
 
 
@@ -67,8 +67,8 @@ def draw_layer_flops(data: LayerFlops) -> Figure:
 
 FIGURE = FigureKind(
     name="flops_by_layer", section="flops", position=10, title=lambda subject: f"FLOPs by layer, {subject.about}",
-    caption="Forward pass of one image. The worksheet's convention: 1 per multiply-accumulate, 2 per batch-norm element, "
-    "1 per bias of the linear layer, 2 per output of the average pool; it is not defined for other layers.",
-    subjects=each_network, build=lambda study, subject: build_layer_flops(study.model, subject.network),
+    caption=f"Forward pass of one image; of more than {MAX_LAYERS} modules the largest. The worksheet's convention: 1 per "
+    "multiply-accumulate, 2 per batch-norm element, 1 per bias of the linear layer, 2 per output of the average pool; it is not defined for other layers.",
+    subjects=each_network, build=lambda study, subject: replace(build_layer_flops(study.model, subject.network), network=subject.about),
     draw=lambda data, subject: draw_layer_flops(data),
 )  # fmt: skip

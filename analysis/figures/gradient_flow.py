@@ -20,6 +20,7 @@ from analysis.drawing.layer_records import load_last_steps, load_trial_layers
 from analysis.drawing.selection import choose_layers, require
 from analysis.records.frames import Study
 from analysis.records.phases import shown_epochs
+from trainable.config import FIELDS
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,12 @@ def _build_of_last_steps(study: Study, subject: Subject) -> GradientFlow:
     return build_gradient_flow(require(layers, "no epoch's last step was measured"))
 
 
+def _published_ones(study: Study) -> list[Subject]:
+    """The trials of the network that the published figure is about."""
+    published = FIELDS["model"].default
+    return [s for s in each_first_trial(study) if s.own_cell.config.get("model", published) == published]
+
+
 FIGURE = FigureKind(
     name="gradient_flow", section="dynamics", position=50, title="Gradient flow by layer",
     caption=lambda study, subject: f"Seed {subject.seed}: mean |g| over the epoch's measured steps and the largest |g| of them, "
@@ -102,7 +109,7 @@ PUBLISHED = FigureKind(
     name="gradient_flow_last_step", section="dynamics", position=55, title="Gradient flow by layer, as published",
     caption=lambda study, subject: f"Seed {subject.seed}: mean |g| and largest |g| at the last step of each epoch alone, without "
     "biases, as the published Figure 4 has them.",
-    subjects=each_first_trial, build=_build_of_last_steps, of_last_steps=True,
+    subjects=_published_ones, build=_build_of_last_steps, of_last_steps=True,
     build_at_epoch=lambda layers, epoch: build_gradient_flow(layers, [epoch]),
     draw=lambda data, subject: draw_gradient_flow(data, f"Gradient flow at the last step, {subject.about}"),
 )  # fmt: skip

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
@@ -34,8 +33,8 @@ def build_gradient_heatmap(summary: LayerSummary, cell: int) -> GradientHeatmap:
     measured = summary.by_layer[summary.by_layer["gradient_mean_abs"] > 0]
     own = require(measured[measured["cell"] == cell], "no gradients were measured")
     square = own.pivot_table(index="layer", columns="epoch", values="gradient_mean_abs", observed=True)
-    measured_layers = pd.DataFrame({"layer": [name for name in summary.layers if name in square.index]})
-    names = choose_layers(measured_layers)
+    kinds = own.drop_duplicates("layer").set_index("layer")["kind"]
+    names = choose_layers(kinds.reindex([name for name in summary.layers if name in square.index]).reset_index())
     everything = measured["gradient_mean_abs"]
     return GradientHeatmap(
         square.loc[names].to_numpy(dtype=float), tuple(names), tuple(int(epoch) for epoch in square.columns),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,8 +103,16 @@ def draw_pair(data: PairOfCells) -> Figure:
     return figure
 
 
-def _pairs(study: Study) -> Iterable[Subject]:
+def _pairs(study: Study) -> list[Subject]:
     return [Subject(f"-pair{place}", place=number) for place, number in enumerate(list_shown(study), 1)]
+
+
+def _the_pair(study: Study) -> list[Subject]:
+    """None where no seed of both completed, which the answer above it has said already."""
+    try:
+        return [subject for subject in _pairs(study) if build_pair(study, subject.place)]
+    except NothingToDraw:
+        return []
 
 
 def _build(study: Study, subject: Subject) -> PairOfCells:
@@ -127,7 +134,8 @@ def _kind(section: str, *, two_cells: bool) -> FigureKind[PairOfCells]:
     """With two cells the pair is the answer and stands at the head of the page."""
     return FigureKind(
         name="pair" if two_cells else "pairs", section=section, position=20, title="Pairs of cells",
-        caption=_caption, subjects=lambda study: _pairs(study) if (len(study.cells) == 2) == two_cells else [],
+        caption=_caption,
+        subjects=lambda study: (_the_pair if two_cells else _pairs)(study) if (len(study.cells) == 2) == two_cells else [],
         build=_build, draw=lambda data, subject: draw_pair(data),
     )  # fmt: skip
 

@@ -21,7 +21,9 @@ from analysis.drawing.selection import CellRows, ShownCell, rows_by_cell, shown_
 def build_update_ratios(summary: LayerSummary, cells: Sequence[ShownCell]) -> CellRows:
     """The ratio with its spread over seeds: columns cell, group, epoch, mean, sd, num."""
     spread = spread_over_trials(summary.by_group, ["cell", "group", "epoch"], "update_ratio")
-    return rows_by_cell(spread.astype({"group": str}), cells, "no updates were measured")
+    return rows_by_cell(
+        spread.sort_values("group", kind="stable").astype({"group": str}), cells, "no updates were measured"
+    )
 
 
 @style.styled()

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from analysis.records.derivable import Derivable
 from analysis.records.layer_file import find_cadence, find_last_steps, read_layers
+from analysis.records.phases import merge_orders
 from analysis.records.study_folder import Cell, StudyFolder, StudyFolderError, StudyInfo
 from trainable.errors import first_line
 
@@ -126,7 +127,7 @@ class Study(Derivable):
         """
         if trial_ids is not None:
             rows = read_layers(self.folder, list(dict.fromkeys((*columns, *_MOMENT))), trial_ids)
-            return rows.loc[self._find_cadence(rows), list(columns)].reset_index(drop=True)
+            return self._in_order(rows.loc[self._find_cadence(rows), list(columns)].reset_index(drop=True))
         known = [name for name in columns if name in _LAYER_KEYS]
         values = read_layers(self.folder, [name for name in columns if name not in _LAYER_KEYS])
         if len(values.columns) and not self._cadence.all():
@@ -138,13 +139,30 @@ class Study(Derivable):
         rows = read_layers(self.folder, list(dict.fromkeys((*columns, *_MOMENT))), [trial_id])
         epochs = self.epochs[self.epochs["trial_id"] == trial_id]
         chosen: pd.DataFrame = rows.loc[find_last_steps(rows, dict(zip(epochs["epoch"], epochs["step"], strict=True)))]
-        return chosen[list(columns)].reset_index(drop=True)
+        return self._in_order(chosen[list(columns)].reset_index(drop=True))
 
     @cached_property
     def _layer_keys(self) -> pd.DataFrame:
         """What each row of `read_layers` is about, read once for all tables: 10 bytes a row."""
-        keys = read_layers(self.folder, _LAYER_KEYS)
+        keys = self._in_order(read_layers(self.folder, _LAYER_KEYS))
         return keys if self._cadence.all() else keys[self._cadence].reset_index(drop=True)
+
+    @cached_property
+    def groups(self) -> list[str]:
+        """The groups of layers of all networks, from the input to the output."""
+        return self._merge("group")
+
+    def _merge(self, column: str) -> list[str]:
+        known = self.model.dropna(subset=[column])
+        return merge_orders(own[column] for _, own in known.groupby("model", sort=False))
+
+    def _in_order(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Groups and layers as categories from the input to the output, also where a study has several networks."""
+        if self.model["model"].nunique() > 1:
+            for name, order in (("group", self.groups), ("layer", self._merge("layer"))):
+                if name in rows and isinstance(rows[name].dtype, pd.CategoricalDtype):
+                    rows[name] = rows[name].cat.set_categories(_sorted_like(order, list(rows[name].cat.categories)))
+        return rows
 
     @cached_property
     def _cadence(self) -> npt.NDArray[np.bool_]:
@@ -168,6 +186,15 @@ class Study(Derivable):
         frame: pd.DataFrame = self.folder.read_records(kind, filters=known).to_pandas()
         frame["trial_id"] = frame["trial_id"].astype("str")
         return frame
+
+
+def _sorted_like(order: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Groups, or tensors by the module that they are of, in its `order`; one that is not in it stays behind the one before it."""
+    place = {name: number for number, name in enumerate(order)}
+    places, last = {}, -1
+    for name in names:
+        last = places[name] = place.get(name, place.get(name.rpartition(".")[0], last))
+    return sorted(names, key=places.__getitem__)
 
 
 def load_study(path: Path | str | StudyFolder, claims_file: Path | None = None) -> Study:

@@ -18,6 +18,21 @@ def order_groups(groups: Iterable[str]) -> list[str]:
     return sorted(found, key=GROUPS.index) if set(found) <= set(GROUPS) else found
 
 
+def merge_orders(networks: Iterable[Iterable[str]]) -> list[str]:
+    """The groups or layers of several networks, each given from input to output, in one order that is theirs as far as they agree.
+
+    What only one of them has stands before what follows it there: `block3` of a deep network before `head`.
+    """
+    merged: list[str] = []
+    for names in networks:
+        end = len(merged)
+        for name in reversed(list(dict.fromkeys(names))):
+            if name not in merged:
+                merged.insert(end, name)
+            end = merged.index(name)
+    return merged
+
+
 def picture_epochs(num_epochs: int) -> list[int]:
     """The epochs that get pictures of their own, as in the published program: 1 and every multiple of 5."""
     return [1, *range(5, num_epochs + 1, 5)]

@@ -26,15 +26,12 @@ def factor_columns(study: Study) -> tuple[Column, ...]:
 
 def add_factors(study: Study, frame: pd.DataFrame) -> pd.DataFrame:
     """`frame`, which has a column cell_id, with the columns of `factor_columns` in front and cell_id last."""
-    values = {
-        column.name: frame["cell_id"].map(
-            {
-                cell.cell_id: cell.label if column.name == "label" else cell.config.get(column.name)
-                for cell in study.info.cells
-            }
-        )
-        for column in factor_columns(study)
-    }
+    values = {}
+    for column in factor_columns(study):
+        name = column.name
+        own = {cell.cell_id: cell.label if name == "label" else cell.config.get(name) for cell in study.info.cells}
+        mixed = None in own.values()  # some networks have the field: whole numbers stay whole
+        values[name] = pd.Series(list(map(own.get, frame["cell_id"])), frame.index, object if mixed else None)
     rest = frame.drop(columns=[*(name for name in values if name in frame), "cell_id"])
     return pd.concat([pd.DataFrame(values, index=frame.index), rest, frame[["cell_id"]]], axis=1)
 

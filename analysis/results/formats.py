@@ -22,6 +22,7 @@ MISSING = "-"
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 _PERCENT = ("accuracy", "points", "percent")
 # Decimals where the spread is unknown (one seed), and the most that any spread can buy.
+_LONG = 60  # characters of a text for which a table makes room
 _DECIMALS = {"accuracy": (2, 4), "points": (2, 4), "percent": (2, 4), "loss": (4, 6), "seconds": (None, 3)}
 
 
@@ -229,7 +230,8 @@ def _hover(text: str) -> str:
 
 def _html_cell(value: Any, column: Column, text: str) -> str:
     raw = f' data-value="{float(value)!r}"' if _is_number(value) else ""
-    tag = "td" if column.kind != "text" else 'td class="text"'
+    text_class = "text long" if len(text) > _LONG else "text"
+    tag = "td" if column.kind != "text" else f'td class="{text_class}"'
     return f"<{tag}{raw}>{html.escape(text)}</td>"
 
 

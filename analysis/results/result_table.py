@@ -98,7 +98,11 @@ class TableKind:
     applies: Callable[[Study], bool] = lambda study: True
 
     def fill(self, study: Study, notes: Sequence[str] = ()) -> ResultTable:
-        """The table of a study; `notes` stand before its own."""
+        """The table of a study, without columns of published numbers where there is none; `notes` stand before its own."""
         content = self.build(study)
         title = self.title if isinstance(self.title, str) else self.title(study)
-        return ResultTable(self.name, title, content.frame, content.columns, (*notes, *content.notes), self.section)
+        shown = tuple(
+            column for column in content.columns
+            if not (column.name.startswith("published") and content.frame[column.name].isna().all())
+        )  # fmt: skip
+        return ResultTable(self.name, title, content.frame, shown, (*notes, *content.notes), self.section)

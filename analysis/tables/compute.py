@@ -13,6 +13,7 @@ import pandas as pd
 
 from analysis.claims.measures import model_quantity
 from analysis.claims.published import find_model_value
+from analysis.records.factors import network_labels
 from analysis.records.frames import Study, shown_convention
 from analysis.records.summary import summarize_trials, timing_note
 from analysis.results.cell_columns import add_factors, factor_columns
@@ -67,8 +68,9 @@ def build_flops(study: Study) -> TableContent:
         Column("share", "share", "percent"), Column("published", "published", "count"),
     )  # fmt: skip
     if frame["model"].nunique() > 1:
+        frame["network"] = frame["model"].map(network_labels(frame["model"].unique()))
         published = frame["model"].str.startswith("width ").all()
-        columns = (Column("width", "width", "count") if published else Column("model", "network"), *columns)
+        columns = (Column("width", "width", "count") if published else Column("network", "network"), *columns)
     notes = (
         "Of one image. worksheet: 1 per multiply-accumulate, 2 per batch-norm element and pooled output, 1 per bias. fvcore: "
         "that tool's own count in evaluation mode. 2 per MAC: torch's FlopCounterMode. The worksheet's convention is defined for "
@@ -119,8 +121,8 @@ def build_compute(study: Study) -> TableContent:
         Column("peak_memory_mb", "peak memory, MB", "count"),
     )  # fmt: skip
     notes = (
-        "FLOPs of training: forward and backward at 2 per multiply-accumulate, of convolutions and the linear layer; FLOPs "
-        "per parameter: forward, worksheet's convention. FLOP/s: over the training time, without evaluation.",
+        "FLOPs of training: forward and backward at 2 per multiply-accumulate, of convolutions, linear layers and "
+        "attention; FLOPs per parameter: forward, worksheet's convention. FLOP/s: over the training time, without evaluation.",
         timing_note(study),
     )
     frame["peak_memory_mb"] = frame["peak_memory_mb"].round()

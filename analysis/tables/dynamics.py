@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from analysis.claims.published import find_layer_range, find_order
 from analysis.records.frames import Study
-from analysis.records.phases import KINDS, PUBLISHED_NUM_EPOCHS, PUBLISHED_PHASES, order_groups, scale_phases
+from analysis.records.phases import KINDS, PUBLISHED_NUM_EPOCHS, PUBLISHED_PHASES, scale_phases
 from analysis.results.cell_columns import add_factors, factor_columns, in_study_order
 from analysis.results.result_table import Column, TableContent, TableKind
 
@@ -70,7 +71,8 @@ def build_gradient_ranges(study: Study) -> TableContent:
 def build_gradient_health(study: Study) -> TableContent:
     """The table `gradient_health`: where and when gradients vanished or exploded, and the extremes of every cell."""
     names = ["gradient_mean_abs", "gradient_max_abs"]
-    rows = _layer_rows(study, names, ["layer", "step"], only_completed=False)
+    rows = _layer_rows(study, [*names, "angular_update"], ["layer", "step"], only_completed=False)
+    rows = rows[~_before_norm(rows)]
     checks = {
         "vanishing": rows["gradient_mean_abs"] < VANISHING_BELOW,
         "exploding": rows["gradient_max_abs"] > EXPLODING_ABOVE,
@@ -100,7 +102,8 @@ def build_gradient_health(study: Study) -> TableContent:
     healthy = found_words if len(rows) else "The study has no layer records."
     notes = (
         f"{healthy} Vanishing: mean |g| of a tensor below {VANISHING_BELOW:g}; exploding: an element above "
-        f"{EXPLODING_ABOVE:g}. All trials, also diverged ones. The rows lowest and highest say where each cell came nearest.",
+        f"{EXPLODING_ABOVE:g}. All trials, also diverged ones. The rows lowest and highest say where each cell came nearest. Biases "
+        "of convolutions before a norm, which takes them out again, are not looked at.",
     )
     return TableContent(add_factors(study, frame), columns, notes)
 
@@ -146,7 +149,8 @@ def build_weight_update_ranks(study: Study) -> TableContent:
     notes = (
         "mean |w - w0|: distance from the initial weights at the last measured step. Update ratio: length of one step's change "
         "over the length of the weights, mean over all measured steps. Both are means over the tensors of a group; ± is the "
-        "standard deviation over seeds. The publication ranks five groups, without the stem.",
+        "standard deviation over seeds."
+        + (" The publication ranks five groups, without the stem." if frame["published_rank"].notna().any() else ""),
     )
     return TableContent(add_factors(study, frame), columns, notes)
 
@@ -189,6 +193,24 @@ def _aggregate(rows: pd.DataFrame, keys: Sequence[str], value: str, functions: A
     return found.reset_index(drop=True)
 
 
+def _before_norm(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Which rows are of the bias of a convolution before a norm, whose weight has an angular update: its gradient is 0 but for rounding."""
+    layers = list(rows["layer"].cat.categories)
+    known = {name: number for number, name in enumerate(layers)}
+    weights = np.array(
+        [known.get(f"{name.removesuffix('bias')}weight", -1) if name.endswith("bias") else -1 for name in layers]
+    )
+    codes, cells = (
+        rows["layer"].cat.codes.to_numpy(),
+        rows["cell_id"].cat.codes.to_numpy().astype(np.int64) * len(layers),
+    )
+    normalised = np.zeros(len(rows["cell_id"].cat.categories) * len(layers), dtype=bool)
+    normalised[(cells + codes)[np.isfinite(rows["angular_update"].to_numpy())]] = True
+    weight = weights[codes] if layers else codes
+    found: npt.NDArray[np.bool_] = (weight >= 0) & normalised[cells + weight] if len(rows) else np.zeros(0, dtype=bool)
+    return found
+
+
 def _extreme(rows: pd.DataFrame, name: str, what: str) -> pd.DataFrame:
     """The row of each cell where `name` is lowest or highest."""
     finite: pd.DataFrame = rows[np.isfinite(rows[name])]
@@ -211,8 +233,7 @@ def _cells_by_epochs(study: Study) -> dict[int, list[str]]:
 
 def _ordered(study: Study, frame: pd.DataFrame) -> pd.DataFrame:
     """By cell, then phase, then group, then kind, each in its natural order."""
-    groups = [group for group in order_groups(frame["group"]) if group != "all"]
-    keys = {"phase": ("all", *PUBLISHED_PHASES), "group": ("all", *groups), "kind": ("all", *KINDS)}
+    keys = {"phase": ("all", *PUBLISHED_PHASES), "group": ("all", *study.groups), "kind": ("all", *KINDS)}
     position = {f"_{k}": frame[k].map({v: n for n, v in enumerate(order)}) for k, order in keys.items() if k in frame}
     ordered = in_study_order(study, frame.assign(**position), list(position))
     return ordered.drop(columns=list(position))

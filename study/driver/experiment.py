@@ -23,7 +23,7 @@ from study.driver.progress import Progress
 from study.driver.trial_runner import TrialSettings, describe_trial, read_trial_id, run_tune_trial
 from study.plan.resources import reserved_gpus
 from study.tracking.mirror import Mirror
-from trainable.errors import first_line
+from trainable.errors import last_line
 from trainable.trial_state import TrialState
 from trainable.user_code import provided
 
@@ -61,7 +61,7 @@ def run_trials(invocation: Invocation, work: Work) -> bool:
         try:
             tuner.fit()
         except Exception as error:  # noqa: BLE001, of Tune's own files on a full disk; trials are in folders of their own
-            _log.warning("Ray Tune ended early (%s: %s)", type(error).__name__, first_line(error))
+            _log.warning("Ray Tune ended early (%s: %s)", type(error).__name__, last_line(error))
     return interruption.requested_at is None
 
 

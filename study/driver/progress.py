@@ -169,7 +169,10 @@ class Progress:
         )
 
     def _name(self, row: Row) -> str:
-        values = "  ".join(f"{short_name(f)} {_text(row.state.config.to_dict().get(f))}" for f in self._factors)
+        own = row.state.config.to_dict()
+        values = "  ".join(
+            f"{short_name(name)} {_text(own[name])}" for name in self._factors if own.get(name) is not None
+        )
         return f"{time.strftime('%H:%M:%S')}  {values}  seed {row.state.config.seed}"
 
     def _print_summary(self) -> None:

@@ -16,11 +16,11 @@ from datetime import datetime
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from study.plan.epoch_times import EpochTimes, epoch_images
+from study.plan.epoch_times import EpochTimes, cost_key, epoch_images
 from study.plan.gpus import VISIBLE_DEVICES, claimed_gpus
 from study.plan.resources import Machine, ResourceError, TrialResources, is_part, num_gpus_used
 from trainable.columns import EPOCH_INSTRUMENTS
-from trainable.config import TrialConfig, model_name
+from trainable.config import TrialConfig
 from trainable.data.image_data import ImageData
 from trainable.instrument import measured_steps
 from trainable.user_code import Source, UserCodeError, provide, provided
@@ -66,12 +66,12 @@ class Speed:
         )
 
 
-SpeedKey = tuple[str, int, str, str]
+SpeedKey = tuple[object, ...]
 
 
 def speed_key(config: TrialConfig) -> SpeedKey:
-    """Configurations of the same key cost the same per step: network, batch size, precision, engine."""
-    return model_name(config.to_dict()), config.batch_size, config.precision, config.engine
+    """Configurations of the same key cost the same per step."""
+    return config.width, config.batch_size, *cost_key(config)
 
 
 def calibrate(

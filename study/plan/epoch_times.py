@@ -14,8 +14,10 @@ from statistics import median
 from study.plan.networks import is_published, network_size
 from study.plan.resources import Machine, TrialResources, num_gpus_used
 from trainable.config import TrialConfig
-from trainable.data.kinds import sizes_of
+from trainable.data.image_data import IMAGE_SHAPE
+from trainable.data.kinds import find_kind, sizes_of
 from trainable.fingerprint import cpu_name
+from trainable.user_code import is_reference
 
 # Training images per second and CPU core at some widths, measured by tests/benchmarks/training.py on the project's
 # reference machine (docs/benchmarks.md). Other machines differ; the live table corrects the estimate from the first epoch on.
@@ -69,7 +71,7 @@ class EpochTimes:
         guessed_s = guess_epoch_s(config, place)
         alike = [
             trial for trial in self.earlier
-            if _alike(trial.config) == _alike(config)
+            if cost_key(trial.config) == cost_key(config)
         ]  # fmt: skip
         if not alike:
             return guessed_s, _describe_guess(config, place, guessed_s)
@@ -103,9 +105,23 @@ def find_place(machine: Machine, resources: TrialResources) -> Place:
     )  # fmt: skip
 
 
-def _alike(config: TrialConfig) -> tuple[object, ...]:
+def cost_key(config: TrialConfig) -> tuple[object, ...]:
     """What must be the same for times to be compared at all; another width or batch size is scaled."""
-    return config.model, config.model_fields, config.precision, config.engine
+    network = config.model, config.model_source, config.model_fields
+    images = config.dataset if is_reference(config.dataset) else _image_shape(config)
+    return (*network, config.precision, config.engine, config.optimizer, config.randaugment, images)
+
+
+def _image_shape(config: TrialConfig) -> tuple[int, int, int]:
+    """Height, width, channels of the images; of images of the user's what they are fitted to, of a function's the published ones."""
+    if is_reference(config.dataset):
+        return IMAGE_SHAPE
+    return find_kind(config.dataset).shape or (config.image_size, config.image_size, IMAGE_SHAPE[2])
+
+
+def _relative_pixels(config: TrialConfig) -> float:
+    """Pixels of an image over those of a published one, by which computation grows about."""
+    return math.prod(_image_shape(config)[:2]) / math.prod(IMAGE_SHAPE[:2])
 
 
 def guess_epoch_s(config: TrialConfig, place: Place) -> float | None:
@@ -117,7 +133,8 @@ def guess_epoch_s(config: TrialConfig, place: Place) -> float | None:
         return None
     train, test = epoch_images(config)
     if not place.gpu_share:
-        return (train + EVALUATION_COST * test) / (reference_rate(config.width) * place.num_threads)
+        rate = reference_rate(config.width) * place.num_threads / _relative_pixels(config)
+        return (train + EVALUATION_COST * test) / rate
     if place.peak_tflops is None:
         return None
     computing_s, launching_s = _gpu_parts_s(config, place.peak_tflops, place.trials_per_gpu)
@@ -183,4 +200,4 @@ def epoch_flops(config: TrialConfig) -> float:
 
 def _flops_per_image(config: TrialConfig) -> float:
     size = network_size(config)
-    return math.nan if size is None else size.flops_per_image
+    return math.nan if size is None else size.flops_per_image * _relative_pixels(config)

@@ -134,6 +134,58 @@ def test_a_study_that_its_checks_refuse_is_said_at_submission(head: Head, tmp_pa
     assert (status.returncode, "ended with an error" in status.stdout) == (1, True), status.stdout
 
 
+OWN_CODE = """
+import numpy as np
+from torch import nn
+
+
+def images(folder):
+    draw = np.random.default_rng(0)
+    labels = np.arange(128) % 2
+    pixels = draw.integers(0, 100, (128, 16, 16, 1)) + 100 * labels[:, None, None, None]
+    part = pixels.astype(np.uint8), labels
+    return part, (part[0][:32], labels[:32]), ["dark", "light"]
+
+
+def build(num_classes, input_shape, *, channels: int = 4, fragile: bool = False):
+    class Net(nn.Sequential):
+        def forward(self, images):
+            if fragile:
+                raise RuntimeError(f"no {channels} channels on this node")
+            return super().forward(images)
+
+    return Net(nn.Conv2d(input_shape[0], channels, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes))
+"""
+OWN_GRID = """
+name = "own"
+seeds = [0]
+[base]
+model = "owncode:build"
+dataset = "owncode:images"
+epochs = 1
+batch_size = 32
+[grid]
+model_fields.fragile = [false, true]
+"""
+
+
+def test_own_code_travels_and_its_line_comes_back(head: Head, tmp_path: Path) -> None:
+    (tmp_path / "owncode.py").write_text(OWN_CODE)
+    (tmp_path / "own.toml").write_text(OWN_GRID)
+    asked = ("--grid", str(tmp_path / "own.toml"), "--results", str(tmp_path / "results"), "--data", str(tmp_path))
+    followed = head.client("study.submit", *asked, "--max-failures", "0", "--follow")
+    assert followed.returncode == 3, followed.stdout + followed.stderr
+    line = r"owncode\.py:\d+ \(raise RuntimeError\(.*\)\): RuntimeError: no 4 channels on this node"
+    assert re.search(rf"^failed: fragile True, seed 0, trial \w+: .*{line}", followed.stdout, re.MULTILINE)
+    status = head.client("study.status", "own")
+    assert status.returncode == 3
+    assert re.search(rf"last: .*{line}", status.stdout), status.stdout
+    pulled = head.client("study.pull", "own", "--to", str(tmp_path / "here"))
+    assert pulled.returncode == 0, pulled.stderr
+    trials = StudyFolder(tmp_path / "here").read_records("trials").to_pylist()
+    assert sorted(trial["status"] for trial in trials) == ["completed", "failed"]
+
+
 def test_a_stopped_study_saves_and_the_same_submit_goes_on(head: Head, tmp_path: Path) -> None:
     results = tmp_path / "results"
     submit = ("study.submit", "--grid", write_grid(tmp_path, "stopped", epochs=80), "--results", str(results))

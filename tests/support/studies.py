@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from analysis.records.factors import find_factors
 from analysis.records.study_folder import Cell, StudyFolder, StudyInfo
 from tests.support import synthetic_model
 from trainable.config import TrialConfig, cell_id, trial_id
@@ -123,7 +124,7 @@ def build_study(
     cells: Sequence[Cell], seeds: Sequence[int], num_train: int, data: Mapping[str, Any], info: Mapping[str, Any]
 ) -> StudyInfo:
     """The StudyInfo of these cells and seeds; `data` and `info` replace its values."""
-    names = [name for name in cells[0].config if len({cell.config[name] for cell in cells}) > 1] if cells else []
+    names = find_factors(cell.config for cell in cells)
     dataset = cells[0].config["dataset"] if cells else "synthetic"
     values: dict[str, Any] = {
         "name": "synthetic",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from trainable.data.image_data import DataError, Images
 from trainable.discovery import discover
@@ -31,6 +32,33 @@ class Original:
     alike: Callable[[str], tuple[str, ...]] = lambda name: (name,)
 
 
+@dataclass(frozen=True)
+class Download:
+    """A class of torchvision.datasets that downloads the original files into `folder` below another, part by part where it has `splits`."""
+
+    name: str
+    folder: str = "."
+    splits: tuple[str, ...] = ()
+
+    def fetch(self, root: Path) -> None:
+        """Errors: those of torchvision."""
+        for split in self.splits or (None,):
+            self._find()(str(root / self.folder), download=True, **({} if split is None else {"split": split}))
+
+    @property
+    def url(self) -> str:
+        """Where from, in words."""
+        found = self._find()
+        return str(
+            found.split_list[self.splits[0]][0] if self.splits else getattr(found, "url", None) or found.mirrors[0]
+        )
+
+    def _find(self) -> Any:
+        from torchvision import datasets  # slow to import, and rarely needed
+
+        return getattr(datasets, self.name)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataSetKind:
     """A data set. `class_names` is empty and `shape` None where the files say; num_train and num_test are those of the whole set."""
@@ -45,8 +73,7 @@ class DataSetKind:
     original: Original | None = None
     shard_folders: tuple[str, ...] = (".", "data")  # below the folder of the user's
     label_columns: tuple[str, ...] = ("label",)
-    download: Callable[[Path], object] | None = None  # by torchvision, below a folder
-    url: Callable[[], str] = str  # where from, in words
+    download: Download | None = None
 
 
 @cache

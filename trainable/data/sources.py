@@ -106,10 +106,10 @@ def download_original(kind: DataSetKind, root: Path) -> None:
     socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT_S)  # torchvision sets none: a silent server would hold us for ever
     try:
         root.mkdir(parents=True, exist_ok=True)
-        kind.download(root)
+        kind.download.fetch(root)
     except (OSError, RuntimeError, EOFError) as error:
         raise DataError(
-            f"{kind.title} cannot be downloaded from {kind.url()} to {root} ({first_line(error)}); name a folder that holds it with "
+            f"{kind.title} cannot be downloaded from {kind.download.url} to {root} ({first_line(error)}); name a folder that holds it with "
             "--data DIR, or use --set dataset=synthetic"
         ) from error
     finally:

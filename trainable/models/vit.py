@@ -5,6 +5,8 @@ The mean is as good on small images (Beyer et al. 2022, arXiv 2205.01580).
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -13,6 +15,7 @@ from trainable.models import InputShape, ModelKind
 from trainable.models._parts import ResidualSum
 
 _POSITION_STD = 0.02
+_MOST_BLOCK_GROUPS = 10  # embedding and head make it the most that figures tell apart
 
 
 class PositionEmbedding(nn.Module):
@@ -90,8 +93,15 @@ class ViT(nn.Module):
         return self.head(self.norm(tokens).mean(dim=1))  # type: ignore[no-any-return]
 
     def groups(self) -> dict[str, list[str]]:
-        """A group for the embedding, each block and the head."""
-        blocks = {f"block{number + 1}": [f"blocks.{number}"] for number in range(len(self.blocks))}
+        """A group for the embedding, each block and the head; of more than ten blocks two or more are one group."""
+        depth = len(self.blocks)
+        together = math.ceil(depth / _MOST_BLOCK_GROUPS)
+        blocks = {
+            f"block{first + 1}" if together == 1 else f"blocks{first + 1}-{min(first + together, depth)}": [
+                f"blocks.{number}" for number in range(first, min(first + together, depth))
+            ]
+            for first in range(0, depth, together)
+        }
         return {"embedding": ["patches", "position"], **blocks, "head": ["norm", "head"]}
 
 

@@ -127,6 +127,19 @@ def test_unhealthy_gradients_are_found_also_in_diverged_trials(tmp_path: Path) -
     assert highest["highest"].tolist() == [50.0]
 
 
+def test_a_bias_whose_convolution_is_normalised_does_not_vanish(tmp_path: Path) -> None:
+    folder = write_synthetic_study(tmp_path, cells=[build_cell("one", epochs=2, width=4)], seeds=[0])
+    rows = folder.read_records("layers").to_pylist()
+    biases = [
+        {**row, "layer": name, "gradient_mean_abs": 1e-9, "angular_update": None}
+        for row in rows if row["layer"] == "conv1.weight"
+        for name in ("conv1.bias", "lone.bias")
+    ]  # fmt: skip
+    folder.write_records("layers", build_table("layers", [*rows, *biases]))
+    frame = build_gradient_health(load_study(tmp_path)).frame
+    assert set(frame.loc[frame["problem"] == "vanishing", "layer"]) == {"lone.bias"}
+
+
 def test_update_ranks(study: Study, rows: list[dict[str, Any]]) -> None:
     last = {r["trial_id"]: 0 for r in rows}
     for row in rows:

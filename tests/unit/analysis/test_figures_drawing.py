@@ -15,6 +15,8 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 
 from analysis.drawing import style
 from analysis.drawing.chart import draw_chart
@@ -41,6 +43,18 @@ from tests.unit.analysis.figure_texts import find_drawn_texts, find_overlaps
 
 NAMES = [parameter.name for parameter in synthetic_model.parameters()]
 SVG = "{http://www.w3.org/2000/svg}"
+
+
+def test_names_of_rows_fit_as_wide_as_a_browser_draws_them() -> None:
+    names = ["blocks.10.attention.proj.weight", "blocks.0.mlp.something_long.weight_of_it"]
+    with style.styled():
+        figure = style.new_figure(6, 2, "title")
+        style.name_rows(figure.subplots(), names)
+    root = ElementTree.fromstring(render(figure, "figure", "title", "text").svg)
+    drawn = {element.text: element for element in root.iter(f"{SVG}text") if element.text in names}
+    for name in names:
+        width = TextPath((0, 0), name, size=7.5, prop=FontProperties(family="DejaVu Sans")).get_extents().width
+        assert float(drawn[name].get("x", "")) >= width
 
 
 @pytest.fixture(scope="module")

@@ -133,7 +133,10 @@ def test_every_kind_of_trial_is_timed_with_its_neighbours(monkeypatch: pytest.Mo
     kinds = [config, replace(config, seed=5), replace(config, learning_rate=0.3), replace(config, batch_size=128)]
     machine, resources = Machine(2, 0), TrialResources(1, 0, 2)
     speeds = calibrate(kinds, load_data("synthetic"), machine, resources, EpochTimes(find_place(machine, resources)))
-    assert set(speeds) == {("width 1", size, "fp32", "eager") for size in (64, 128)}
+    assert set(speeds) == {speed_key(kind) for kind in kinds}
+    assert len(speeds) == 2, "learning rate and seed cost nothing"
+    for dearer in ({"optimizer": "adamw"}, {"randaugment": 2}, {"dataset": "fashion_mnist"}, {"width": 2}):
+        assert speed_key(replace(config, **dearer)) != speed_key(config)
     for speed in speeds.values():
         assert (
             min(speed.step_s, speed.measurement_s, speed.epoch_instruments_s["noise_scale"], speed.evaluated_image_s)

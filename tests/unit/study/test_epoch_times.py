@@ -14,7 +14,7 @@ import pytest
 
 from analysis.records.study_folder import StudyFolder
 from study.plan.earlier_trials import read_epoch_times
-from study.plan.epoch_times import EpochTimes, Place, find_place, guess_epoch_s
+from study.plan.epoch_times import REFERENCE_BASIS, EarlierTrial, EpochTimes, Place, find_place, guess_epoch_s
 from study.plan.estimate import estimate_cost
 from study.plan.gpus import Gpu
 from study.plan.resources import Machine, TrialResources
@@ -109,10 +109,22 @@ def test_earlier_trials_on_the_device_correct_the_guess(tmp_path: Path) -> None:
     other_s, said = times.estimate_s(replace(WIDE, width=128))
     assert other_s == pytest.approx(2.0 * 4), "by computation"
     assert said.endswith("scaled from width 64 and batch 128)")
-    for unlike in ({"precision": "fp32"}, {"engine": "graph"}):
-        assert times.estimate_s(replace(WIDE, **unlike))[1].startswith("a guess"), unlike  # type: ignore[arg-type]
+    for unlike in (
+        {"precision": "fp32"}, {"engine": "graph"}, {"optimizer": "adamw"}, {"randaugment": 2}, {"dataset": "fashion_mnist"},
+    ):  # fmt: skip
+        assert times.estimate_s(replace(WIDE, **unlike))[1].startswith("a guess"), unlike
     unknown = read_epoch_times(str(tmp_path), replace(ON_H200, peak_tflops=None))
     assert unknown.estimate_s(replace(WIDE, width=128))[0] == pytest.approx(8.0), "by computation alone"
+
+
+def test_images_of_another_size_are_scaled_in_a_guess_and_never_compared(tmp_path: Path) -> None:
+    small = replace(WIDE, dataset="images", train_limit=1000, test_limit=0)
+    large = replace(small, image_size=64)
+    assert guess_epoch_s(large, Place()) == pytest.approx(4 * guess_epoch_s(small, Place()))  # type: ignore[operator]
+    place = Place("AMD EPYC", 1)
+    times = EpochTimes(place, (EarlierTrial(small, 5.0),))
+    assert times.estimate_s(small)[0] == pytest.approx(5.0)
+    assert times.estimate_s(large) == (guess_epoch_s(large, place), REFERENCE_BASIS)
 
 
 @pytest.mark.parametrize(

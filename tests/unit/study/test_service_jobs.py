@@ -25,7 +25,7 @@ from ray.job_submission import JobDetails
 from study import logs, pull, run, status, stop, submit
 from study.command_line.options import build_parser
 from study.command_line.waiting import WaitingLine
-from study.folder.progress_file import StudyProgress, StudyState
+from study.folder.progress_file import PROGRESS_FILE, ProgressFile, StudyProgress, StudyState
 from study.service import connection, remote
 from study.service.command_line import guarded
 from study.service.connection import ClusterError, connect, read_token
@@ -183,6 +183,23 @@ def test_the_exit_status_tells_how_a_study_is(
     assert said.splitlines()[1].startswith(f"a      {expected}  ")
     goes_on = expected in ("interrupted", "some failed", "ended with an error", "lost", "failed")
     assert ("go on    the same python -m study.submit" in said) == goes_on
+
+
+def test_the_status_of_a_folder_is_what_its_driver_wrote_last(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = ProgressFile(tmp_path / PROGRESS_FILE)
+    file.change(num_trials=4, num_done=2, num_failed=2)
+    file.note_failure("net.py:3 (x / 0): ZeroDivisionError: division by zero", retried=False)
+    file.end(StudyState.SOME_FAILED)
+    assert status.main([str(tmp_path)]) == 3
+    told = capsys.readouterr().out
+    assert "some failed  2 of 4, 2 failed" in told
+    assert "last: net.py:3 (x / 0): ZeroDivisionError: division by zero" in told
+    assert status.main([str(tmp_path), "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)["progress"]["num_done"] == 2
+    (tmp_path / PROGRESS_FILE).write_text("no JSON")
+    assert status.main([str(tmp_path)]) == 2
 
 
 def test_the_status_of_a_study_names_what_went_wrong(capsys: pytest.CaptureFixture[str]) -> None:

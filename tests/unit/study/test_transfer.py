@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import sys
 import tarfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -19,10 +21,12 @@ from analysis.report.page import write_report
 from analysis.results.formats import write_tables
 from analysis.sources.pull import pull
 from analysis.tables import build_tables
+from study import pull as pull_command
 from study.service import remote
 from study.service.connection import STALL_TIMEOUT_S
 from study.service.transfer import LINE_BYTES, TransferError, receive_folder, send_folder
 from tests.support.search_studies import write_search_study
+from tests.support.studies import build_cell, write_synthetic_study
 
 
 def write_study(folder: Path) -> dict[str, bytes]:
@@ -75,6 +79,27 @@ def test_a_search_arrives_so_that_its_report_can_be_made(searched: StudyFolder, 
     receive_folder(["\n".join(sent_lines(searched.path))], tmp_path)
     assert (tmp_path / "search.journal").read_bytes() == searched.search_journal.read_bytes()
     assert write_report(StudyFolder(tmp_path)).is_file()
+
+
+def test_a_pulled_study_has_nothing_of_it_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = [build_cell(name, model="mynet:build", model_source=name * 16, epochs=1, width=4) for name in "ab"]
+    there, here, marker = tmp_path / "there" / "study", tmp_path / "here", tmp_path / "imported"
+    write_synthetic_study(there, cells=cells, seeds=[0])
+    here.mkdir()
+    for place in (there, here, tmp_path):
+        for name in ("mynet.py", "sitecustomize.py"):
+            (place / name).write_text(f"open({str(marker)!r}, 'w')\n")
+    monkeypatch.chdir(here)
+    text = ["\n".join(sent_lines(there))]
+    asked = SimpleNamespace(
+        submit=lambda *args, **more: None, follow_log=lambda job, stall_s: text, stop=lambda job: None,
+        wait=lambda job, limit_s: None, forget=lambda job: None,
+    )  # fmt: skip
+    monkeypatch.setattr(pull_command, "connect_as_asked", lambda options: asked)
+    assert pull_command.main(["study", "--results", str(there.parent), "--to", str(here / "study"), "--no-report"]) == 0
+    assert (here / "study" / "trials.parquet").exists()
+    assert not marker.exists()
+    assert "mynet" not in sys.modules
 
 
 def test_the_same_files_are_sent_as_are_fetched_from_a_folder(searched: StudyFolder, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trainable.errors import first_line
+from trainable.errors import first_line, last_line
 
 
 @pytest.mark.parametrize(
@@ -20,3 +20,11 @@ from trainable.errors import first_line
 )
 def test_an_error_is_one_line(error: Exception, line: str) -> None:
     assert first_line(error) == line
+
+
+def test_the_last_line_says_what_happened_after_a_traceback() -> None:
+    assert (
+        last_line(RuntimeError("Failure # 1\nTraceback:\n  File x\nOSError: No space left\n\n"))
+        == "OSError: No space left"
+    )
+    assert last_line(KeyError()) == "KeyError"

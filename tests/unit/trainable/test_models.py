@@ -60,6 +60,10 @@ def test_groups_kinds_and_names() -> None:
     kinds = parameter_kinds(network)
     groups = layer_groups(network, list(kinds))
     assert list(dict.fromkeys(groups.values())) == ["embedding", "block1", "block2", "head"]
+    deep = build("vit", depth=24)
+    grouped = list(dict.fromkeys(layer_groups(deep, list(parameter_kinds(deep))).values()))
+    assert len(grouped) <= MOST_GROUPS
+    assert (grouped[1], grouped[-2]) == ("blocks1-3", "blocks22-24")
     assert Counter(kinds.values()) == {"conv": 2, "embedding": 1, "ln": 10, "attention": 8, "linear": 10}
     vgg = build("vgg11", batch_norm=False)
     assert list(dict.fromkeys(layer_groups(vgg, list(parameter_kinds(vgg))).values())) == [

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from trainable.data import batch_files
 from trainable.data.image_data import IMAGE_SHAPE
-from trainable.data.kinds import DataSetKind, Original
+from trainable.data.kinds import DataSetKind, Download, Original
 
 CLASS_NAMES = (
     "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle", "bowl", "boy",
@@ -22,23 +20,11 @@ CLASS_NAMES = (
 )  # fmt: skip
 
 
-def _download(root: Path) -> object:
-    from torchvision.datasets import CIFAR100
-
-    return CIFAR100(str(root), download=True)
-
-
-def _url() -> str:
-    from torchvision.datasets import CIFAR100
-
-    return str(CIFAR100.url)
-
-
 DATA_SET = DataSetKind(
     name="cifar100", title="CIFAR-100", class_names=CLASS_NAMES, shape=IMAGE_SHAPE, num_train=50_000, num_test=10_000,
     original=Original(
         layout="original batch files", folder="cifar-100-python", train=("train",), test=("test",),
         read=batch_files.read_cifar100,
     ),
-    shard_folders=(".", "data", "cifar100"), label_columns=("fine_label", "label"), download=_download, url=_url,
+    shard_folders=(".", "data", "cifar100"), label_columns=("fine_label", "label"), download=Download("CIFAR100"),
 )  # fmt: skip

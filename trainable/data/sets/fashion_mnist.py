@@ -2,23 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from trainable.data.idx_files import names_alike, read_idx_part
-from trainable.data.kinds import DataSetKind, Original
-
-
-def _download(root: Path) -> object:
-    from torchvision.datasets import FashionMNIST
-
-    return FashionMNIST(str(root), download=True)
-
-
-def _url() -> str:
-    from torchvision.datasets import FashionMNIST
-
-    return str(FashionMNIST.mirrors[0])
-
+from trainable.data.kinds import DataSetKind, Download, Original
 
 DATA_SET = DataSetKind(
     name="fashion_mnist", title="Fashion-MNIST",
@@ -30,5 +15,5 @@ DATA_SET = DataSetKind(
         layout="original idx files", folder="FashionMNIST/raw", train=("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
         test=("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"), alike=names_alike, read=read_idx_part,
     ),
-    shard_folders=(".", "data", "fashion_mnist"), download=_download, url=_url,
+    shard_folders=(".", "data", "fashion_mnist"), download=Download("FashionMNIST"),
 )  # fmt: skip
