@@ -18,8 +18,15 @@ from analysis.records.frames import Study
 SETTLED = 0.5  # of a trial's epochs: what is measured later counts as settled
 
 
+def is_plain_sgd(config: Mapping[str, Any]) -> bool:
+    """Whether the predictions are about the optimizer: SGD, with or without momentum, not Nesterov's."""
+    return config.get("optimizer", "sgd") == "sgd" and not config.get("nesterov")
+
+
 def plateaus(config: Mapping[str, Any]) -> dict[str, float]:
-    """The predicted batch sharpness of `small` and of `large` batches; without momentum both are 2 / learning rate."""
+    """The predicted batch sharpness of `small` and of `large` batches; without momentum both are 2 / learning rate. NaN: none."""
+    if not is_plain_sgd(config):
+        return {"small": math.nan, "large": math.nan}
     rate, momentum = float(config["learning_rate"]), float(config["momentum"])
     return {"small": 2 * (1 - momentum) / rate, "large": 2 * (1 + momentum) / rate}
 

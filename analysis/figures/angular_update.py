@@ -16,6 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analysis.comparison.stability import is_plain_sgd
 from analysis.drawing import style
 from analysis.drawing.declaration import FigureKind
 from analysis.drawing.layer_records import LayerSummary, load_layer_summary
@@ -40,7 +41,7 @@ def build_angular_updates(summary: LayerSummary, steps: pd.DataFrame, cells: Seq
     measured = rows_by_cell(angles, cells, "no angular update was measured")
     parts = []
     for cell in cells:
-        if cell.config.get("optimizer", "sgd") != "sgd" or cell.config.get("nesterov"):
+        if not is_plain_sgd(cell.config):
             continue
         own = steps[steps["trial_id"].isin(cell.trial_ids)].groupby("epoch")["learning_rate"].mean()
         decay, momentum = float(cell.config["weight_decay"]), float(cell.config["momentum"])

@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analysis.comparison.stability import is_plain_sgd
 from analysis.drawing import style
 from analysis.drawing.chart import Chart, Panel
 from analysis.drawing.declaration import FigureKind, whole_study
@@ -31,7 +32,7 @@ class Sharpness:
 
     sharpness: CellRows
     eigenvalues: pd.DataFrame
-    momenta: Mapping[int, float]
+    momenta: Mapping[int, float | None]  # None: another optimizer than plain SGD, of which nothing is predicted
 
 
 def build_sharpness(study: Study) -> Sharpness:
@@ -45,21 +46,24 @@ def build_sharpness(study: Study) -> Sharpness:
     )
     found = [spread_over_trials(scaled, ["cell", "epoch"], name) for name in ("batch_sharpness", "top_eigenvalue")]
     rows = rows_by_cell(add_epoch_axes(study, found[0]), cells, "the batch sharpness was not measured")
-    momenta = {cell.index: float(cell.config["momentum"]) for cell in cells}
+    momenta = {cell.index: float(cell.config["momentum"]) if is_plain_sgd(cell.config) else None for cell in cells}
     return Sharpness(rows, add_epoch_axes(study, found[1]), momenta)
 
 
 @style.styled()
 def draw_sharpness(data: Sharpness) -> Figure:
     """A panel for each momentum, over steps."""
-    momenta = sorted({data.momenta[index] for index, _ in data.sharpness.labels})[:_MOST_PANELS]
+    found = {data.momenta[index] for index, _ in data.sharpness.labels}
+    momenta: list[float | None] = [*sorted(m for m in found if m is not None), *([None] if None in found else [])]
+    momenta = momenta[:_MOST_PANELS]
     marks = [
         Line2D([], [], color=style.INK, linestyle=_PLATEAU, label="predicted plateau"),
         Line2D([], [], color=style.INK, linestyle="none", marker="x", label="largest eigenvalue"),
     ]
     figure = style.new_cell_figure(5.2 * len(momenta), 4.2, "Batch sharpness", data.sharpness.labels, marks)
     for axes, momentum in zip(figure.subplots(1, len(momenta), sharey=True, squeeze=False).flat, momenta, strict=True):
-        for value, told in {1 - momentum: "small batches", 1 + momentum: "large batches"}.items():
+        plateaus = {} if momentum is None else {1 - momentum: "small batches", 1 + momentum: "large batches"}
+        for value, told in plateaus.items():
             line = axes.axhline(value, color=style.INK, linewidth=1.0, linestyle=_PLATEAU)
             style.set_hover(line, f"predicted of {told if momentum else 'all batches'}: {value:.3g}")
         for index, label in data.sharpness.labels:
@@ -75,7 +79,7 @@ def draw_sharpness(data: Sharpness) -> Figure:
                 axes.plot(top["step"], top["mean"], linestyle="none", marker="x", color=look["color"])
         style.use_log_axis(axes, "x")
         style.use_log_axis(axes, "y")
-        axes.set_title(f"momentum {momentum:g}")
+        axes.set_title("another optimizer: nothing predicted" if momentum is None else f"momentum {momentum:g}")
         axes.set_xlabel("steps")
     figure.axes[0].set_ylabel(_TITLE)
     return figure

@@ -33,7 +33,9 @@ def build_stability(study: Study) -> TableContent:
         Column("top", "largest eigenvalue", "number", meaning="of the loss on a fixed part of the training images, measured last"),
     )  # fmt: skip
     return TableContent(
-        in_study_order(study, add_factors(study, frame), []), columns, ("b: momentum, lr: learning rate.",)
+        in_study_order(study, add_factors(study, frame), []),
+        columns,
+        ("b: momentum, lr: learning rate; predicted of plain SGD alone.",),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from analysis.claims.claim import Claim, ClaimKind
 from analysis.claims.fields import check_count, one_of
 from analysis.claims.measures import Measurement, Measurements, Unmeasurable, logarithmic, unmet_config
-from analysis.comparison.stability import angular_equilibrium, plateaus, settled_angles, settled_sharpness
+from analysis.comparison.stability import angular_equilibrium, is_plain_sgd, plateaus, settled_angles, settled_sharpness
 from analysis.records.study_folder import Cell
 
 LAWS = ("sharpness_of_small_batches", "sharpness_of_large_batches", "angular_update")
@@ -38,7 +38,7 @@ def _predict(law: str, config: Mapping[str, Any]) -> float:
 def _is_about(cell: Cell, fields: Mapping[str, Any]) -> bool:
     size, momentum = int(cell.config["batch_size"]), float(cell.config["momentum"])
     sizes = range(fields.get("smallest_batch", 1), fields.get("largest_batch", size) + 1)
-    return (momentum > 0) == (fields["momentum"] == "some") and size in sizes
+    return is_plain_sgd(cell.config) and (momentum > 0) == (fields["momentum"] == "some") and size in sizes
 
 
 KIND = ClaimKind(

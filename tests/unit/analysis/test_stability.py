@@ -63,6 +63,8 @@ def test_plateaus_and_equilibrium_in_numbers() -> None:
     config = {"learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.0005}
     assert plateaus(config) == pytest.approx({"small": 2.0, "large": 38.0})
     assert plateaus({**config, "momentum": 0.0}) == pytest.approx({"small": 20.0, "large": 20.0})
+    for other in ({"optimizer": "adamw"}, {"nesterov": True}):
+        assert np.isnan(list(plateaus({**config, **other}).values())).all()
     assert angular_equilibrium(config) == pytest.approx(np.sqrt(2 * 0.1 * 0.0005 / 1.9))
 
 
