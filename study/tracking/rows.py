@@ -84,10 +84,9 @@ def build_run_config(state: TrialState, study: str, label: str, model: pa.Table)
     }  # fmt: skip
     if layers.num_rows:
         parameters, flops = (pc.sum(layers[name]).as_py() for name in ("num_parameters", "flops_worksheet"))
-        config |= {
-            "total_parameters": parameters, "trainable_parameters": parameters,
-            "total_flops": flops, "gflops": flops / 1e9, "mflops": flops / 1e6,
-        }  # fmt: skip
+        config |= {"total_parameters": parameters, "trainable_parameters": parameters}
+        if flops is not None:  # the published convention is defined for the network
+            config |= {"total_flops": flops, "gflops": flops / 1e9, "mflops": flops / 1e6}
     return config
 
 

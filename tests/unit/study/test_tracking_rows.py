@@ -19,7 +19,8 @@ from study.tracking.rows import build_run_config, expand_epoch, final_values
 from study.tracking.summary_run import build_readable_frame, summary_tables
 from study.tracking.trial_run import draw_picture
 from tests.support.studies import write_synthetic_study
-from trainable.config import TrialConfig
+from trainable.config import TrialConfig, model_name
+from trainable.records import build_table
 from trainable.trial_state import TrialState
 
 EPOCH = {
@@ -119,6 +120,18 @@ def test_the_configuration_is_flat_and_holds_the_published_totals(published: Stu
     assert not any(isinstance(value, (dict, list, tuple)) for value in config.values())
     narrow = TrialState(config=TrialConfig(width=3), data_fingerprint="d")
     assert "total_flops" not in build_run_config(narrow, "paper", "", published.read_records("model"))
+
+
+def test_a_network_without_the_published_convention_has_no_total(published: StudyFolder) -> None:
+    config = TrialConfig(model="vit", width=4, model_fields=(("depth", 2),))
+    rows = [
+        {**row, "width": 4, "model": model_name(config.to_dict()), "flops_worksheet": None}
+        for row in published.read_records("model").to_pylist()
+    ]
+    flat = build_run_config(TrialState(config=config, data_fingerprint="d"), "s", "", build_table("model", rows))
+    assert flat["total_parameters"] == 11_173_962
+    assert flat["model_fields.depth"] == 2
+    assert not {"total_flops", "gflops", "mflops"} & set(flat)
 
 
 def test_every_picture_is_drawn_where_layers_were_measured(published: StudyFolder, tmp_path: Path) -> None:
