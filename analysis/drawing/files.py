@@ -8,7 +8,6 @@ records.
 
 from __future__ import annotations
 
-import copy
 import io
 import re
 from dataclasses import dataclass
@@ -52,11 +51,12 @@ def render(figure: Figure, name: str, title: str, description: str) -> Picture:
     """Draw `figure` once per format; `name` makes ids unique on a page, `title` and `description` are read aloud."""
     with styled():
         mpl.rcParams["svg.hashsalt"] = name
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # laid out now, so both formats show the same and only one pays for it
         png, svg = io.BytesIO(), io.BytesIO()
         # Not through savefig, which lays out and draws everything once more for each file.
         pixels: Any = FigureCanvasAgg(figure)
+        if (engine := figure.get_layout_engine()) is not None:
+            engine.execute(figure)
+            figure.set_layout_engine("none")  # laid out now, so both formats show the same and only one pays for it
         pixels.print_png(png, metadata={"Software": None})
         lines: Any = FigureCanvasSVG(figure)
         lines.print_svg(svg, metadata={"Date": None})
@@ -64,7 +64,8 @@ def render(figure: Figure, name: str, title: str, description: str) -> Picture:
     root = _tidy(ElementTree.fromstring(svg.getvalue()), name, title, description)
     root.set("width", str(width))
     root.set("height", str(height))
-    return Picture(png.getvalue(), _standalone(root), _themed(root), figure.get_suptitle(), width, height)
+    standalone = _standalone(root)
+    return Picture(png.getvalue(), standalone, _themed(root), figure.get_suptitle(), width, height)
 
 
 def _tidy(root: ElementTree.Element, name: str, title: str, description: str) -> ElementTree.Element:
@@ -122,14 +123,14 @@ def _rename_ids(element: ElementTree.Element, name: str, used: set[str]) -> None
 
 
 def _standalone(root: ElementTree.Element) -> bytes:
-    root = copy.deepcopy(root)
     root.set("xmlns", "http://www.w3.org/2000/svg")
-    return b'<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode").encode() + b"\n"
+    text = ElementTree.tostring(root, encoding="unicode")
+    del root.attrib["xmlns"]
+    return b'<?xml version="1.0" encoding="utf-8"?>\n' + text.encode() + b"\n"
 
 
 def _themed(root: ElementTree.Element) -> str:
-    """Colours of the palette in style attributes as CSS variables, e.g. `var(--c-1b2128,#1b2128)`."""
-    root = copy.deepcopy(root)
+    """Changes the picture: no title in it, colours of the palette as CSS variables, e.g. `var(--c-1b2128,#1b2128)`."""
     _cut_title(root)
     for element in root.iter():
         if "style" in element.attrib:
