@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 TIMED_S = 4.0  # about so long an epoch of the calibration trains, if this machine is as fast as the reference one
 LEAST_STEPS = 4
+MOST_STEPS = 200  # of small networks, whose steps take far longer than their FLOPs say
 NUM_EVALUATED = 500
 _TIME_LIMIT_S = 1_800.0
 _BARRIER_LIMIT_S = 1_500.0  # the check of an engine may take minutes in one of them
@@ -129,7 +130,8 @@ def _task(
 ) -> tuple[TrialConfig, ImageData, int]:
     """The shortened configuration, as much of the data as it needs, and the number of threads."""
     epoch_s = times.estimate_s(config)[0] or _UNKNOWN_EPOCH_S
-    wanted_steps = max(LEAST_STEPS, round(TIMED_S / epoch_s * epoch_images(config)[0] / config.batch_size))
+    wanted_steps = round(TIMED_S / epoch_s * epoch_images(config)[0] / config.batch_size)
+    wanted_steps = min(max(wanted_steps, LEAST_STEPS), MOST_STEPS)
     num_train = min(wanted_steps, len(data.train_labels) // config.batch_size) * config.batch_size
     num_test = min(NUM_EVALUATED, len(data.test_labels))
     # An instrument that the configuration turns on measures both epochs, whatever its cadence.
