@@ -25,7 +25,7 @@ import numpy.typing as npt
 from analysis.records.factors import field_title
 from analysis.records.study_folder import Cell
 from analysis.words import join_words
-from trainable.config import FIELDS, TrialConfig
+from trainable.config import FIELDS, TrialConfig, is_model_field
 
 Config = Mapping[str, Any]
 _SAME_UPDATES = 0.02  # whole epochs reach an equal number of updates only roughly
@@ -89,6 +89,12 @@ def _is_part_of_optimizer(configs: Sequence[Config], field: str) -> bool:
     return field in _OPTIMIZER_SETTINGS and 1 < len(optimizers) == len(values)
 
 
+def _settings_of_networks(configs: Sequence[Config]) -> tuple[str, ...]:
+    """The hash of a network's code, and the fields that only some of the networks have: they come and go with the network."""
+    fields = dict.fromkeys(name for config in configs for name in config if is_model_field(name))
+    return ("model_source", *(f for f in fields if any(config.get(f) is None for config in configs)))
+
+
 def count_updates(config: Config, num_train: int) -> int:
     """Optimiser steps of a whole trial on `num_train` images, last partial batches dropped."""
     limit = config.get("train_limit")
@@ -98,10 +104,11 @@ def count_updates(config: Config, num_train: int) -> int:
 
 def _quantities(configs: Sequence[Config], factors: Sequence[str], num_train: int) -> tuple[Quantity, ...]:
     """The quantities that vary over the grid."""
+    settings = {"optimizer": _OPTIMIZER_SETTINGS, "model": _settings_of_networks(configs)}
     found = [
-        Quantity(f, field_title(f), (f, *(_OPTIMIZER_SETTINGS if f == "optimizer" else ())), lambda c, f=f: c.get(f))  # type: ignore[misc]
+        Quantity(f, field_title(f), (f, *settings.get(f, ())), lambda c, f=f: c.get(f))  # type: ignore[misc]
         for f in factors
-        if not _is_part_of_optimizer(configs, f)
+        if not _is_part_of_optimizer(configs, f) and not ("model" in factors and f in settings["model"])
     ]  # fmt: skip
     if "batch_size" in factors:
         rooted = [config.get("optimizer") == "adamw" for config in configs]

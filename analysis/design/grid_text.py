@@ -36,9 +36,13 @@ def write_grid(confounds: Confounds, grid: Grid) -> str:
     A claims file is not named in it: nobody knows here where it lies.
     """
     cells, claims = grid.cells, "worksheet" if grid.claims == "worksheet" else None
-    configs = [*(cell.config for cell in cells), *confounds.extra_cells]
+    configs = [_settable(config) for config in (*(cell.config for cell in cells), *confounds.extra_cells)]
     shared = [field for field in configs[0] if len({config[field] for config in configs}) == 1]
-    told = [f for f in shared if configs[0][f] != FIELDS[f].default or f in ("dataset", "epochs", "width")]
+    told = [
+        f
+        for f in shared
+        if f not in FIELDS or configs[0][f] != FIELDS[f].default or f in ("dataset", "epochs", "width")
+    ]
     own = [{field: value for field, value in config.items() if field not in shared} for config in configs]
     known = list(zip(cells, own, strict=False))
     tables = [
@@ -57,6 +61,11 @@ def write_grid(confounds: Confounds, grid: Grid) -> str:
         ),
     ]
     return "\n".join(tables)
+
+
+def _settable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the hash of the user's code, which follows from the code."""
+    return {field: value for field, value in config.items() if field != "model_source"}
 
 
 def _table(header: str, values: Mapping[str, Any]) -> str:

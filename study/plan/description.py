@@ -20,8 +20,9 @@ from study.spec.pruners import list_pruners
 from study.spec.samplers import list_samplers
 from study.spec.search_space import max_epochs
 from study.spec.study_spec import StudySpec
-from trainable.config import TrialConfig, model_name
+from trainable.config import FIELDS, TrialConfig, model_name
 from trainable.data.kinds import title_of
+from trainable.user_code import is_reference
 
 # On the reference machine: docs/benchmarks.md, orchestration.
 BESIDES_TRAINING = "half a minute more to start and report"
@@ -182,10 +183,18 @@ def describe_search(spec: StudySpec, resources: TrialResources, times: EpochTime
 def describe_trials(spec: StudySpec) -> list[str]:
     """The trials as aligned lines, all cells of each seed; long studies are cut."""
     names = [short_name(name) for name in ("batch_size", "learning_rate", *_other_factors(spec))]
-    rows = [[*names, "seed", "epochs", "width"]]
-    for config in spec.trial_configs():
-        values = [config.batch_size, config.learning_rate, *(config.to_dict().get(f) for f in _other_factors(spec))]
-        rows.append([*(f"{value}" for value in values), str(config.seed), str(config.epochs), str(config.width)])
+    configs = spec.trial_configs()
+    # A function that has no width is only called with the default one.
+    more = (
+        ["epochs"]
+        if all(is_reference(c.model) and c.width == FIELDS["width"].default for c in configs)
+        else ["epochs", "width"]
+    )
+    rows = [[*names, "seed", *more]]
+    for config in configs:
+        own = config.to_dict()
+        values = [config.batch_size, config.learning_rate, *(own.get(f) for f in _other_factors(spec)), config.seed]
+        rows.append([f"{value}" for value in (*values, *(own[name] for name in more))])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     return lines if len(lines) <= 41 else [*lines[:41], f"... and {len(lines) - 41} more"]

@@ -150,7 +150,7 @@ def images(folder):
 def build(num_classes, input_shape, *, channels: int = 4, fragile: bool = False):
     class Net(nn.Sequential):
         def forward(self, images):
-            if fragile:
+            if fragile and len(images) == 32:
                 raise RuntimeError(f"no {channels} channels on this node")
             return super().forward(images)
 

@@ -177,3 +177,43 @@ def test_no_cell_is_proposed_that_trains_as_another_one() -> None:
     found = _find(cells)
     assert found.extra_cells
     assert all(TrialConfig.from_dict(config).without_effect == {} for config in found.extra_cells)
+
+
+def test_the_proposal_for_another_network_is_a_grid_with_its_fields() -> None:
+    grid = """
+    name = "vit"
+    seeds = [0]
+    [base]
+    model = "vit"
+    width = 4
+    model_fields.depth = 2
+    [[cells]]
+    batch_size = 32
+    [[cells]]
+    batch_size = 64
+    learning_rate = 0.3
+    """
+    asked = build_spec(parse_grid(grid, "asked"))
+    found = find_confounds(asked.cells, asked.factors, TRAIN)
+    assert found.extra_cells
+    text = write_grid(found, asked)
+    assert tomllib.loads(text)["base"]["model_fields"]["depth"] == 2
+    spec = build_spec(parse_grid(text, "proposal"))
+    assert [cell.config for cell in spec.cells] == [*(cell.config for cell in asked.cells), *found.extra_cells]
+
+
+def test_fields_that_only_some_networks_have_belong_to_the_network() -> None:
+    configs = [
+        {"model": "resnet50"},
+        {"model": "vit", "model_fields.depth": 24},
+        {"model": "mlp", "model_fields.depth": 2},
+    ]
+    spec = build_spec(
+        parse_grid(
+            "name = 'a'\nseeds = [0]\n"
+            + "".join(f"[[cells]]\n{''.join(f'{k} = {v!r}' + chr(10) for k, v in c.items())}" for c in configs),
+            "a",
+        )
+    )
+    assert "model_fields.depth" in spec.factors
+    assert not find_confounds(spec.cells, spec.factors, TRAIN)
