@@ -54,9 +54,9 @@ def estimate_cost(
     flops, disk = train_flops(configs), disk_bytes(configs)
     if speeds is None:
         estimates = [times.estimate_s(config) for config in configs]
-        basis = "; ".join(dict.fromkeys(words for _, words in estimates))
         known_s = [c.epochs * s for c, (s, _) in zip(configs, estimates, strict=True) if s is not None]
         whole = len(known_s) == len(configs)
+        basis = "; ".join(dict.fromkeys(words for s, words in estimates if whole or s is None))
         return Cost(flops, _wall_time_s(known_s, resources.max_concurrent) if whole else None, disk, basis=basis)
     found = [speeds[speed_key(config)] for config in configs]
     times_s = [c.epochs * speed.epoch_s(c, *epoch_images(c)) for c, speed in zip(configs, found, strict=True)]

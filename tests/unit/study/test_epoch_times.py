@@ -125,6 +125,10 @@ def test_images_of_another_size_are_scaled_in_a_guess_and_never_compared(tmp_pat
     times = EpochTimes(place, (EarlierTrial(small, 5.0),))
     assert times.estimate_s(small)[0] == pytest.approx(5.0)
     assert times.estimate_s(large) == (guess_epoch_s(large, place), REFERENCE_BASIS)
+    nobody = replace(small, model="vgg11")
+    assert times.estimate_s(nobody)[0] is None
+    cost = estimate_cost([small, nobody], TrialResources(1, 0, 1), times=times)
+    assert (cost.time_s, "earlier trial" in cost.basis) == (None, False), "why there is no time, not what the rest took"
 
 
 @pytest.mark.parametrize(
