@@ -203,17 +203,18 @@ def test_the_proposal_for_another_network_is_a_grid_with_its_fields() -> None:
 
 
 def test_fields_that_only_some_networks_have_belong_to_the_network() -> None:
-    configs = [
-        {"model": "resnet50"},
-        {"model": "vit", "model_fields.depth": 24},
-        {"model": "mlp", "model_fields.depth": 2},
-    ]
-    spec = build_spec(
-        parse_grid(
-            "name = 'a'\nseeds = [0]\n"
-            + "".join(f"[[cells]]\n{''.join(f'{k} = {v!r}' + chr(10) for k, v in c.items())}" for c in configs),
-            "a",
-        )
-    )
+    grid = """
+    name = "several"
+    seeds = [0]
+    [[cells]]
+    model = "resnet50"
+    [[cells]]
+    model = "vit"
+    model_fields.depth = 24
+    [[cells]]
+    model = "mlp"
+    model_fields.depth = 2
+    """
+    spec = build_spec(parse_grid(grid, "several"))
     assert "model_fields.depth" in spec.factors
     assert not find_confounds(spec.cells, spec.factors, TRAIN)
