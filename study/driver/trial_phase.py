@@ -10,14 +10,13 @@ from analysis.records.study_folder import StudyInfo
 from study.driver.experiment import Work, run_trials
 from study.driver.invocation import Invocation
 from study.driver.progress import Progress
-from study.folder.ledger import Ledger, register_trials
+from study.folder.ledger import Ledger, load_state, register_trials
 from study.folder.repair import write_study
 from study.plan.calibration import actual_training_s, calibrate
 from study.plan.description import BESIDES_TRAINING, compare_time
 from study.plan.estimate import Cost, check_space, estimate_cost, rest_of_trial
 from study.plan.resources import TrialResources
 from study.plan.units import format_duration
-from trainable.trial_state import read_state
 
 
 def run_missing(
@@ -52,7 +51,7 @@ def run_missing(
         finished = False
     invocation.check_kept()
     invocation.repair()
-    after = [state for state in map(read_state, map(folder.trial, (s.trial_id for s in ledger.to_run))) if state]
+    after = [state for s in ledger.to_run if (state := load_state(folder, s.trial_id))]
     if finished and (line := compare_time(cost, actual_training_s(ledger.to_run, after))):
         print(line)
     return finished

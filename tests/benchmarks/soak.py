@@ -48,6 +48,7 @@ batch_size = [16, 32]
 """
 MOST_STARTS = 100
 FAULTS_IN_START = 0.2  # part of the starts in which faults begin at once; in the others when the first epoch is done
+EXPECTED = (0, 130, -signal.SIGKILL)  # exit statuses of a start; of any other its last lines are printed
 PAUSE_S = (0.2, 1.0)  # between two faults that are both due
 
 
@@ -107,6 +108,8 @@ def _disturb(
             print(
                 f"start {starts} ended with {status}, {sum(faults.values())} faults so far", file=sys.stderr, flush=True
             )
+            if status not in EXPECTED:
+                print(*driver.output.splitlines()[-20:], sep="\n", file=sys.stderr, flush=True)
             if status == 0:
                 return faults, starts, statuses, left
     raise SystemExit(f"not complete after {MOST_STARTS} starts")

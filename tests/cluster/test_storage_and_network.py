@@ -2,7 +2,7 @@
 was left alone. Few studies carry many faults, because Ray takes its time to start. The hosts are network namespaces.
 
 What takes minutes in the field takes longer here than every limit of Ray's and ours that it might run into: Ray misses a node after 3 s
-(by default 15 s), a lock of another host is stale after 60 s.
+(by default 15 s), a lock of another host is stale after 60 s. With LONG_FAULTS=1 it takes the minutes of the field.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.support.shared_disk import start_disk
 from tests.support.way import Way
 from tests.support.wire import FAR, NEAR, start_wire
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.faults, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.end_to_end, pytest.mark.faults, pytest.mark.timeout(3600)]
 
 PROBLEM = two_hosts.why_not() or shared_disk.why_not()
 GRID = """
@@ -46,7 +46,7 @@ log_every_steps = 5
 [grid]
 batch_size = [16, 32]
 """
-AWAY_S, READ_ONLY_S, PARTED_S = 70, 20, 75
+AWAY_S, READ_ONLY_S, PARTED_S = (600, 60, 300) if os.environ.get("LONG_FAULTS") else (70, 20, 75)
 
 
 def start(workplace: Workplace, cluster: RayCluster, *arguments: str) -> Driver:
