@@ -283,7 +283,10 @@ def _comparison(study: StudyFolder) -> pd.DataFrame:
 
 
 def _same_checkpoint(one: Path, two: Path) -> bool:
-    first, second = (read_checkpoint(list_checkpoints(folder)[0]) for folder in (one, two))
+    try:
+        first, second = (read_checkpoint(list_checkpoints(folder)[0]) for folder in (one, two))
+    except ValueError:  # damaged
+        return False
     return (
         first.epoch == second.epoch
         and _same(dict(first.model), dict(second.model))

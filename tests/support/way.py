@@ -27,10 +27,18 @@ class Way:
         with contextlib.suppress(OSError):  # closed
             while True:
                 client, _ = listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._server_port))
-                self._open |= {client, server}
-                for one, other in ((client, server), (server, client)):
-                    threading.Thread(target=self._carry, args=(one, other), daemon=True).start()
+                threading.Thread(target=self._join, args=(client,), daemon=True).start()
+
+    def _join(self, client: socket.socket) -> None:
+        """Carry all between a client and the server; a client is cut off where the server takes nobody."""
+        try:
+            server = socket.create_connection(("127.0.0.1", self._server_port))
+        except OSError:
+            client.close()
+            return
+        self._open |= {client, server}
+        for one, other in ((client, server), (server, client)):
+            threading.Thread(target=self._carry, args=(one, other), daemon=True).start()
 
     def _carry(self, source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):
