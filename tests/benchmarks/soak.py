@@ -5,8 +5,8 @@
 Faults: SIGKILL of a worker, SIGKILL of the driver, SIGINT, SIGTERM, a truncated newest checkpoint, a removed records file, a
 truncated trial.json of an ended trial. They are spread evenly over the trials, so that a slow machine sees as many; those that end the
 driver are the rarer ones, because it takes most of the time to start again. The driver is started whenever it ends before the study is
-complete. Then every trial is held against the same trial run in this process, without Ray and undisturbed: records and weights
-must be the same bit for bit, times aside. Prints the figures.
+complete, and once more without faults. Then every trial is held against the same trial run in this process, without Ray and
+undisturbed: records and weights must be the same bit for bit, times aside. Prints the figures.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ learning_rate = 0.05
 batch_size = [16, 32]
 """
 EPOCHS = 4
+OPTIONS = ("--checkpoint-interval", "0", "--max-failures", "5")
 MOST_STARTS = 100
 FAULTS_IN_START = 0.2  # part of the starts in which faults begin at once; in the others when the first epoch is done
 EXPECTED = (0, 130, -signal.SIGKILL, -signal.SIGTERM)  # the statuses; after any other the last lines are printed
@@ -91,7 +92,7 @@ def _disturb(
     statuses: Counter[int] = Counter()
     left: list[str] = []
     for starts in range(1, MOST_STARTS + 1):
-        with place.start("soak", "--checkpoint-interval", "0", "--max-failures", "5") as driver:
+        with place.start("soak", *OPTIONS) as driver:
             in_start = moments.random() < FAULTS_IN_START
             while driver.process.poll() is None:
                 _sleep(driver, moments.uniform(*PAUSE_S))
@@ -112,6 +113,7 @@ def _disturb(
             if status not in EXPECTED:
                 print(*driver.output.splitlines()[-20:], sep="\n", file=sys.stderr, flush=True)
             if status == 0:
+                place.run("soak", *OPTIONS)  # mends what was damaged after the last look of the one before
                 return faults, starts, statuses, left
     raise SystemExit(f"not complete after {MOST_STARTS} starts")
 
