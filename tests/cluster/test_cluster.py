@@ -166,8 +166,12 @@ def test_what_the_cluster_cannot_do_is_said_in_one_line(
         ({"RAY_AUTH_MODE": "k8s"}, "the cluster refuses who comes with RAY_AUTH_MODE=k8s"),
     ],
 )
-def test_who_may_not_join_is_told_why(cluster: RayCluster, environment: dict[str, str], reason: str) -> None:
+def test_who_may_not_join_is_told_why(
+    cluster: RayCluster, environment: dict[str, str], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The real head refuses; the driver that would say so is started once, above."""
+    # As RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 does where Ray is imported later: otherwise it asks at another address of this machine.
+    monkeypatch.setattr("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False)
     with (
         mock.patch.dict(os.environ, given(cluster, environment), clear=True),
         pytest.raises(ClusterError, match=re.escape(reason)) as refused,
