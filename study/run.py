@@ -51,6 +51,7 @@ from study.plan.resources import (
     resolve_gpus_per_trial,
 )
 from study.spec.errors import SpecError
+from study.spec.grid_file import Grid, load_grid
 from study.spec.run_settings import RunSettings
 from study.spec.study_spec import StudySpec
 from study.storage.location import find_store
@@ -91,7 +92,8 @@ def main(arguments: list[str] | None = None, progress_copy: Path | None = None) 
 
 
 def _run(options: argparse.Namespace, arguments: list[str], progress_file: ProgressFile) -> int:
-    asked = build_study_spec(options)  # what can be refused without a machine is, before a cluster is joined
+    grid = load_grid(options.grid)  # once: the file may change while a cluster is joined
+    asked = build_study_spec(options, grid)  # what can be refused without a machine is, before a cluster is joined
     settings = read_settings(options)
     check_offline(choose_mode(settings.wandb), settings.results)
     source = check_study_source(asked, settings.data)
@@ -100,7 +102,7 @@ def _run(options: argparse.Namespace, arguments: list[str], progress_file: Progr
     if not settings.plan:
         store.check_writable(settings.results)
     with _machine(settings, progress_file) as machine, nullcontext() if settings.plan else quiet_output():
-        spec, resources = _specify(options, settings, machine)
+        spec, resources = _specify(options, grid, asked, settings, machine)
         if spec.search is not None:
             _check_search(spec, settings, machine, resources)
         print(describe_header(spec, resources, machine, f"{settings.results.rstrip('/')}/{spec.name}"))
@@ -158,14 +160,16 @@ def _machine(settings: RunSettings, progress_file: ProgressFile) -> Iterator[Mac
         yield machine
 
 
-def _specify(options: argparse.Namespace, settings: RunSettings, machine: Machine) -> tuple[StudySpec, TrialResources]:
+def _specify(
+    options: argparse.Namespace, grid: Grid, asked: StudySpec, settings: RunSettings, machine: Machine
+) -> tuple[StudySpec, TrialResources]:
     """What is studied, and what each trial gets. What a trial gets decides on the precision that the command line left open."""
-    spec = build_study_spec(options)
-    num_trials = spec.search.trials or machine.num_cpus if spec.search else len(list_work(spec))
+    num_trials = asked.search.trials or machine.num_cpus if asked.search else len(list_work(asked))
     resources = divide_resources(
         machine, num_trials, gpus_per_trial=settings.gpus_per_trial, max_concurrent=settings.max_concurrent
     )
-    return build_study_spec(options, default_precision(machine, resources, spec.gpu_precision)), resources
+    precision = default_precision(machine, resources, asked.gpu_precision)
+    return build_study_spec(options, grid, precision), resources
 
 
 def _check_search(spec: StudySpec, settings: RunSettings, machine: Machine, resources: TrialResources) -> None:

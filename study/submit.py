@@ -35,6 +35,7 @@ from study.service.study_jobs import (
     read_reason,
 )
 from study.spec.errors import SpecError
+from study.spec.grid_file import load_grid
 from study.spec.run_settings import RunSettings
 from study.storage.location import check_plain_url
 from study.tracking.mode import check_offline
@@ -74,7 +75,7 @@ def _submit(options: argparse.Namespace, study_arguments: list[str]) -> int:
     study_options = build_run_parser().parse_args(study_arguments)
     settings = read_settings(study_options)
     _check_settings(settings)
-    study = build_study_spec(study_options).name
+    study = build_study_spec(study_options, load_grid(study_options.grid)).name
     results = "" if settings.results == DEFAULTS.results else settings.results
     cluster = connect_as_asked(options)
     cluster.check_version()

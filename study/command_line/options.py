@@ -11,7 +11,7 @@ from pathlib import Path
 
 from study.command_line.program import program_name
 from study.spec.errors import SpecError
-from study.spec.grid_file import list_grids, load_grid, parse_seeds
+from study.spec.grid_file import Grid, list_grids, parse_seeds
 from study.spec.run_settings import RunSettings
 from study.spec.study_spec import StudySpec, build_spec
 from study.tracking.mode import CHOICES, DEFAULT_PROJECT
@@ -110,15 +110,15 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def build_study_spec(options: argparse.Namespace, precision: str = "fp32") -> StudySpec:
-    """The specification that the command line asks for, in this precision where it names none. Errors: SpecError."""
+def build_study_spec(options: argparse.Namespace, grid: Grid, precision: str = "fp32") -> StudySpec:
+    """What the command line asks for of its grid, in this precision where neither names one. Errors: SpecError."""
     texts = [*options.set, *([f"epochs={options.epochs}"] if options.epochs is not None else [])]
     try:
         overrides = dict(parse_override(text) for text in texts)
     except ValueError as error:
         raise SpecError(str(error)) from error
     return build_spec(
-        load_grid(options.grid),
+        grid,
         name=options.name,
         seeds=None if options.seeds is None else parse_seeds(options.seeds),
         overrides=overrides,

@@ -23,6 +23,7 @@ from study.folder.model_and_samples import write_samples
 from study.folder.repair import write_study
 from study.folder.study_record import build_study, describe_invocation, extend_study, with_invocation
 from study.plan.resources import TrialResources, default_precision, inspect_machine
+from study.spec.grid_file import load_grid
 from study.storage.folder_lock import FolderLock
 from trainable.trial import Placement, run_trial
 
@@ -36,8 +37,11 @@ def main(arguments: list[str]) -> int:
     options.gpus_per_trial = 1.0 if on_gpu else None
     machine = inspect_machine()
     resources = TrialResources(machine.num_cpus, 1.0 if on_gpu else 0.0, max_concurrent=1)
-    precision = default_precision(machine, resources, build_study_spec(options).gpu_precision)  # as study.run has it
-    spec = build_study_spec(options, precision)
+    grid = load_grid(options.grid)
+    precision = default_precision(
+        machine, resources, build_study_spec(options, grid).gpu_precision
+    )  # as study.run has it
+    spec = build_study_spec(options, grid, precision)
     data = load_study_data(spec, options.data)
     placement = Placement(options.device, machine.num_cpus, resources.gpus_per_trial)
     folder = StudyFolder(Path(options.results) / spec.name)

@@ -6,7 +6,9 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import tomllib
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -130,6 +132,19 @@ def test_a_plan_runs_nothing(workplace: Path) -> None:
     assert "4 cells x 3 seeds" in done.stdout
     assert "12 trials" in done.stdout
     assert not (workplace / "results").exists()
+
+
+def test_a_grid_is_read_once(workplace: Path) -> None:
+    """From a pipe that has one reader, as of a shell's <(...): what is planned cannot differ from what was checked."""
+    pipe = workplace / "pipe.toml"
+    os.mkfifo(pipe)
+    text = resources.files("study.grids").joinpath("demo.toml").read_text()
+    writer = threading.Thread(target=pipe.write_text, args=(text,), daemon=True)
+    writer.start()
+    done = run(workplace, "-m", "study.run", "--grid", str(pipe), "--plan")
+    assert done.returncode == 0, done.stderr
+    writer.join(10)
+    assert "demo" in done.stdout
 
 
 def test_one_trial_without_ray(workplace: Path) -> None:
