@@ -164,10 +164,18 @@ def describe_invocation(arguments: list[str], num_to_run: int) -> dict[str, Any]
         "started_at": utc_now(),
         "host": platform.node(),
         "command": ["python", "-m", "study.run", *arguments],
-        "folder": str(Path.cwd()),
+        "folder": _working_folder(),
         "trials_to_run": num_to_run,
         "python": sys.version.split()[0],
     }
+
+
+def _working_folder() -> str:
+    """Empty if it is gone: nothing but this line needs it once the grid has been read."""
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:
+        return ""
 
 
 def _packages(study: StudyInfo) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from analysis.records.study_folder import StudyInfo
-from study.folder.study_record import IncomparableError, extend_study, find_changes
+from study.folder.study_record import IncomparableError, describe_invocation, extend_study, find_changes
 from tests.support.studies import build_cell, build_study
 
 
@@ -85,3 +86,12 @@ def test_extending_adds_cells_and_seeds_and_keeps_the_beginning() -> None:
     assert extended.seeds == (0, 1, 3)
     assert extended.factors == ("batch_size",)
     assert (extended.created_at, extended.attempts) == ("then", first.attempts)
+
+
+def test_a_working_folder_that_is_gone_ends_no_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = tmp_path / "started"
+    started.mkdir()
+    monkeypatch.chdir(started)
+    assert describe_invocation([], 1)["folder"] == str(started)
+    started.rmdir()
+    assert describe_invocation([], 1)["folder"] == ""
