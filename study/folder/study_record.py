@@ -171,7 +171,7 @@ def describe_invocation(arguments: list[str], num_to_run: int) -> dict[str, Any]
 
 
 def _working_folder() -> str:
-    """Empty if it is gone: nothing but this line needs it once the grid has been read."""
+    """Empty if it is gone, which a driver on a cluster outlives."""
     try:
         return str(Path.cwd())
     except FileNotFoundError:
