@@ -178,6 +178,9 @@ def _gather(folder: StudyFolder, state: TrialState) -> tuple[TrialState, dict[st
         if state.status == "running":  # it writes them anew with its next checkpoint
             return state, {}
         try:
+            now = load_state(folder, state.trial_id)
+            if now is not None and now != state:  # its worker has gone on since it was listed
+                return _gather(folder, now)
             state = _rebuild(folder, state, str(error))
             return state, read_trial_records(folder, state)
         except (StudyFolderError, OSError) as second:  # one bad trial never ends the study

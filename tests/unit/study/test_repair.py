@@ -6,9 +6,11 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from analysis.records.study_folder import StudyFolder, StudyFolderError
+from study.folder import ledger
 from study.folder.ledger import consolidate, open_ledger
 from study.folder.repair import STUDY_COPY, repair_study, write_study
 from tests.support.images import make_image_data
@@ -16,7 +18,7 @@ from tests.support.studies import build_cell, build_study
 from trainable.checkpoint import list_checkpoints, load_newest_checkpoint
 from trainable.config import TrialConfig
 from trainable.trial import Placement, run_trial
-from trainable.trial_state import TrialState, read_state
+from trainable.trial_state import TrialState, read_state, write_state
 
 DATA = make_image_data()
 GOOD = TrialConfig(
@@ -156,6 +158,29 @@ def test_a_trial_that_cannot_be_rebuilt_does_not_keep_the_others_from_being_gath
     states = consolidate(folder)
     assert len(states) == 2
     assert folder.read_records("trials").num_rows == 2
+
+
+def test_a_trial_that_ends_while_others_are_gathered_is_not_pending_again(
+    folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its records were gone when it was listed; its worker has written them and its state since."""
+    path = trial_path(folder, GOOD)
+    ended = read_state(path)
+    assert ended is not None
+    older = replace(ended, status="pending", epochs_completed=1, ended_at=None)
+    (path / "steps.parquet").unlink()
+    read = ledger.read_trial_records
+
+    def read_as_the_trial_ends(of: StudyFolder, state: TrialState) -> dict[str, pa.Table]:
+        if state == older:
+            write_state(path, ended)
+        return read(of, state)
+
+    write_state(path, older)
+    monkeypatch.setattr(ledger, "read_trial_records", read_as_the_trial_ends)
+    states = {state.config: state for state in consolidate(folder)}
+    assert read_state(path) == states[GOOD]
+    assert (states[GOOD].status, states[GOOD].epochs_completed) == ("completed", 3)
 
 
 def test_a_diverged_epoch_is_trained_again_and_ends_the_same(folder: StudyFolder) -> None:
