@@ -32,6 +32,7 @@ from analysis.claims.measures import Measurement, Measurements, unmet_config
 from analysis.claims.published import load_study_claims
 from analysis.records.frames import Study
 from analysis.records.study_folder import Cell
+from analysis.results.formats import with_points
 from analysis.results.result_table import ColumnKind
 from analysis.statistics import mean_interval
 
@@ -198,7 +199,7 @@ def _judge_direction(low: float, high: float, start: float, end: float, margin: 
     if high < start or low > end:
         return "contradicted", ""
     if margin and -margin < low and high < margin:
-        return "not reproduced", f"no difference larger than {100 * margin:g} points"
+        return "not reproduced", f"no difference larger than {with_points(f'{100 * margin:g}')}"
     return "undetermined", "the interval includes no difference: more seeds"
 
 

@@ -14,13 +14,13 @@ from analysis.comparison.effects import measure_effects
 from analysis.comparison.pairs import compare_primary, find_primary
 from analysis.metrics import Metric
 from analysis.records.frames import Study
-from analysis.results.formats import format_value
+from analysis.results.formats import format_value, with_points
 from analysis.statistics import MOST_SEEDS
 from analysis.words import join_words
 
 _FEW_SEEDS = 5
 _MOST_NAMED = 4
-_UNITS = {"accuracy": " points", "points": " points", "loss": " nats", "seconds": " s"}  # of a difference
+_UNITS = {"loss": " nats", "seconds": " s"}  # of a difference
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,10 @@ def _amount(row: Mapping[Any, Any], metric: Metric, name: str = "difference", *,
 def _number(value: float, metric: Metric, spread: float = math.nan, *, unit: bool = True) -> str:
     scale = 100 if metric.in_percent else 1
     kind = "number" if metric.in_percent else metric.kind
-    words = _UNITS.get(metric.kind, "") if unit else ""
-    return f"{format_value(scale * value, kind, scale * spread)}{words}"
+    number = format_value(scale * value, kind, scale * spread)
+    if not unit:
+        return number
+    return with_points(number) if metric.in_percent else number + _UNITS.get(metric.kind, "")
 
 
 def _more(more: int) -> str:

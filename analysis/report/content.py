@@ -22,7 +22,7 @@ from analysis.drawing.declaration import StudyFigure
 from analysis.drawing.files import Picture
 from analysis.records.frames import FINISHED, Study
 from analysis.records.summary import count_outcomes, study_notes
-from analysis.results.formats import format_rows, to_csv, to_html
+from analysis.results.formats import format_rows, to_csv, to_html, with_points
 from analysis.results.result_table import ResultTable
 from analysis.sections import SECTIONS, section_place, section_title
 
@@ -241,7 +241,7 @@ def build_environment(study: Study) -> list[tuple[str, str]]:
     rows.extend(dict.fromkeys(("your code", words) for cell in info.cells if (words := name_code(cell.config))))
     rows.append(("seeds", ", ".join(map(str, info.seeds))))
     rows.append(("primary metric", info.primary_metric.replace("_", " ")))
-    rows.append(("equivalence margin", f"{100 * info.equivalence_margin:g} points"))
+    rows.append(("equivalence margin", with_points(f"{100 * info.equivalence_margin:g}")))
     rows.extend((f"reduction {number}", text) for number, text in enumerate(info.reductions, 1))
     for number, attempt in enumerate(info.attempts, 1):
         rows.extend(_flatten(f"attempt {number}", attempt))

@@ -61,6 +61,11 @@ def format_value(value: Any, kind: ColumnKind = "number", spread: float = math.n
     return _rounded(value, usual) if usual is not None else _usual(value, kind)
 
 
+def with_points(number: str) -> str:
+    """`1 point`, `0.5 points`: a number that was formatted, with its unit."""
+    return f"{number} point{'' if number in ('1', '-1') else 's'}"
+
+
 def format_cell(row: Mapping[str, Any], column: Column) -> str:
     """One cell of a table as a person reads it: the value, its spread or its interval."""
     value = row[column.name]

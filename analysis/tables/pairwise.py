@@ -5,6 +5,7 @@ from __future__ import annotations
 from analysis.comparison.pairs import MOST_CELLS_IN_PAIRS, compare_cells, find_primary
 from analysis.metrics import list_metrics
 from analysis.records.frames import Study
+from analysis.results.formats import with_points
 from analysis.results.result_table import Column, TableContent, TableKind
 from analysis.results.scaled import add_shown, points_of
 from analysis.statistics import MOST_SEEDS, POWER
@@ -26,7 +27,7 @@ def build_pairwise(study: Study) -> TableContent:
         Column("wins", "A better in", "count", unit="seeds"),
         Column("more_seeds", "more seeds", "count"), Column("reason", "reason"),
     )  # fmt: skip
-    margin = f"{100 * study.info.equivalence_margin:g} points"
+    margin = with_points(f"{100 * study.info.equivalence_margin:g}")
     notes = [
         "Accuracies in percentage points, losses in nats; paired by seed.",
         f"The interval decides. different: it excludes 0; equivalent: it lies within {margin} of it (accuracies only); "

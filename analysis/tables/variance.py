@@ -9,7 +9,7 @@ from typing import Any
 from analysis.comparison.tested_images import describe_images, is_recorded, measure_cells
 from analysis.records.frames import Study
 from analysis.results.cell_columns import add_factors
-from analysis.results.formats import format_value
+from analysis.results.formats import format_value, with_points
 from analysis.results.result_table import Column, TableContent, TableKind
 from analysis.results.scaled import add_shown
 
@@ -45,7 +45,7 @@ def _describe_trainings(row: Mapping[Any, Any]) -> str:
     if variance <= 0:
         return "none to be seen"
     doubt = "" if row["low"] > 0 else ", perhaps none"
-    return f"{format_value(math.sqrt(variance), 'points')} points{doubt}"
+    return with_points(format_value(math.sqrt(variance), "points")) + doubt
 
 
 TABLE = TableKind(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from analysis import statistics
+from analysis.results.formats import with_points
 from study.spec.study_spec import StudySpec
 
 _STUDIES = 500
@@ -38,5 +39,5 @@ def describe_seeds(spec: StudySpec, count: int) -> Iterator[str]:
         ]
         yield (
             f"          expected for a pair, if seeds spread its difference by {spread * margin:g} points (sd): {means[0]:.0f} where the cells "
-            f"are alike, {means[1]:.0f} where they differ by {margin:g} points, {means[2]:.0f} by {3 * margin:g}"
+            f"are alike, {means[1]:.0f} where they differ by {with_points(f'{margin:g}')}, {means[2]:.0f} by {3 * margin:g}"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from analysis.records.frames import Study
+from analysis.results.formats import with_points
 from analysis.results.result_table import Column, TableContent, TableKind
 from analysis.results.scaled import add_shown
 from analysis.search.history import load_search
@@ -24,7 +25,7 @@ def build_search_winners(study: Study) -> TableContent:
         Column("shown_difference", "winner less other, points [95 %]", "number", low="shown_low", high="shown_high"),
         Column("p", "p", "p_value"),
     )  # fmt: skip
-    margin = f"{100 * study.info.equivalence_margin:g} points"
+    margin = with_points(f"{100 * study.info.equivalence_margin:g}")
     notes = [
         "A winner was chosen for its validation value, which is therefore too good. Confirmed: trained anew over fresh seeds "
         "on all training images, scored on the test set. Lost since: the value it was chosen for less the confirmed mean. A winner "

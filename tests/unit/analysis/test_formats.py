@@ -22,6 +22,7 @@ from analysis.results.formats import (
     to_latex,
     to_markdown,
     to_text,
+    with_points,
     write_tables,
 )
 from analysis.results.result_table import Column, ColumnKind, ResultTable
@@ -181,3 +182,10 @@ def test_a_table_without_rows_has_headers_in_every_format() -> None:
     table = ResultTable("empty", "Empty", _table().frame.iloc[:0], _table().columns)
     for write in (to_csv, to_markdown, to_latex, to_html, to_text):
         assert "cell" in write(table) or write is to_csv
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [("1", "1 point"), ("-1", "-1 point"), ("1.0", "1.0 points"), ("24", "24 points")]
+)
+def test_one_point_is_no_points(number: str, said: str) -> None:
+    assert with_points(number) == said
