@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 TIMED_S = 4.0  # about so long an epoch of the calibration trains, if this machine is as fast as the reference one
 LEAST_STEPS = 4
-MOST_STEPS = 200  # of small networks, whose steps take far longer than their FLOPs say
+MOST_STEPS = 100  # of small networks, whose steps take far longer than their FLOPs say
 NUM_EVALUATED = 500
 _TIME_LIMIT_S = 1_800.0
 _BARRIER_LIMIT_S = 1_500.0  # the check of an engine may take minutes in one of them
