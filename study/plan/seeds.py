@@ -38,6 +38,6 @@ def describe_seeds(spec: StudySpec, count: int) -> Iterator[str]:
             simulate_seeds(first, most, count * (count - 1) // 2, d / spread, 1 / spread).mean() for d in (0, 1, 3)
         ]
         yield (
-            f"          expected for a pair, if seeds spread its difference by {spread * margin:g} points (sd): {means[0]:.0f} where the cells "
+            f"          expected for a pair, if seeds spread its difference by {with_points(f'{spread * margin:g}')} (sd): {means[0]:.0f} where the cells "
             f"are alike, {means[1]:.0f} where they differ by {with_points(f'{margin:g}')}, {means[2]:.0f} by {3 * margin:g}"
         )
