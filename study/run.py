@@ -19,7 +19,7 @@ from pathlib import Path
 
 from analysis.records.study_folder import StudyFolderError, StudyInfo, check_links
 from study.cluster.head import ClusterError
-from study.cluster.session import joined_cluster
+from study.cluster.session import LocalRay, joined_cluster
 from study.command_line.exit_status import BAD_INPUT, INTERRUPTED, OK, SOME_FAILED, STATES
 from study.command_line.live_page import live_page
 from study.command_line.options import build_parser, build_study_spec, read_settings
@@ -125,12 +125,12 @@ def _run(options: argparse.Namespace, arguments: list[str], progress_file: Progr
             store.open() as lock,
             Mirror(store.folder, choose_mode(settings.wandb), settings.wandb_project, shown=store.shown) as mirror,
             live_page(str(store.folder.path.parent)) if options.serve else nullcontext(),
+            LocalRay(machine, resources, verbose=settings.verbose) as ray,
         ):
             invocation = Invocation(
                 settings=settings, arguments=arguments, command=f"{program_name('run')} {shlex.join(arguments)}",
-                store=store, lock=lock, data=data, machine=machine, resources=resources, times=times,
-                mirror=mirror,
-                progress_file=progress_file,
+                store=store, lock=lock, data=data, machine=machine, resources=resources, ray=ray, times=times,
+                mirror=mirror, progress_file=progress_file,
             )  # fmt: skip
             return _run_trials(invocation, spec)
 
@@ -236,6 +236,7 @@ def _run_phases(invocation: Invocation, spec: StudySpec, study: StudyInfo) -> in
         ledgers.append(branches)
         if not finished:
             return _say_interrupted(invocation, ledgers)
+    invocation.ray.end()
     status = _report(invocation, ledgers)
     invocation.mirror.finish()
     return status

@@ -12,7 +12,7 @@ import secrets
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,38 @@ _NO_NEWS = {"RAY_DEDUP_LOGS": "1", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
 _JOB_CONFIGURATION = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray's Jobs API, which ships the working folder itself
 
 
+class LocalRay:
+    """A Ray of our own on this machine, begun when trials first need it and kept for those of later phases; a context manager.
+
+    On a cluster, which was joined before, there is nothing to begin.
+    """
+
+    def __init__(self, machine: Machine, resources: TrialResources, *, verbose: bool) -> None:
+        self._machine, self._resources, self._verbose = machine, resources, verbose
+        self._begun = ExitStack()
+        self._runs = machine.is_cluster
+
+    def begin(self) -> None:
+        """Have it run. Errors: ResourceError."""
+        if not self._runs:
+            self._begun.enter_context(_local_ray(self._machine, self._resources, verbose=self._verbose))
+            self._runs = True
+
+    def end(self) -> None:
+        """End it and all that runs on it; its GPUs are given back."""
+        self._begun.close()
+        self._runs = self._machine.is_cluster
+
+    def __enter__(self) -> LocalRay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+
 @contextmanager
-def local_ray(machine: Machine, resources: TrialResources, *, verbose: bool) -> Iterator[None]:
-    """A Ray of our own on this machine, on loopback, without a dashboard; gone afterwards. Errors: ResourceError.
+def _local_ray(machine: Machine, resources: TrialResources, *, verbose: bool) -> Iterator[None]:
+    """A Ray on loopback without a dashboard; gone afterwards. Errors: ResourceError.
 
     It has the GPUs that the trials use, claimed for as long as it lives, and knows of no other.
     """

@@ -9,14 +9,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from study.cluster.fair_share import FairShare
 from study.cluster.node_probe import versions
 from study.cluster.nodes import count_slots_now
-from study.cluster.session import local_ray
 from study.driver.interruption import INTERRUPT_GRACE_S, REMOTE_GRACE_S, Interruption, interrupted_by_signals
 from study.driver.invocation import Invocation
 from study.driver.progress import Progress
@@ -50,18 +49,21 @@ def run_trials(invocation: Invocation, work: Work) -> bool:
 
     Errors of single trials end up in their states, never here.
     """
-    machine, verbose = invocation.machine, invocation.settings.verbose
-    elsewhere = machine.is_cluster or invocation.store.is_remote
+    elsewhere = invocation.machine.is_cluster or invocation.store.is_remote
     interruption = Interruption(invocation.lock, REMOTE_GRACE_S if elsewhere else INTERRUPT_GRACE_S)
-    # A cluster was joined before its resources were shared out, and is left by who joined it.
-    own_ray = nullcontext() if machine.is_cluster else local_ray(machine, invocation.resources, verbose=verbose)
-    with interrupted_by_signals(interruption) as set_handlers, own_ray, _share(invocation) as share:
-        tuner = _build_tuner(invocation, work, interruption, share)
-        set_handlers()  # Ray has put its own in their place
-        try:
-            tuner.fit()
-        except Exception as error:  # noqa: BLE001, of Tune's own files on a full disk; trials are in folders of their own
-            _log.warning("Ray Tune ended early (%s: %s)", type(error).__name__, last_line(error))
+    with interrupted_by_signals(interruption) as set_handlers, ExitStack() as unless_done:
+        unless_done.callback(invocation.ray.end)  # with trials that may still run on it
+        invocation.ray.begin()
+        with _share(invocation) as share:
+            tuner = _build_tuner(invocation, work, interruption, share)
+            set_handlers()  # Ray has put its own in their place
+            try:
+                tuner.fit()
+            except Exception as error:  # noqa: BLE001, of Tune's own files on a full disk; trials are in folders of their own
+                _log.warning("Ray Tune ended early (%s: %s)", type(error).__name__, last_line(error))
+            else:
+                if interruption.requested_at is None:
+                    unless_done.pop_all()
     return interruption.requested_at is None
 
 

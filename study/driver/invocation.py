@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from analysis.records.study_folder import StudyFolderError, StudyInfo
 from study.cluster.node_probe import check_nodes
+from study.cluster.session import LocalRay
 from study.driver.device import check_gpus
 from study.folder.ledger import list_states
 from study.folder.model_and_samples import model_tables, write_samples
@@ -35,6 +36,7 @@ class Invocation:
     data: ImageData
     machine: Machine
     resources: TrialResources
+    ray: LocalRay
     times: EpochTimes
     mirror: Mirror
     progress_file: ProgressFile

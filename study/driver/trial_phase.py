@@ -32,6 +32,7 @@ def run_missing(
     missing = [rest_of_trial(s.config, s.epochs_completed) for s in ledger.to_run]
     machine, times, speeds = invocation.machine, invocation.times, None
     if invocation.settings.calibrate:
+        invocation.ray.end()  # it has the GPUs that are to be timed
         speeds = calibrate(missing, invocation.data, machine, resources, times, unfit)
     cost = estimate_cost(missing, resources, speeds, times)
     check_space(folder.path, store.disk_bytes(missing))

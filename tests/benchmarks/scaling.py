@@ -188,7 +188,7 @@ def run(num_trials: int, places: int, pace: Pace, folder: Path, nodes: int = 0) 
         invocation = Invocation(
             settings=RunSettings(), arguments=[], command="", store=FolderStore(study), lock=lock,
             data=pace, machine=machine, resources=resources, times=EpochTimes(Place()),  # type: ignore[arg-type]
-            mirror=Mirror(study, "off"), progress_file=ProgressFile(),
+            mirror=Mirror(study, "off"), progress_file=ProgressFile(), ray=cluster.LocalRay(machine, resources, verbose=False),
         )  # fmt: skip
         finished = driver.run_trials(invocation, driver.Work(progress=observer, states=states))
     if not finished:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import psutil
 import pytest
 
 import analysis
 from analysis.comparison.pairs import compare_primary
 from analysis.tables import build_tables
-from tests.support.faults import Workplace
+from tests.support.faults import Driver, Workplace
 
 pytestmark = pytest.mark.integration
 
@@ -27,14 +28,22 @@ instrument_every_steps = 0
 [grid]
 learning_rate = [0.05, 0.06]
 """
-ASKED = ("--until-decided", "--max-seeds", "4")
+ASKED = ("--until-decided", "--max-seeds", "4", "--max-concurrent", "1")
+
+
+def raylets(driver: Driver) -> list[psutil.Process]:
+    return [process for process in driver.descendants() if process.name() == "raylet"]
 
 
 def test_seeds_are_added_until_it_ends_and_an_ended_driver_goes_on(tmp_path: Path) -> None:
     workplace = Workplace(tmp_path, GRID)
     with workplace.start("looks", *ASKED) as driver:
+        driver.wait_for(r"seed 0  epoch 1/2 ")
+        first_ray = raylets(driver)
         driver.wait_for("are open after 3 seeds: 2 more trials")
         driver.wait_for(r"seed 3  epoch 1/2 ")
+        assert len(first_ray) == 1
+        assert raylets(driver) == first_ray, "one Ray for all looks"
         driver.process.send_signal(signal.SIGTERM)
         assert driver.wait(120) == 130, driver.output
     first = analysis.load_study(workplace.study("looks").path)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import signal
 import socket
+from collections.abc import Iterator
 from types import FrameType
 
 import pytest
 
+from study.cluster import session
 from study.cluster.head import ClusterError
-from study.cluster.session import _kept_sigterm, joined_cluster
+from study.cluster.session import LocalRay, _kept_sigterm, joined_cluster
+from study.plan.resources import Machine, Node, TrialResources
 
 
 @pytest.mark.parametrize(
@@ -55,3 +58,25 @@ def test_the_handler_of_sigterm_is_the_drivers_again_after_rays() -> None:
         assert signal.getsignal(signal.SIGTERM) is own
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("nodes", [(), (Node(2, 0),)])
+def test_a_ray_of_our_own_begins_once_and_again_after_its_end(
+    monkeypatch: pytest.MonkeyPatch, nodes: tuple[Node, ...]
+) -> None:
+    events: list[str] = []
+
+    @contextlib.contextmanager
+    def local_ray(*_: object, **__: object) -> Iterator[None]:
+        events.append("begun")
+        yield
+        events.append("ended")
+
+    monkeypatch.setattr(session, "_local_ray", local_ray)
+    with LocalRay(Machine(2, 2, nodes=nodes), TrialResources(1, 0, 2), verbose=False) as ray:
+        ray.end()
+        ray.begin()
+        ray.begin()
+        ray.end()
+        ray.begin()
+    assert events == ([] if nodes else ["begun", "ended"] * 2)
