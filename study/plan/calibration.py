@@ -130,7 +130,8 @@ def _task(
 ) -> tuple[TrialConfig, ImageData, int]:
     """The shortened configuration, as much of the data as it needs, and the number of threads."""
     epoch_s = times.estimate_s(config)[0] or _UNKNOWN_EPOCH_S
-    wanted_steps = round(TIMED_S / epoch_s * epoch_images(config)[0] / config.batch_size)
+    num_images = epoch_images(config)[0]
+    wanted_steps = min(round(TIMED_S / epoch_s * num_images / config.batch_size), num_images // config.batch_size)
     wanted_steps = min(max(wanted_steps, LEAST_STEPS), MOST_STEPS)
     num_train = min(wanted_steps, len(data.train_labels) // config.batch_size) * config.batch_size
     num_test = min(NUM_EVALUATED, len(data.test_labels))
