@@ -10,11 +10,13 @@ unexport PYTHONDONTWRITEBYTECODE
 
 setup: .venv/installed
 
+# At its end libraries are imported, which compiles them once; else every process of the first study does.
 .venv/ready: requirements.lock requirements-uv.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock requirements-uv.lock
+	$(BIN)/python -c 'import matplotlib.figure, optuna, pandas, ray.tune, torch._dynamo, torchvision, wandb'
 	touch $@
 
 .venv/installed: .venv/ready pyproject.toml
