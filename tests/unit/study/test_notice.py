@@ -31,5 +31,9 @@ def test_a_trial_is_stopped_when_its_node_is_to_be_taken(monkeypatch: pytest.Mon
         require_node_stays()
 
 
-def test_where_ray_does_not_answer_nothing_is_known() -> None:
+def test_where_ray_does_not_answer_nothing_is_known(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("ray._private.auto_init_hook.enable_auto_connect", False)  # else asking starts a Ray
     require_node_stays()
+    assert "whether this node is being taken away cannot be told" in caplog.text
