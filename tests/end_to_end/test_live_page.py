@@ -30,12 +30,13 @@ seeds = [0]
 dataset = "synthetic"
 epochs = 6
 width = 4
-train_limit = 2048
+train_limit = 1024
 test_limit = 256
 instrument_every_steps = 8
 [grid]
 batch_size = [64, 128]
 """
+ONE_WORKER = ("--max-concurrent", "1")
 
 
 @contextmanager
@@ -127,7 +128,7 @@ def test_a_study_is_watched_from_start_to_end_over_a_killed_driver(tmp_path: Pat
     with serve(results) as address:
         visit(browser, address)
         wait_for(browser, "!document.getElementById('none').hidden")
-        with place.start("watched") as driver:
+        with place.start("watched", *ONE_WORKER) as driver:
             wait_for(browser, "document.querySelector('#studies a')?.textContent", lambda name: name == "watched")
             driver.wait_for(r"epoch 2/6")
             visit(browser, f"{address}studies/watched")
@@ -137,7 +138,7 @@ def test_a_study_is_watched_from_start_to_end_over_a_killed_driver(tmp_path: Pat
             os.kill(driver.process.pid, signal.SIGKILL)
             driver.wait()
         browser.run("window.marked = true")  # the same page, never loaded again
-        with place.start("watched") as driver:
+        with place.start("watched", *ONE_WORKER) as driver:
             assert driver.wait() == 0
         wait_for(browser, "document.querySelector('#state .chip').textContent", lambda state: state == "done")
         browser.run("document.getElementById('curves').scrollIntoView()")

@@ -30,12 +30,13 @@ batch_size = 32
 epochs = [1]
 batch_sizes = [64, 160]
 """
+ONE_WORKER = ("--max-concurrent", "1")
 
 
 def test_a_killed_driver_goes_on_and_a_seed_is_added(tmp_path: Path) -> None:
     workplace = Workplace(tmp_path, GRID)
     folder = workplace.study("branched")
-    with workplace.start("branched", "--seeds", "1") as driver:
+    with workplace.start("branched", "--seeds", "1", *ONE_WORKER) as driver:
         driver.wait_for("branches: 3 of 1 trials, 3 to run")
         driver.wait_for(r"branch_epoch 1  branch_batch_size \d+  .* epoch 2/2 ")
         assert len(list(folder.trials.glob("*/branch-00001.ckpt"))) == 1
@@ -43,7 +44,7 @@ def test_a_killed_driver_goes_on_and_a_seed_is_added(tmp_path: Path) -> None:
         driver.wait(120)
     assert len(list(folder.trials.glob("*/branch-00001.ckpt"))) == 1
 
-    output = workplace.run("branched", "--seeds", "2")
+    output = workplace.run("branched", "--seeds", "2", *ONE_WORKER)
     assert "branches: 6 of 2 trials" in output
     assert not list(folder.trials.glob("*/branch-*.ckpt"))
     study = analysis.load_study(folder.path)
@@ -61,4 +62,4 @@ def test_a_killed_driver_goes_on_and_a_seed_is_added(tmp_path: Path) -> None:
     table = build_tables(study, ["critical_batch_size"])["critical_batch_size"].frame
     assert table[["scaling", "seeds", "images", "base", "largest"]].to_numpy().tolist() == [["linear", 2, 320, 32, 160]]
     assert "critical_batch_size" in {kind.name for kind, _ in plan_figures(study)}
-    assert "nothing to run: 2 of 2" in workplace.run("branched", "--seeds", "2")
+    assert "nothing to run: 2 of 2" in workplace.run("branched", "--seeds", "2", *ONE_WORKER)

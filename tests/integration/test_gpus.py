@@ -25,7 +25,7 @@ seeds = [0, 1]
 dataset = "synthetic"
 epochs = 1
 width = 2
-train_limit = 320
+train_limit = 64
 test_limit = 50
 noise_scale_every_epochs = 0
 [grid]
@@ -103,7 +103,7 @@ def test_a_plan_is_calibrated_on_what_the_trials_will_use(tmp_path: Path) -> Non
 
 
 def test_trials_get_a_gpu_each_by_its_uuid(tmp_path: Path) -> None:
-    said = run(tmp_path, 4, CUDA_VISIBLE_DEVICES="3,1")
+    said = run(tmp_path, 4, "--no-report", CUDA_VISIBLE_DEVICES="3,1")
     assert "training will take about " in said
     assert "x 1 GPU, a guess, bound by launches" in said
     study = analysis.load_study(tmp_path / "results" / "small")

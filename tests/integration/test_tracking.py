@@ -356,7 +356,7 @@ GRID = """
 name = "mirrored"
 [base]
 dataset = "synthetic"
-epochs = 30
+epochs = 11
 width = 2
 train_limit = 320
 test_limit = 50
@@ -382,7 +382,7 @@ def test_a_study_that_was_interrupted_has_whole_runs_and_no_key_in_any_file(
     try:
         assert process.stdout is not None
         seen = ""
-        while "epoch 1/30" not in seen:
+        while "epoch 1/11" not in seen:
             line = process.stdout.readline()
             assert line, seen
             seen += line
@@ -400,7 +400,7 @@ def test_a_study_that_was_interrupted_has_whole_runs_and_no_key_in_any_file(
     assert not alive
     folder = StudyFolder(tmp_path / "results/mirrored")
     (state,) = list_states(folder)
-    assert 0 < state.epochs_completed < 30, "with no checkpoint due for an hour, the last epoch was still saved"
+    assert 0 < state.epochs_completed < 11, "with no checkpoint due for an hour, the last epoch was still saved"
     begun = read_offline_runs(folder.path)[state.trial_id]
     assert len(begun.series("test/acc", "epoch")) == state.epochs_completed
     assert begun.config["status"] == "pending"

@@ -41,20 +41,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def run(place: Path, *more: str) -> subprocess.CompletedProcess[str]:
+def run(place: Path) -> subprocess.CompletedProcess[str]:
     options = [
-        "--grid",
-        "mine.toml",
-        "--data",
-        "images",
-        "--seeds",
-        "2",
-        "--epochs",
-        "1",
-        "--set",
-        "batch_size=16",
-        *more,
-    ]
+        "--grid", "mine.toml", "--data", "images", "--seeds", "2", "--epochs", "1", "--set", "batch_size=16",
+        "--max-concurrent", "1",
+    ]  # fmt: skip
     return subprocess.run(
         [sys.executable, "-m", "study.run", *options], cwd=place, capture_output=True, text=True, check=False, timeout=600,
         env={**os.environ, "PYTHONPATH": str(PAGE.parents[1])},
