@@ -9,6 +9,8 @@ value and tolerance, or range):
     undetermined     the interval is too wide to say; or the study cannot test the claim: cells or seeds are missing, it is
                      reduced, its data are another copy
 
+Where conditions of the claim are not met, `as_measured` is the verdict that what was measured would get if they were.
+
 Two groups stand in an order if the 95 % interval of their difference, paired by seed, has it so. A claimed order is
 reproduced if all pairs stand in it, contradicted if half of them or more stand the other way round, not reproduced if some
 do; undetermined if none does, but some cannot be told apart. A claimed direction is reproduced only if the whole interval
@@ -52,6 +54,7 @@ class CheckedClaim:
     low: float
     high: float
     num_seeds: int
+    as_measured: Verdict
     order: tuple[str, ...] = ()
 
     @property
@@ -75,11 +78,12 @@ def count_verdicts(checked: Iterable[CheckedClaim]) -> dict[Verdict, int]:
 def _check(study: Study, claim: Claim, found: Measurement) -> CheckedClaim:
     value, low, high = _estimate(found, claim)
     shown = [10**x if found.is_log else x for x in (value, low, high)]
-    verdict, reason = _judge(claim, found, (value, low, high), study.info.equivalence_margin)
+    as_measured, reason = _judge(claim, found, (value, low, high), study.info.equivalence_margin)
+    verdict = as_measured
     if obstacles := _obstacles(study, claim, found):
         verdict, reason = "undetermined", "; ".join(obstacles)
     num_seeds = 0 if found.is_exact else len(found.values)
-    return CheckedClaim(claim, verdict, reason, shown[0], shown[1], shown[2], num_seeds, found.order)
+    return CheckedClaim(claim, verdict, reason, shown[0], shown[1], shown[2], num_seeds, as_measured, found.order)
 
 
 def _estimate(found: Measurement, claim: Claim) -> tuple[float, float, float]:

@@ -23,6 +23,7 @@ def build_claims(study: Study) -> TableContent:
             "statement": [c.claim.statement for c in checked], "verdict": [c.verdict for c in checked],
             "published": [_expected_text(c) for c in checked],
             "measured": [_measured_text(c) for c in checked], "seeds": [c.num_seeds for c in checked],
+            "as_measured": [c.as_measured if c.as_measured != c.verdict else None for c in checked],
             "reason": [_reason(c) for c in checked],
             "published_value": [c.claim.expect.value for c in checked],
             "region_low": [c.claim.expect.low for c in checked], "region_high": [c.claim.expect.high for c in checked],
@@ -30,16 +31,22 @@ def build_claims(study: Study) -> TableContent:
         }
     )  # fmt: skip
     frame["published_value"] = frame["published_value"].astype("float64")
+    has_unmet = frame["as_measured"].notna().any()
     columns = (
         Column("id", "claim"), Column("statement", "statement"), Column("published", "published"),
         Column("measured", "measured [95 %]"), Column("seeds", "seeds", "count"), Column("verdict", "verdict"),
-        Column("reason", "reason"), Column("section", "section"),
+        *([Column("as_measured", "as measured")] if has_unmet else []), Column("reason", "reason"), Column("section", "section"),
     )  # fmt: skip
     counts = ", ".join(f"{number} {verdict}" for verdict, number in count_verdicts(checked).items())
     notes = (
         f"{load_study_claims(study).title}: {counts}.",
         "reproduced: the mean over seeds lies in the published region. not reproduced: it does not, but its 95 % interval "
         "reaches into it. contradicted: the whole interval lies outside. undetermined: the study cannot tell, see the reason.",
+        *(
+            ["as measured: what the verdict would be if the conditions that the reason names were met."]
+            if has_unmet
+            else []
+        ),
     )
     return TableContent(frame, columns, notes)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from analysis.claims.claims_file import load_claims
@@ -301,6 +302,19 @@ def test_studies_that_cannot_test_a_claim_say_why(
     accuracy = checked[0]
     assert reason in accuracy.reason
     assert accuracy.value == pytest.approx(0.931, abs=0.01)
+
+
+def test_what_was_measured_is_judged_as_if_the_conditions_were_met(study: Study, tmp_path: Path) -> None:
+    cells = paper_cells(instrument_every_steps=390, precision="bf16")
+    write_synthetic_study(tmp_path, cells=cells, seeds=range(5), truths=TRUTHS, data=ORIGINAL)
+    other = load_study(tmp_path)
+    met, unmet = ({c.claim.id: c for c in check_claims(one)} for one in (study, other))
+    accuracy = unmet["test-accuracy-experiment-1"]
+    assert (accuracy.verdict, accuracy.as_measured) == ("undetermined", "reproduced")
+    assert {name: claim.as_measured for name, claim in unmet.items()} == {n: c.as_measured for n, c in met.items()}
+    shown = build_claims(other).frame.set_index("id")["as_measured"]
+    assert shown["test-accuracy-experiment-1"] == "reproduced"
+    assert pd.isna(shown["parameters"]), "its verdict says it"
 
 
 def test_too_few_seeds(tmp_path: Path) -> None:
