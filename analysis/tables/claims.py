@@ -32,23 +32,21 @@ def build_claims(study: Study) -> TableContent:
     )  # fmt: skip
     frame["published_value"] = frame["published_value"].astype("float64")
     has_unmet = frame["as_measured"].notna().any()
+    as_measured = [Column("as_measured", "as measured")] if has_unmet else []
     columns = (
         Column("id", "claim"), Column("statement", "statement"), Column("published", "published"),
         Column("measured", "measured [95 %]"), Column("seeds", "seeds", "count"), Column("verdict", "verdict"),
-        *([Column("as_measured", "as measured")] if has_unmet else []), Column("reason", "reason"), Column("section", "section"),
+        *as_measured, Column("reason", "reason"), Column("section", "section"),
     )  # fmt: skip
     counts = ", ".join(f"{number} {verdict}" for verdict, number in count_verdicts(checked).items())
-    notes = (
+    notes = [
         f"{load_study_claims(study).title}: {counts}.",
         "reproduced: the mean over seeds lies in the published region. not reproduced: it does not, but its 95 % interval "
         "reaches into it. contradicted: the whole interval lies outside. undetermined: the study cannot tell, see the reason.",
-        *(
-            ["as measured: what the verdict would be if the conditions that the reason names were met."]
-            if has_unmet
-            else []
-        ),
-    )
-    return TableContent(frame, columns, notes)
+    ]
+    if has_unmet:
+        notes.append("as measured: what the verdict would be if the conditions that the reason names were met.")
+    return TableContent(frame, columns, tuple(notes))
 
 
 def _reason(checked: CheckedClaim) -> str:

@@ -382,7 +382,10 @@ def test_only_the_owners_page_stops_a_study(watch: Watch, small: StudyFolder) ->
     answer = client.post("/api/studies/small/stop", headers=own)
     assert (answer.status_code, answer.text) == (409, "no driver works on this study\n")
     assert client.post("/api/studies/small/remove", headers=own).status_code == 404
-    waits = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_DFL); print('ready', flush=True); time.sleep(60)"  # whoever runs the tests may ignore SIGINT
+    # Whoever runs the tests may ignore SIGINT.
+    waits = (
+        "import signal, time; signal.signal(signal.SIGINT, signal.SIG_DFL); print('ready', flush=True); time.sleep(60)"
+    )
     with subprocess.Popen([sys.executable, "-c", waits], stdout=subprocess.PIPE) as driver:
         assert driver.stdout is not None
         driver.stdout.readline()
