@@ -318,10 +318,10 @@ def _read(name: str) -> tuple[bytes, str]:
         return read_styles().encode(), "text/css"
     if name == "report.js":
         return read_asset(name).encode(), "text/javascript"
-    kinds = {"page.js": "text/javascript", "overview.js": "text/javascript", "page.css": "text/css"}
-    if name not in kinds:
+    if name not in ("events.js", "overview.js", "page.js", "page.css"):
         raise LookupError(f"no file {name!r}")
-    return resources.files("study.page.templates").joinpath(name).read_bytes(), kinds[name]
+    kind = "text/css" if name.endswith(".css") else "text/javascript"
+    return resources.files("study.page.templates").joinpath(name).read_bytes(), kind
 
 
 def _warm_up() -> None:

@@ -45,7 +45,7 @@ class BrowserError(Exception):
 
 
 class Browser:
-    """One page of a browser; `events` are all it has reported so far."""
+    """The pages of a browser, one of which is in front and is meant; `events` are all they have reported so far."""
 
     def __init__(self, send: int, receive: int) -> None:
         self._send, self._receive = send, receive
@@ -55,11 +55,22 @@ class Browser:
         self.events: list[dict[str, Any]] = []
 
     def start_page(self) -> None:
-        """Open an empty page and listen to its console, its errors and its network."""
+        """Open an empty page in front of the others and listen to its console, its errors and its network."""
+        self._session = ""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+
+    @property
+    def page(self) -> str:
+        """The page in front, for `show_page`."""
+        return self._session
+
+    def show_page(self, page: str) -> None:
+        """Bring a page to the front again."""
+        self._session = page
+        self.call("Page.bringToFront")
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Call a method of the DevTools protocol; its result. Errors: BrowserError."""

@@ -208,6 +208,24 @@ def test_an_open_page_goes_on_when_the_server_is_started_again(tmp_path: Path, b
         assert browser.run("window.marked")
 
 
+def test_more_tabs_than_a_browser_has_connections(tmp_path: Path, browser: Browser) -> None:
+    study = write_small_study(tmp_path / "small")
+    state = "document.querySelector('.chip')?.textContent"
+    with serve(tmp_path) as address:
+        first = browser.page
+        visit(browser, f"{address}studies/small")
+        wait_for(browser, state, lambda told: told == "done")
+        for _ in range(7):
+            browser.start_page()
+            visit(browser, address)
+            wait_for(browser, state, lambda told: told == "done")
+        (study.folder.path / "progress.json").write_text(json.dumps({"state": "interrupted", "num_trials": 6}))
+        wait_for(browser, state, lambda told: told == "interrupted")
+        browser.show_page(first)
+        wait_for(browser, state, lambda told: told == "interrupted")
+        assert browser.complaints() == []
+
+
 def test_pointer_tells_values_and_drag_zooms(tmp_path: Path, browser: Browser) -> None:
     write_small_study(tmp_path / "small")
     with serve(tmp_path) as address:

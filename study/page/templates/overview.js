@@ -54,19 +54,6 @@
     document.getElementById("none").hidden = studies.length > 0;
   }
 
-  let events = null, heard = 0; // a quiet connection is made anew, e.g. after the laptop slept
-  function connect() {
-    if (events) events.close();
-    heard = Date.now();
-    events = new EventSource("/api/events");
-    events.onopen = () => { connection.textContent = "up to date"; heard = Date.now(); };
-    events.addEventListener("alive", () => { heard = Date.now(); });
-    events.onerror = () => { connection.textContent = "not connected; tries again"; };
-    events.onmessage = (event) => { heard = Date.now(); studies = JSON.parse(event.data); show(); };
-  }
-  setInterval(() => {
-    if (events.readyState === EventSource.CLOSED || Date.now() - heard > 90_000) connect();
-    show();
-  }, 5000);
-  connect();
+  follow("/api/events", (found) => { studies = found; show(); }, (open, text) => { connection.textContent = open ? "up to date" : text; });
+  setInterval(show, 5000);
 })();

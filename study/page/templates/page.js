@@ -43,10 +43,12 @@
     work();
   }
 
+  document.addEventListener("visibilitychange", work);
+
   const far = (element) => Math.abs(element.getBoundingClientRect().top - innerHeight / 3);
 
   async function work() {
-    if (working >= 3 || !version) return;
+    if (working >= 3 || !version || document.hidden) return;
     const waiting = [...parts].filter(([, part]) => part.seen && part.version < version && !part.loading);
     if (!waiting.length) return;
     const [element, part] = waiting.reduce((a, b) => (far(b[0]) < far(a[0]) ? b : a)); // what the reader looks at comes first
@@ -367,7 +369,7 @@
   let plan = "", planned = 0, plannedAt = Date.now();
 
   async function followPlan() {
-    if (planned === version || document.hidden || Date.now() - plannedAt < 20_000) return;
+    if (planned === version || Date.now() - plannedAt < 20_000) return;
     plannedAt = Date.now();
     planned = version;
     const answer = await get(base);
@@ -393,38 +395,28 @@
     document.querySelector("nav ul").replaceWith(document.adoptNode(fresh.querySelector("nav ul")));
   }
 
-  // ---- events: a quiet connection is made anew, e.g. after the laptop slept
-  let events = null, heard = 0, last = null;
-  function connect() {
-    if (events) events.close();
-    heard = Date.now();
-    events = new EventSource(`${api}/events`);
-    events.onopen = () => {
-      byId("connection").textContent = "";
-      heard = Date.now();
-      for (const part of parts.values()) {
-        if (part.failed) part.version = -1;
-        part.failed = false;
-      }
-    };
-    events.addEventListener("alive", () => { heard = Date.now(); });
-    events.onerror = () => { byId("connection").textContent = "Not connected; tries again."; };
-    events.onmessage = (event) => {
-      heard = Date.now();
-      last = JSON.parse(event.data);
-      byId("connection").textContent = "";
-      showState();
-      version = last.version;
-      work();
-      followPlan().catch((error) => console.info(String(error)));
-    };
+  // ---- events
+  let last = null;
+  function show(found) {
+    last = found;
+    byId("connection").textContent = "";
+    showState();
+    version = last.version;
+    work();
+    followPlan().catch((error) => console.info(String(error)));
+  }
+
+  function tell(open, text) {
+    byId("connection").textContent = text;
+    for (const part of open ? parts.values() : []) {
+      if (part.failed) part.version = -1;
+      part.failed = false;
+    }
   }
   setInterval(() => {
-    if (events.readyState === EventSource.CLOSED || Date.now() - heard > 90_000) connect();
-    if (last) {
-      showState();
-      followPlan().catch((error) => console.info(String(error)));
-    }
+    if (!last || document.hidden) return;
+    showState();
+    followPlan().catch((error) => console.info(String(error)));
   }, 10_000);
 
   function showState() {
@@ -470,5 +462,5 @@
   for (const element of document.querySelectorAll(".part[data-part]")) addPart(element, loadPart);
   for (const element of document.querySelectorAll(".chart")) addPart(element, loadChart);
   if (query.get("trial")) showTrial(query.get("trial"));
-  connect();
+  follow(`${api}/events`, show, tell);
 })();
