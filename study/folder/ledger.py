@@ -211,7 +211,7 @@ def read_trial_records(
     tables = {}
     for kind in kinds:
         path = folder.trial(state.trial_id) / f"{kind}.parquet"
-        if not path.exists():
+        if not path.is_file():
             if state.epochs_completed and state.status != "running":
                 raise StudyFolderError(f"{path}: missing")
             continue

@@ -12,6 +12,9 @@ import contextlib
 import dataclasses
 import json
 import logging
+import math
+import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,6 +27,7 @@ from trainable.errors import first_line
 from trainable.files import write_json
 
 PROGRESS_FILE = "progress.json"
+_MOST_CHARACTERS = 1 << 20  # a thousand times what a driver writes
 _log = logging.getLogger(__name__)
 
 
@@ -133,14 +137,35 @@ class ProgressFile:
         self.change(state=state, reason=reason, num_running=0, left_s=None)
 
 
+def read_progress(path: Path) -> StudyProgress | None:
+    """As `parse_progress`; None also for what is no regular file: a pipe would be waited for. Errors: OSError."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), encoding="utf-8", errors="replace") as file:
+        is_file = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+        return parse_progress(file.read(_MOST_CHARACTERS)) if is_file else None
+
+
 def parse_progress(text: str) -> StudyProgress | None:
-    """What the content of a progress file says; None where it is none, e.g. not there yet."""
-    with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError):
+    """What the content of a progress file says; None where it is none, e.g. not there yet, or has a field of another type."""
+    with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError, RecursionError):
         content = json.loads(text)
-        known = {field.name for field in dataclasses.fields(StudyProgress)}
-        fields = {name: value for name, value in content.items() if name in known}
-        return StudyProgress(**{**fields, "state": StudyState(content["state"])})
+        kinds = {field.name: str(field.type) for field in dataclasses.fields(StudyProgress) if field.name != "state"}
+        fields = {name: _checked(content[name], kind) for name, kind in kinds.items() if name in content}
+        return StudyProgress(**fields, state=StudyState(content["state"]))
     return None
+
+
+def _checked(value: Any, kind: str) -> Any:
+    """A value of a field, a text without characters that are none. Errors: TypeError, ValueError."""
+    if value is None and kind.endswith(" | None"):
+        return None
+    types: dict[str, Any] = {"int": (int,), "float": (int, float), "str": (str,)}
+    if isinstance(value, bool) or not isinstance(value, types[kind.removesuffix(" | None")]):
+        raise TypeError(f"{value!r} is no {kind}")
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if not math.isfinite(value):
+        raise ValueError(f"{value!r} is not finite")
+    return value
 
 
 def format_clock(seconds: float | None) -> str:

@@ -6,10 +6,11 @@ import dataclasses
 import time
 from typing import Any
 
-from analysis.records.study_folder import StudyFolder, StudyFolderError
-from analysis.sources.pull import PullError, copy_path, pull
+from analysis.records.study_folder import StudyFolder
+from analysis.report.page import show_invisible
+from analysis.sources.pull import copy_path, pull
 from study.page.watched import SHARE, WatchedStudy
-from study.service.connection import Cluster, ClusterError
+from study.service.connection import Cluster
 from study.service.study_jobs import find_state, list_studies, read_progress, read_reason
 from trainable.errors import first_line
 
@@ -28,24 +29,24 @@ class FetchedStudy(WatchedStudy):
     @property
     def name(self) -> str:
         """The last part of the URL."""
-        return self._url.rstrip("/").rpartition("/")[2]
+        return show_invisible(self._url.rstrip("/").rpartition("/")[2])
+
+    @property
+    def problem(self) -> str:
+        """Why it could not be fetched, or what was fetched cannot be shown."""
+        return self._fetch_problem or super().problem
 
     def look(self) -> None:
-        """Fetch it if it is time to, and look at the copy."""
+        """Fetch it if it is time to, and look at the copy. Never raises."""
         started = time.monotonic()
         if started >= self._next_fetch:
             try:
                 pull(self._url, self.folder.path)
                 self._fetch_problem = ""
-            except (
-                PullError,
-                StudyFolderError,
-                OSError,
-            ) as error:
+            except Exception as error:  # noqa: BLE001 - stores and their libraries raise what they like
                 self._fetch_problem = f"{self._url}: {first_line(error, 300)}"
             self._next_fetch = time.monotonic() + max(FETCH_EVERY_S, SHARE * (time.monotonic() - started))
         super().look()
-        self.problem = self._fetch_problem or self.problem
 
 
 class ClusterStudies:
@@ -63,7 +64,7 @@ class ClusterStudies:
             return
         try:
             self._known = [self._describe(found) for found in list_studies(self._cluster)]
-        except ClusterError as error:
+        except Exception as error:  # noqa: BLE001 - whatever a dashboard answers, the page goes on
             self._known = [{**study, "problem": first_line(error, 300)} for study in self._known] or [
                 {
                     **_UNKNOWN,

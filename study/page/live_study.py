@@ -6,6 +6,7 @@ named in `complaints`, and what was gathered stands in its place.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +18,7 @@ import pyarrow.compute as pc
 from analysis.records.frames import Study
 from analysis.records.study_folder import StudyFolder, StudyFolderError
 from study.folder.ledger import load_state, read_trial_records
+from trainable.errors import first_line
 from trainable.records import build_table, conform, widened
 from trainable.trial_state import STATE_FILE, TrialState
 
@@ -77,8 +79,12 @@ class LiveStudy(Study):
 def read_live_study(folder: StudyFolder) -> LiveStudy:
     """The study as it is now. Errors: StudyFolderError where study.json cannot be read."""
     info = folder.read_study()
-    newer, complaints = {}, []
-    for trial_id in list_newer_trials(folder):
+    newer, complaints, trial_ids = {}, [], []
+    try:
+        trial_ids = list_newer_trials(folder)
+    except OSError as error:
+        complaints.append(f"{folder.trials}: cannot be listed ({first_line(error)})")
+    for trial_id in trial_ids:
         try:
             state = load_state(folder, trial_id)
             if state is not None:
@@ -89,23 +95,26 @@ def read_live_study(folder: StudyFolder) -> LiveStudy:
 
 
 def list_newer_trials(folder: StudyFolder) -> list[str]:
-    """The ids of trials that have written something since the records were gathered."""
+    """The ids of trials that have written something since the records were gathered. Errors: OSError."""
     gathered = folder.records("trials")
     since = gathered.stat().st_mtime - _SLACK_S if gathered.exists() else 0.0
     return [trial_id for trial_id, changed_at in scan_trials(folder).items() if changed_at >= since]
 
 
 def scan_trials(folder: StudyFolder) -> dict[str, float]:
-    """When each trial's state was last written, in seconds since the epoch; links are not followed."""
+    """When each trial's state was last written, in seconds since the epoch; links are not followed. Errors: OSError."""
     found = {}
-    if folder.trials.is_dir():
-        for path in sorted(folder.trials.iterdir()):
-            state = path / STATE_FILE
-            try:
-                if not path.is_symlink() and not state.is_symlink():
-                    found[path.name] = state.stat().st_mtime
-            except OSError:
-                continue
+    try:
+        paths = sorted(folder.trials.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    for path in paths:
+        try:
+            status = (path / STATE_FILE).lstat()
+            if not path.is_symlink() and stat.S_ISREG(status.st_mode):
+                found[path.name] = status.st_mtime
+        except OSError:
+            continue
     return found
 
 

@@ -20,6 +20,7 @@ import contextlib
 import hashlib
 import hmac
 import json
+import logging
 from collections.abc import AsyncIterator, Callable
 from functools import cache
 from http.cookies import CookieError, SimpleCookie
@@ -58,6 +59,7 @@ from study.page.live_study import LiveStudy
 from study.page.watched import LOOK_EVERY_S, Watch, WatchedStudy, describe
 
 COOKIE = "study_token"
+_log = logging.getLogger(__name__)
 _KEEP_ALIVE_S = 15.0
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
@@ -95,7 +97,7 @@ def build_app(
         Middleware(GZipMiddleware),
     ]
     errors: dict[Any, Any] = {
-        StudyFolderError: _error(503), LookupError: _error(404), ControlError: _error(409)
+        StudyFolderError: _error(503), LookupError: _error(404), ControlError: _error(409), OSError: _error(503),
     }  # fmt: skip
     app = Starlette(routes=routes, middleware=middleware, lifespan=pages.looking, exception_handlers=errors)
     app.state.is_ending = lambda: False  # whoever runs the server tells it: streams would keep it from ending
@@ -203,7 +205,7 @@ class _Pages:
         return _with_etag(request, HTMLResponse(text))
 
     def list_studies(self, request: Request) -> Response:
-        return JSONResponse(self._describe_all())
+        return _Json(self._describe_all())
 
     def describe_study(self, request: Request) -> Response:
         watched = self._find(request)
@@ -215,13 +217,11 @@ class _Pages:
             for slot in s.slots
         ]
         cells = [{"cell_id": cell.cell_id, "label": cell.label, "config": cell.config} for cell in info.cells]
-        return JSONResponse({**describe(watched), "cells": cells, "seeds": list(info.seeds), "shows": slots})
+        return _Json({**describe(watched), "cells": cells, "seeds": list(info.seeds), "shows": slots})
 
     def chart(self, request: Request) -> Response:
         since = request.query_params.get("since", "0")[:18]
-        return JSONResponse(
-            self._find(request).chart(request.path_params["figure"], int(since) if since.isdecimal() else 0)
-        )
+        return _Json(self._find(request).chart(request.path_params["figure"], int(since) if since.isdecimal() else 0))
 
     def table(self, request: Request) -> Response:
         watched, asked = self._find(request), request.path_params["table"]
@@ -237,12 +237,10 @@ class _Pages:
             return Response(
                 to_csv(table), media_type="text/csv", headers={"Content-Disposition": f'attachment; filename="{asked}"'}
             )
-        return JSONResponse({"name": name, "title": table.title, "notes": table.notes, "rows": _rows(table.frame)})
+        return _Json({"name": name, "title": table.title, "notes": table.notes, "rows": _rows(table.frame)})
 
     def trials(self, request: Request) -> Response:
-        return JSONResponse(
-            self._find(request).ask("json trials", lambda s: _rows(list_trials(s)[list(_TRIAL_COLUMNS)]))
-        )
+        return _Json(self._find(request).ask("json trials", lambda s: _rows(list_trials(s)[list(_TRIAL_COLUMNS)])))
 
     def control(self, request: Request) -> Response:
         """Stop the study or let it go on. A page of another origin, as of another port of this machine, may not ask."""
@@ -266,8 +264,14 @@ class _Pages:
 
 
 async def _repeat(look: Callable[[], None]) -> None:
+    told = ""
     while True:
-        await run_in_threadpool(look)
+        try:
+            await run_in_threadpool(look)
+        except Exception as error:  # noqa: BLE001 - the next look may find all well
+            if repr(error) != told:
+                _log.exception("a look failed; the next one follows")
+            told = repr(error)
         await asyncio.sleep(LOOK_EVERY_S)
 
 
@@ -289,6 +293,16 @@ def _stream(request: Request, describe_now: Callable[[], Any]) -> StreamingRespo
             quiet += LOOK_EVERY_S
 
     return StreamingResponse(events(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+class _Json(JSONResponse):
+    def render(self, content: Any) -> bytes:
+        return _to_json(content).encode()
+
+
+def _to_json(content: Any) -> str:
+    """JSON in ASCII: texts of a study may hold characters that are none."""
+    return json.dumps(content, allow_nan=False, separators=(",", ":"))
 
 
 def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -341,6 +355,6 @@ def _asset(request: Request) -> Response:
 
 def _error(status: int) -> Callable[[Request, Exception], Response]:
     def answer(request: Request, error: Exception) -> Response:
-        return PlainTextResponse(show_invisible(str(error.args[0] if error.args else error)) + "\n", status)
+        return PlainTextResponse(show_invisible(str(error)) + "\n", status)
 
     return answer

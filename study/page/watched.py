@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -22,8 +23,8 @@ from analysis.drawing.style import NothingToDraw
 from analysis.figures import draw_study_figure, plan_figures
 from analysis.records.study_folder import StudyFolder, StudyFolderError
 from analysis.report.content import PagePicture, build_page_picture
-from analysis.report.page import render_figure
-from study.folder.progress_file import PROGRESS_FILE, StudyProgress, StudyState, parse_progress
+from analysis.report.page import render_figure, show_invisible
+from study.folder.progress_file import PROGRESS_FILE, StudyProgress, StudyState, read_progress
 from study.page.feeds import ChartFeed
 from study.page.live_study import LiveStudy, read_live_study, scan_trials
 from study.storage.folder_lock import LOCK_FILE
@@ -42,7 +43,7 @@ class WatchedStudy:
     def __init__(self, folder: StudyFolder) -> None:
         self.folder = folder
         self.version = 0
-        self.problem = ""  # why what is on disk now cannot be shown
+        self._look_problem = self._read_problem = ""
         self.progress: StudyProgress | None = None
         self.study: LiveStudy | None = None
         self.counts: dict[str, int] = {}  # of trials by status
@@ -54,8 +55,13 @@ class WatchedStudy:
 
     @property
     def name(self) -> str:
-        """The folder's name."""
-        return self.folder.path.name
+        """The folder's name, if need be in characters that show."""
+        return show_invisible(self.folder.path.name)
+
+    @property
+    def problem(self) -> str:
+        """Why what is on disk now cannot be shown; empty where it can."""
+        return self._look_problem or self._read_problem
 
     def look(self) -> None:
         """See whether anything has changed, if it is time to. Never raises: `problem` says what is wrong."""
@@ -68,6 +74,9 @@ class WatchedStudy:
             if seen != self._seen:
                 self._read()
                 self._seen = seen
+            self._look_problem = ""
+        except Exception as error:  # noqa: BLE001 - of this study; the others are to be looked at
+            self._look_problem = _tell(error)
         finally:
             self._lock.release()
         cost = time.monotonic() - now
@@ -81,11 +90,13 @@ class WatchedStudy:
             if what not in self._built:
                 try:
                     self._built[what] = build(self.study)
-                except (KeyError, IndexError, ValueError, TypeError, ArithmeticError) as error:  # the rest can be shown
+                except StudyFolderError:
+                    raise
+                except Exception as error:
+                    if type(error) is LookupError:  # there is no such part
+                        raise
                     _log.exception("%s: %s", self.folder.path, what)
-                    raise StudyFolderError(
-                        f"cannot be shown: {type(error).__name__}: {first_line(error, 300)}"
-                    ) from error
+                    raise StudyFolderError(f"cannot be shown: {_tell(error)}") from error  # the rest can be
             return self._built[what]
 
     def chart(self, name: str, since: int) -> dict[str, Any]:
@@ -109,14 +120,14 @@ class WatchedStudy:
         try:
             self.study = read_live_study(self.folder)
             _ = self.study.epochs  # held against the trials: they contradict each other while they are written
-            self.problem = "; ".join(self.study.complaints)
+            self._read_problem = "; ".join(self.study.complaints)
             statuses = pd.concat(
                 [of["status"] for of in (self.study.trials, self.study.search_trials, self.study.branches)]
             )
             self.counts = {str(status): int(number) for status, number in statuses.value_counts().items()}
             self.version = max(self.version + 1, int(time.time()))  # a server that is started again counts on
-        except (StudyFolderError, LookupError, ValueError, TypeError, OSError) as error:
-            self.problem = first_line(error, 300)
+        except Exception as error:  # noqa: BLE001 - a damaged file may raise anything
+            self._read_problem = _tell(error)
             self.study, self._built = study, before  # what was read before still stands
 
 
@@ -180,12 +191,13 @@ class Watch:
         self.others = list(others)
         self._studies: dict[Path, WatchedStudy] = {}
         self._next_search = 0.0
+        self._told: set[str] = set()
 
     def look(self) -> None:
-        """Look at all studies that it is time for."""
+        """Look at all studies that it is time for. Never raises."""
         if time.monotonic() >= self._next_search:
             started = time.monotonic()
-            found = [path for root in self.roots for path in _find_studies(root)]
+            found = [path for root in self.roots for path in self._find_studies(root)]
             self._studies = {path: self._studies.get(path) or WatchedStudy(StudyFolder(path)) for path in found}
             self._next_search = time.monotonic() + max(2.0, SHARE * (time.monotonic() - started))
         for watched in list(self._studies.values()):
@@ -201,18 +213,29 @@ class Watch:
             named[name] = watched
         return named
 
+    def _find_studies(self, root: Path) -> list[Path]:
+        """The studies under a root. What cannot be looked at for a moment counts as it was."""
+        try:
+            if StudyFolder(root).exists():
+                return [root]
+            return sorted(path for path in root.iterdir() if self._is_study(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            if str(error) not in self._told:
+                self._told.add(str(error))
+                _log.warning("%s: cannot be looked at: %s", root, error)
+            return [path for path in self._studies if root in (path, path.parent)]
 
-def _find_studies(root: Path) -> list[Path]:
-    if StudyFolder(root).exists():
-        return [root]
-    try:
-        return sorted(path for path in root.iterdir() if not path.is_symlink() and StudyFolder(path).exists())
-    except OSError:
-        return []
+    def _is_study(self, path: Path) -> bool:
+        try:
+            return not path.is_symlink() and StudyFolder(path).exists()
+        except OSError:  # as of another user's
+            return path in self._studies
 
 
 def _fingerprint(folder: StudyFolder) -> object:
-    """Time and size of every file that a page is made from; equal where none has changed."""
+    """Time and size of every file that a page is made from; equal where none has changed. Errors: StudyFolderError for a pipe."""
     paths = [
         folder.study_json,
         folder.samples,
@@ -227,14 +250,27 @@ def _fingerprint(folder: StudyFolder) -> object:
             found.append((path.name, status.st_mtime_ns, status.st_size))
         except OSError:
             continue
-    return (*found, scan_trials(folder))
+        if not stat.S_ISREG(status.st_mode):
+            raise StudyFolderError(f"{path}: is no regular file")
+    try:
+        return (*found, scan_trials(folder))
+    except OSError as error:
+        return (*found, str(error))
 
 
 def _read_progress(folder: StudyFolder) -> StudyProgress | None:
     try:
-        return parse_progress((folder.path / PROGRESS_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_progress(folder.path / PROGRESS_FILE)
+    except OSError:
         return None
+
+
+def _tell(error: Exception) -> str:
+    return (
+        first_line(error, 300)
+        if isinstance(error, StudyFolderError)
+        else f"{type(error).__name__}: {first_line(error, 300)}"
+    )
 
 
 def _changed_at(path: Path) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -12,6 +13,8 @@ import sys
 import time
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -27,7 +30,7 @@ from analysis.report.page import render_page
 from analysis.results.formats import to_csv
 from analysis.sections import section_place
 from analysis.tables import build_tables
-from study.page import elsewhere, watched
+from study.page import elsewhere, server, watched
 from study.page.server import COOKIE, build_app
 from study.page.watched import Watch, WatchedStudy, describe
 from study.storage.study_lock import describe_driver
@@ -248,8 +251,12 @@ def test_what_cannot_be_shown_says_why_and_the_rest_is_shown(watch: Watch, small
     assert "layers.parquet" in answer.text
     for part in ("verdict", "map", "trials"):
         assert client.get(f"/studies/small/blocks/{part}").status_code == 200, part
-    with pytest.raises(StudyFolderError, match="cannot be shown: KeyError"):
-        watch.studies()["small"].ask("what trips over the records", lambda study: study.epochs["nowhere"])
+    for build, error in (
+        (lambda study: study.epochs["nowhere"], "KeyError"),
+        (lambda study: study.nothing, "AttributeError"),
+    ):
+        with pytest.raises(StudyFolderError, match=f"cannot be shown: {error}"):
+            watch.studies()["small"].ask("what trips over the records", build)
 
 
 def test_damaged_newer_and_foreign_studies_say_what_is_wrong(root: Path, small: StudyFolder) -> None:
@@ -272,6 +279,94 @@ def test_damaged_newer_and_foreign_studies_say_what_is_wrong(root: Path, small: 
     assert "trial.json" in told["small"]["problem"]
     assert told["small"]["trials"] == {"completed": 5}, "the rest of the study is shown"
     assert client.get(CURVES).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "progress",
+    ["[" * 200_000, '{"state": "running", "left_s": NaN}', '{"state": "running", "last_failure": "\\ud800"}'],
+)
+def test_a_hostile_progress_file_hides_no_study(watch: Watch, small: StudyFolder, progress: str) -> None:
+    (small.path / "progress.json").write_text(progress)
+    watch.look()
+    answer = TestClient(build_app(watch, ["testserver"])).get("/api/studies")
+    assert [study["name"] for study in answer.json()] == ["small"]
+
+
+def test_names_that_are_no_text_are_shown_and_asked_for(root: Path, small: StudyFolder) -> None:
+    for name in (b"caf\xe9", b"caf\xe8"):
+        shutil.copytree(small.path, os.fsdecode(os.fsencode(root) + b"/" + name))
+    watch = Watch([root])
+    watch.look()
+    client = TestClient(build_app(watch, ["testserver"]))
+    names = [study["name"] for study in client.get("/api/studies").json()]
+    assert names == ["small", "caf\ufffd", "caf\ufffd-2"] or names == ["caf\ufffd", "caf\ufffd-2", "small"]
+    for name in set(names) - {"small"}:
+        answer = client.get(f"/studies/{quote(name)}")
+        assert (answer.status_code, "can't encode" in answer.text) == (503, True), "no Parquet file has such a name"
+
+
+def test_folders_that_cannot_be_read_hide_no_other(
+    root: Path, small: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Errors of the file system are raised here: the user who runs the tests may be allowed everything."""
+    for name in ("other", "piped"):
+        shutil.copytree(small.path, root / name)
+    (root / "theirs").mkdir()
+    (root / "piped" / "steps.parquet").unlink()
+    os.mkfifo(root / "piped" / "steps.parquet")
+    denied = {root / "theirs" / "study.json", root / "other" / "trials"}
+
+    def deny(of_path: Any) -> Any:
+        def ask(path: Path, *arguments: Any, **options: Any) -> Any:
+            if path in denied:
+                raise PermissionError(13, "Permission denied", str(path))
+            return of_path(path, *arguments, **options)
+
+        return ask
+
+    for name in ("is_file", "iterdir", "stat"):
+        monkeypatch.setattr(Path, name, deny(getattr(Path, name)))
+    watch = Watch([root])
+    watch.look()
+    client = TestClient(build_app(watch, ["testserver"]))
+    told = {study["name"]: study["problem"] for study in client.get("/api/studies").json()}
+    assert set(told) == {"small", "other", "piped"}
+    assert told["small"] == ""
+    assert "trials: cannot be listed" in told["other"]
+    assert "steps.parquet: is no regular file" in told["piped"]
+    assert client.get("/studies/other").status_code == 200, "what was gathered is shown"
+    denied |= {root, root / "small" / "study.json"}
+    watch._next_search = 0.0
+    watch.look()
+    assert {study["name"] for study in client.get("/api/studies").json()} == set(told), "they count as they were"
+    denied.clear()
+    watch.look()
+    assert client.get("/api/studies").json()[0]["problem"] == ""
+
+
+def test_looking_goes_on_after_an_error_of_any_kind(
+    watch: Watch, small: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(watched, "_fingerprint", lambda folder: 1 / 0)
+        watch.look()
+        assert "ZeroDivisionError" in watch.studies()["small"].problem
+    watch.look()
+    assert watch.studies()["small"].problem == ""
+    calls: list[int] = []
+
+    def look() -> None:
+        calls.append(1)
+        raise RuntimeError("a hiccup")
+
+    async def look_for_a_while() -> None:
+        task = asyncio.create_task(server._repeat(look))
+        while len(calls) < 3:
+            await asyncio.sleep(0)
+        task.cancel()
+
+    monkeypatch.setattr(server, "LOOK_EVERY_S", 0.0)
+    asyncio.run(asyncio.wait_for(look_for_a_while(), 60))
 
 
 def test_states_follow_from_the_folder(small: StudyFolder) -> None:

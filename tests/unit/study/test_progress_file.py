@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from study.folder.progress_file import (
     StudyState,
     format_clock,
     parse_progress,
+    read_progress,
 )
 
 
@@ -40,9 +42,29 @@ def test_a_later_version_may_add_fields() -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["", "half a {", "[]", "3", "{}", '{"state": "dancing"}', "A file is not found"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "half a {", "[]", "3", "{}", '{"state": "dancing"}', "A file is not found", "[" * 200_000,
+        *(f'{{"state": "running", {field}}}' for field in ('"left_s": NaN', '"left_s": -Infinity', '"left_s": 1e999',
+        '"num_done": "3"', '"num_done": 1.5', '"num_done": null', '"num_trials": true', '"reason": {}')),
+    ],
+)  # fmt: skip
 def test_what_is_no_progress_file_is_none(text: str) -> None:
     assert parse_progress(text) is None
+
+
+def test_texts_hold_no_characters_that_are_none() -> None:
+    found = parse_progress('{"state": "running", "last_failure": "caf\\udce9"}')
+    assert found is not None
+    assert found.last_failure == "caf?"
+
+
+def test_a_pipe_is_not_waited_for_and_a_huge_file_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "huge").write_text(json.dumps({"state": "running", "reason": "x" * (1 << 20)}))
+    assert read_progress(tmp_path / "pipe") is None
+    assert read_progress(tmp_path / "huge") is None
 
 
 @pytest.mark.parametrize(
