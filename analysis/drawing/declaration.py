@@ -76,6 +76,7 @@ class FigureKind(Generic[Data]):
     name: of its files, with the suffix of the subject: `noise_scale.svg`, `gradient_flow-cell1.svg`.
     section: a key of sections.SECTIONS, or a new one; position: its place there, after smaller ones.
     title, caption: texts, or functions where they differ by study or subject. Figures of the same title stand together.
+    picture_caption: what else the caption says of a picture that shows more than its chart; stands after `caption`.
     subjects: what there is a picture of; no subject where the figure does not apply to a study.
     wandb: the study's summary run at W&B gets it, unless it is of one cell.
     build_at_epoch: of the layer records of one trial and an epoch; such a figure is drawn for every trial's run at W&B.
@@ -98,6 +99,7 @@ class FigureKind(Generic[Data]):
     of_last_steps: bool = False
     chart: Callable[[Data, Subject], Chart | None] | None = None
     columns: tuple[Column, ...] = ()
+    picture_caption: str = ""
 
     def title_of(self, subject: Subject) -> str:
         """Its title where it is about `subject`."""

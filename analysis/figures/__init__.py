@@ -62,5 +62,5 @@ def draw_study_figure(study: Study, kind: FigureKind[Any], subject: Subject) -> 
     except NothingToDraw as error:
         reason = str(error)
     label = subject.cell.label if subject.cell else ""
-    title, caption = kind.title_of(subject), kind.caption_of(study, subject)
+    title, caption = kind.title_of(subject), f"{kind.caption_of(study, subject)} {kind.picture_caption}".strip()
     return StudyFigure(kind.name + subject.suffix, kind.section, title, caption, label, figure, reason)

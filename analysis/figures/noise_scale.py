@@ -87,7 +87,8 @@ def _build(study: Study) -> NoiseScales:
 FIGURE = FigureKind(
     name="noise_scale", section="dynamics", position=30, title="Gradient noise scale",
     caption="tr(S) / |G|² (McCandlish et al. 2018): the batch size above which a larger batch buys little. Lines are the ratio of "
-    "the means over seeds, dots are single trials.",
+    "the means over seeds.",
+    picture_caption="Dots are single trials.",
     build=lambda study, subject: _build(study), draw=lambda data, subject: draw_noise_scales(data),
     chart=lambda data, subject: chart_noise_scales(data),
 )  # fmt: skip

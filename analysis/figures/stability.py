@@ -95,8 +95,9 @@ def chart_sharpness(data: Sharpness) -> Chart:
 
 FIGURE = FigureKind(
     name="stability", section="dynamics", position=35, title="Batch sharpness",
-    caption="Curvature of a mini-batch's loss along its own gradient, times learning rate / 2. Dashed: where it settles by theory, 1 "
-    "without momentum (arXiv 2412.20553), 1 - b for small and 1 + b for large batches with momentum b (arXiv 2604.14108).",
+    caption="Curvature of a mini-batch's loss along its own gradient, times learning rate / 2. By theory it settles at 1 "
+    "without momentum (arXiv 2412.20553), at 1 - b for small and 1 + b for large batches with momentum b (arXiv 2604.14108).",
+    picture_caption="These values are dashed.",
     build=lambda study, subject: build_sharpness(study), draw=lambda data, subject: draw_sharpness(data),
     chart=lambda data, subject: chart_sharpness(data),
     subjects=lambda study: whole_study(study) if study.epochs["batch_sharpness"].notna().any() else [],

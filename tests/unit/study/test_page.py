@@ -156,6 +156,8 @@ def test_page_has_the_parts_of_the_report_in_its_order(client: TestClient, small
         "training_curves", "dynamics_by_group", "noise_scale", "learning_rate"
     }  # fmt: skip
     page = client.get("/studies/small").text
+    assert "the means over seeds." in page
+    assert "single trials" not in page, "which the picture of the report shows, not the chart"
     assert len(ids := re.findall(r'<section id="([^"]*)"', page)) == len(set(ids))
     for slot in shows:
         assert f'data-{"chart" if slot["kind"] == "chart" else "part"}="' in page
