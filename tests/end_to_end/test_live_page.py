@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -188,6 +189,20 @@ def test_view_is_in_the_address(tmp_path: Path, browser: Browser) -> None:
         assert browser.run(f"{panel}.data.length") == 1
         assert browser.run(f"{panel}.data[0].x[0]") == 1280  # images after one epoch
         assert browser.complaints() == []
+
+
+def test_an_address_that_is_none_shows_the_page(tmp_path: Path, browser: Browser) -> None:
+    write_small_study(tmp_path / "small")
+    with serve(tmp_path) as address:
+        for query in (
+            "zoom={",
+            "zoom=null&trial=../..",
+            'zoom={"training_curves.train_loss":5}',
+            "x=constructor&pin=x:y",
+        ):
+            visit(browser, f"{address}studies/small?{quote(query, safe='=&')}")
+            browser.run("document.getElementById('curves').scrollIntoView()")
+            wait_for(browser, DRAWN, lambda number: isinstance(number, int) and number >= 16)
 
 
 def test_an_open_page_goes_on_when_the_server_is_started_again(tmp_path: Path, browser: Browser) -> None:

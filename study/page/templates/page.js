@@ -11,7 +11,15 @@
   const query = new URLSearchParams(location.search);
   const list = (key) => new Set((query.get(key) || "").split(",").filter((item) => item));
   const view = { hidden: list("hide"), off: list("off"), axis: query.get("x") || "", bands: query.get("bands") !== "0", pins: list("pin"),
-    zoom: JSON.parse(query.get("zoom") || "{}") };
+    zoom: readZoom(query.get("zoom")) };
+
+  function readZoom(text) { // of each panel the ends of both axes; anything else is passed over
+    try {
+      return Object.fromEntries(Object.entries(JSON.parse(text) || {}).filter(([, ends]) => Array.isArray(ends) && ends.length === 4 && ends.every(Number.isFinite)));
+    } catch {
+      return {};
+    }
+  }
 
   function keep() {
     const put = (key, value) => (value ? query.set(key, value) : query.delete(key));
@@ -219,9 +227,12 @@
     drawing = true;
     requestAnimationFrame(() => {
       next.dirty = false;
-      draw(next);
-      drawing = false;
-      drawSeen();
+      try {
+        draw(next);
+      } finally { // the other panels are drawn in any case
+        drawing = false;
+        drawSeen();
+      }
     });
   }
 
@@ -231,7 +242,7 @@
   }
 
   function linesOf(place) {
-    const about = place.chart.about, axis = about.axes[view.axis] ? view.axis : Object.keys(about.axes)[0];
+    const about = place.chart.about, axis = Object.hasOwn(about.axes, view.axis) ? view.axis : Object.keys(about.axes)[0];
     const factor = place.panel.percent ? 100 : 1, found = [];
     for (const line of about.lines) {
       if (view.hidden.has(String(line.cell))) continue;
@@ -267,7 +278,7 @@
         }
       });
     }
-    const zoom = view.zoom[place.id], range = (from) => (zoom ? { range: zoom.slice(from, from + 2), autorange: false } : { autorange: true });
+    const zoom = Object.hasOwn(view.zoom, place.id) && view.zoom[place.id], range = (from) => (zoom ? { range: zoom.slice(from, from + 2), autorange: false } : { autorange: true });
     const lines = { gridcolor: color("--line"), zeroline: false, linecolor: color("--muted"), automargin: true };
     Plotly.react(place.div, traces, {
       title: { text: escape(panel.title), x: 0.01, xanchor: "left", font: { size: 13 } }, margin: { l: 46, r: 8, t: 30, b: 36 }, showlegend: false,
