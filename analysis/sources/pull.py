@@ -7,11 +7,13 @@ refused: they could lead to any file of whoever pulls. Knows no torch and no Ray
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
+import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,11 +37,11 @@ class PullError(StudyFolderError):
     """A source that cannot be read; the message names it and the reason."""
 
 
-def pull(source: str, to: Path) -> StudyFolder:
-    """Fetch the study at `source` into the folder `to` and return it.
+def pull(source: str, to: Path, more: Sequence[str] = ()) -> StudyFolder:
+    """Fetch the study at `source` into the folder `to` and return it; also files called as in `more`, if there are such.
 
     `source` is a folder, a URL that pyarrow or fsspec can read (s3://, gs://, file://, ...), or wandb:ENTITY/PROJECT/GROUP.
-    `to` must not exist, be empty, or hold an earlier copy of the same study, which is replaced. Errors: PullError,
+    `to` must not exist, be empty, or hold an earlier copy of the same study, of which what differs is replaced. Errors: PullError,
     StudyFolderError where what is there is no study; `to` is then as it was.
     """
     target = StudyFolder(to)
@@ -49,7 +51,7 @@ def pull(source: str, to: Path) -> StudyFolder:
 
             pull_group(source.removeprefix("wandb:"), staged)
         else:
-            _fetch(source, staged)
+            _fetch(source, staged, more)
         _check(staged)
         _check_target(target, staged)
         _replace(target, staged)
@@ -83,7 +85,7 @@ def _staging(target: Path) -> Iterator[StudyFolder]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _fetch(source: str, staged: StudyFolder) -> None:
+def _fetch(source: str, staged: StudyFolder, more: Sequence[str]) -> None:
     filesystem, root = open_source(source)
     try:
         names = [
@@ -92,8 +94,10 @@ def _fetch(source: str, staged: StudyFolder) -> None:
             "telling_images.npz",
             "search.journal",
             *(f"{kind}.parquet" for kind in SCHEMAS),
+            *more,
         ]
-        found = [name for name in names if _is_file(filesystem, f"{root}/{name}")]
+        infos = {name: filesystem.get_file_info(f"{root}/{name}") for name in names}
+        found = {name: info.mtime_ns for name, info in infos.items() if info.type == fs.FileType.File}
         if "study.json" not in found:
             raise PullError(f"{source}: no study there, study.json is missing")
         tables = [f"report/tables/{name}" for name in _list_tables(filesystem, f"{root}/report/tables")]
@@ -101,6 +105,8 @@ def _fetch(source: str, staged: StudyFolder) -> None:
             if filesystem.type_name in _LOCAL:
                 _refuse_links(Path(root), name)
             _copy(filesystem, f"{root}/{name}", staged.path / name)
+            if (written_at := found.get(name)) is not None:  # not every store tells
+                os.utime(staged.path / name, ns=(written_at, written_at))
     except (OSError, pa.ArrowException) as error:
         raise PullError(f"{source}: cannot be read ({first_line(error)})") from error
 
@@ -132,10 +138,6 @@ def _open_with_fsspec(source: str, problem: Exception) -> tuple[Any, str]:
     except (ImportError, ValueError, OSError) as error:
         raise PullError(f"{source}: {first_line(problem)}; {first_line(error)}") from error
     return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), root
-
-
-def _is_file(filesystem: Any, path: str) -> bool:
-    return bool(filesystem.get_file_info(path).type == fs.FileType.File)
 
 
 def _list_tables(filesystem: Any, folder: str) -> Iterator[str]:
@@ -199,11 +201,13 @@ def _check_target(target: StudyFolder, staged: StudyFolder) -> None:
 
 
 def _replace(target: StudyFolder, staged: StudyFolder) -> None:
-    """Move the files over, study.json last: until then an interrupted pull leaves no new study behind."""
+    """Move over the files that differ, study.json last: until then an interrupted pull leaves no new study behind."""
     files = sorted(path.relative_to(staged.path) for path in staged.path.rglob("*") if path.is_file())
     try:
         for name in sorted(files, key=lambda name: name.name == "study.json"):
-            (target.path / name).parent.mkdir(parents=True, exist_ok=True)
-            (staged.path / name).replace(target.path / name)
+            old, new = target.path / name, staged.path / name
+            if not (old.is_file() and filecmp.cmp(old, new, shallow=False)):
+                old.parent.mkdir(parents=True, exist_ok=True)
+                new.replace(old)
     except OSError as error:
         raise PullError(f"{target.path}: cannot be written ({error.strerror})") from error

@@ -9,6 +9,7 @@ from typing import Any
 from analysis.records.study_folder import StudyFolder
 from analysis.report.page import show_invisible
 from analysis.sources.pull import copy_path, pull
+from study.folder.progress_file import PROGRESS_FILE
 from study.page.watched import SHARE, WatchedStudy
 from study.service.connection import Cluster
 from study.service.study_jobs import find_state, list_studies, read_progress, read_reason
@@ -41,11 +42,13 @@ class FetchedStudy(WatchedStudy):
         started = time.monotonic()
         if started >= self._next_fetch:
             try:
-                pull(self._url, self.folder.path)
+                pull(self._url, self.folder.path, [PROGRESS_FILE])
                 self._fetch_problem = ""
             except Exception as error:  # noqa: BLE001 - stores and their libraries raise what they like
                 self._fetch_problem = f"{self._url}: {first_line(error, 300)}"
-            self._next_fetch = time.monotonic() + max(FETCH_EVERY_S, SHARE * (time.monotonic() - started))
+            pause_s = max(FETCH_EVERY_S, SHARE * (time.monotonic() - started))
+            self._next_fetch = time.monotonic() + pause_s
+            self.silent_s = WatchedStudy.silent_s + pause_s
         super().look()
 
 

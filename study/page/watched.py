@@ -33,12 +33,13 @@ from trainable.errors import first_line
 LOOK_EVERY_S = 1.0
 SHARE = 40  # of the time is spent between looks for each part that is spent looking
 _log = logging.getLogger(__name__)
-_SILENT_S = 60.0  # a driver that writes nothing for so long does not live
 _RECORDS = ("trials", "epochs", "steps", "layers", "model")
 
 
 class WatchedStudy:
     """One study folder. Threads may ask at the same time; what is built is built once."""
+
+    silent_s = 60.0  # a driver that writes nothing for so long does not live
 
     def __init__(self, folder: StudyFolder) -> None:
         self.folder = folder
@@ -149,12 +150,12 @@ def find_state(watched: WatchedStudy, counts: dict[str, int]) -> tuple[str, floa
     heard = [_changed_at(watched.folder.path / name) for name in (PROGRESS_FILE, LOCK_FILE)]
     heard_at = max((at for at in heard if at is not None), default=None)
     progress = watched.progress
-    if progress is None:  # of an earlier version, or fetched from elsewhere
+    if progress is None:  # of an earlier version: whether its driver lives is not known
         unfinished = any(counts.get(status) for status in ("running", "pending"))
         failed = counts.get("failed")
-        state = StudyState.INTERRUPTED if unfinished else StudyState.SOME_FAILED if failed else StudyState.DONE
+        state = "unfinished" if unfinished else StudyState.SOME_FAILED if failed else StudyState.DONE
         return (state if counts else "cannot be read"), heard_at or _changed_at(watched.folder.records("trials"))
-    if not progress.state.ended and (heard_at is None or time.time() - heard_at > _SILENT_S):
+    if not progress.state.ended and (heard_at is None or time.time() - heard_at > watched.silent_s):
         return StudyState.LOST, heard_at
     return progress.state, heard_at
 

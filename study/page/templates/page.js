@@ -439,7 +439,8 @@
     if (progress && progress.left_s !== null) words.push(`${clock(progress.left_s)} left`);
     const ended = ["done", "some failed", "interrupted", "ended with an error"].includes(last.state);
     if (last.last_heard) words.push(`${ended ? "ended" : "last heard of"} ${ago(last.last_heard)}`);
-    for (const button of document.querySelectorAll("[data-action]")) button.hidden = (button.dataset.action === "stop") === (ended || last.state === "lost");
+    const rests = ended || ["lost", "unfinished"].includes(last.state);
+    for (const button of document.querySelectorAll("[data-action]")) button.hidden = (button.dataset.action === "stop") === rests;
     line.append(words.join(", "));
     const rows = [line];
     if (progress && progress.num_trials && last.state !== "done") {

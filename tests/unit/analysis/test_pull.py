@@ -66,8 +66,10 @@ def test_records_and_tables_and_nothing_else(study: StudyFolder, tmp_path: Path,
 def test_fetching_again_replaces_the_copy(study: StudyFolder, tmp_path: Path) -> None:
     pull(str(study.path), tmp_path)
     (tmp_path / "epochs.parquet").write_bytes(b"old")
+    before = (tmp_path / "steps.parquet").stat().st_ino
     pull(str(study.path), tmp_path)
     assert len(load_study(tmp_path).epochs) == 12
+    assert (tmp_path / "steps.parquet").stat().st_ino == before, "what has not changed stays"
 
 
 def test_sources_that_are_none(study: StudyFolder, tmp_path: Path) -> None:

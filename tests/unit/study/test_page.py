@@ -379,7 +379,7 @@ def test_states_follow_from_the_folder(small: StudyFolder) -> None:
 
     assert state() == "done"
     take_apart(small, epochs=1)
-    assert state() == "interrupted"
+    assert state() == "unfinished", "an earlier version told of no end"
     progress = small.path / "progress.json"
     progress.write_text(json.dumps({"state": "running", "num_trials": 6, "num_done": 5, "left_s": 60.0}))
     assert state() == "running"
@@ -526,7 +526,19 @@ def test_a_study_at_a_url_is_fetched_and_followed(
     fetched.look()
     watch = Watch([], [fetched])
     client = TestClient(build_app(watch, ["testserver"]))
-    assert [study["name"] for study in client.get("/api/studies").json()] == ["small"]
+    told = client.get("/api/studies").json()[0]
+    assert (told["name"], told["state"]) == ("small", "done")
+    progress = small.path / "progress.json"
+    for content, age_s, state in (
+        ("running", 0, "running"),
+        ("running", 300, "lost"),
+        ("interrupted", 300, "interrupted"),
+    ):
+        progress.write_text(json.dumps({"state": content, "updated_at": str(age_s)}))
+        os.utime(progress, (time.time() - age_s, time.time() - age_s))
+        fetched.look()
+        assert client.get("/api/studies").json()[0]["state"] == state
+    assert client.get("/api/studies").json()[0]["version"] == told["version"], "no record has changed"
     before = client.get(CURVES).json()
     epochs = small.read_records("epochs")
     place = epochs.schema.get_field_index("test_accuracy")
@@ -541,3 +553,6 @@ def test_a_study_at_a_url_is_fetched_and_followed(
     told = client.get("/api/studies").json()[0]
     assert "small" in told["problem"]
     assert client.get(CURVES).json()["rows"]["mean"], "what was fetched still stands"
+    shutil.copytree(fetched.folder.path, small.path)
+    fetched.look()
+    assert client.get("/api/studies").json()[0]["problem"] == ""
