@@ -21,6 +21,8 @@ FETCH_EVERY_S = 30.0
 class FetchedStudy(WatchedStudy):
     """A study at a URL: fetched anew from time to time, into the user's cache."""
 
+    is_copy = True
+
     def __init__(self, url: str) -> None:
         super().__init__(StudyFolder(copy_path("pulled", url)))
         self._url = url

@@ -53,7 +53,7 @@ from analysis.results.formats import to_csv
 from analysis.results.result_table import ResultTable
 from analysis.tables import build_tables, table_kinds
 from study.page.blocks import CHOICES, list_trials, plan_sections, render_block, templates
-from study.page.control import ControlError, go_on, stop
+from study.page.control import ControlError, describe_command, go_on, stop
 from study.page.elsewhere import ClusterStudies
 from study.page.live_study import LiveStudy
 from study.page.watched import LOOK_EVERY_S, Watch, WatchedStudy, describe
@@ -190,7 +190,12 @@ class _Pages:
         page = (
             templates()
             .get_template("study.html")
-            .render(name=request.path_params["name"], info=info, sections=sections, controls=self._controls)
+            .render(
+                name=request.path_params["name"],
+                info=info,
+                sections=sections,
+                controls=self._controls and not watched.is_copy,
+            )
         )
         return _with_etag(request, HTMLResponse(show_invisible(page)))
 
@@ -217,7 +222,18 @@ class _Pages:
             for slot in s.slots
         ]
         cells = [{"cell_id": cell.cell_id, "label": cell.label, "config": cell.config} for cell in info.cells]
-        return _Json({**describe(watched), "cells": cells, "seeds": list(info.seeds), "shows": slots})
+        goes_on_by = (
+            show_invisible(describe_command(watched.folder, info)) if self._controls and not watched.is_copy else None
+        )
+        return _Json(
+            {
+                **describe(watched),
+                "goes_on_by": goes_on_by,
+                "cells": cells,
+                "seeds": list(info.seeds),
+                "shows": slots,
+            }
+        )
 
     def chart(self, request: Request) -> Response:
         since = request.query_params.get("since", "0")[:18]
@@ -247,6 +263,8 @@ class _Pages:
         watched, action = self._find(request), request.path_params["action"]
         if urlsplit(request.headers.get("origin", "")).netloc != request.headers.get("host"):
             return PlainTextResponse("only the page itself may ask for this\n", 403)
+        if watched.is_copy:
+            raise ControlError("this is a copy of a study elsewhere")
         if action == "stop":
             stop(watched.folder)
         elif action == "go-on":

@@ -39,6 +39,7 @@ _RECORDS = ("trials", "epochs", "steps", "layers", "model")
 class WatchedStudy:
     """One study folder. Threads may ask at the same time; what is built is built once."""
 
+    is_copy = False  # of a study elsewhere
     silent_s = 60.0  # a driver that writes nothing for so long does not live
 
     def __init__(self, folder: StudyFolder) -> None:

@@ -126,7 +126,9 @@
   }
 
   async function ask(action) {
-    if (!confirm(`${action === "stop" ? "Stop the study? Its trials save first." : "Let the study go on by its own command?"}`)) return;
+    const question = action === "stop" ? "Stop the study? Its trials save first."
+      : `Let the study go on by its own command?\n\n${(await (await get(api)).json()).goes_on_by}`;
+    if (!confirm(question)) return;
     byId("asked").textContent = await (await fetch(`${api}/${action}`, { method: "POST" })).text();
   }
 

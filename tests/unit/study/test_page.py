@@ -494,6 +494,8 @@ def test_only_the_owners_page_stops_a_study(watch: Watch, small: StudyFolder) ->
         assert client.post("/api/studies/small/go-on", headers=own).status_code == 409
         assert client.post("/api/studies/small/stop", headers=own).status_code == 202
         assert driver.wait(timeout=60) == -signal.SIGINT
+    answer = client.post("/api/studies/small/stop", headers=own)  # its lock stayed behind
+    assert (answer.status_code, answer.text) == (409, "no driver works on this study\n")
 
 
 def test_a_study_goes_on_by_its_own_command_only(watch: Watch, small: StudyFolder, tmp_path: Path) -> None:
@@ -507,13 +509,32 @@ def test_a_study_goes_on_by_its_own_command_only(watch: Watch, small: StudyFolde
         answer = client.post("/api/studies/small/go-on", headers={"origin": "http://testserver"})
         assert answer.status_code == 409
         assert said in answer.text
-    good = {"command": ["python", "-m", "study.run", "--grid", "nowhere.toml"], "folder": str(Path.cwd())}
-    small.study_json.write_text(json.dumps({**content, "attempts": [good]}))
+    (tmp_path / "evil" / "study").mkdir(parents=True)
+    (tmp_path / "evil" / "study" / "__init__.py").touch()
+    (tmp_path / "evil" / "study" / "run.py").write_text("print('hacked')")
+    evil = {"command": ["python", "-m", "study.run", "--grid", "nowhere.toml"], "folder": str(tmp_path / "evil")}
+    log = small.path / "driver.log"
+    log.symlink_to(tmp_path / "victim")
+    for place, said in (
+        (evil["folder"], "driver.log: cannot be written"),
+        (".", "not started here"),
+        (str(small.path), "part of a study"),
+    ):
+        small.study_json.write_text(json.dumps({**content, "attempts": [{**evil, "folder": place}]}))
+        answer = client.post("/api/studies/small/go-on", headers={"origin": "http://testserver"})
+        assert (answer.status_code, said in answer.text) == (409, True), place
+    assert not (tmp_path / "victim").exists()
+    log.unlink()
+    small.study_json.write_text(json.dumps({**content, "attempts": [evil]}))
+    watch.look()
+    told = client.get("/api/studies/small").json()["goes_on_by"]
+    assert told == f"python -m study.run --grid nowhere.toml\nin {evil['folder']}"
     assert client.post("/api/studies/small/go-on", headers={"origin": "http://testserver"}).status_code == 202
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while "nowhere.toml" not in (small.path / "driver.log").read_text():  # what the command said
         assert time.monotonic() < deadline
         time.sleep(0.2)
+    assert "hacked" not in log.read_text()
 
 
 def test_a_study_at_a_url_is_fetched_and_followed(
@@ -525,7 +546,9 @@ def test_a_study_at_a_url_is_fetched_and_followed(
     fetched = elsewhere.FetchedStudy(f"file://{small.path}")
     fetched.look()
     watch = Watch([], [fetched])
-    client = TestClient(build_app(watch, ["testserver"]))
+    client = TestClient(build_app(watch, ["testserver"], token="secret"), headers={"authorization": "Bearer secret"})
+    assert "data-action" not in client.get("/studies/small").text, "its driver is elsewhere"
+    assert client.post("/api/studies/small/stop", headers={"origin": "http://testserver"}).status_code == 409
     told = client.get("/api/studies").json()[0]
     assert (told["name"], told["state"]) == ("small", "done")
     progress = small.path / "progress.json"
