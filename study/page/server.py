@@ -127,10 +127,11 @@ class _Guard:
                 answer = RedirectResponse(
                     "/" + request.url.path.lstrip("/") + ("?" + urlencode(query) if query else ""), 303
                 )
-                answer.set_cookie(COOKIE, self._token, httponly=True, samesite="strict")
+                # Lax: a link on another site brings it along. What changes anything asks for the page's own origin.
+                answer.set_cookie(_cookie_name(request), self._token, httponly=True, samesite="lax")
             else:
                 answer = PlainTextResponse(
-                    "this page needs its token: open the address that `study serve` printed\n", 403
+                    "this page needs its token: open the address that `study serve` printed last\n", 403
                 )
         await answer(scope, receive, send_safely)
 
@@ -138,12 +139,20 @@ class _Guard:
         cookies = SimpleCookie()
         with contextlib.suppress(CookieError):
             cookies.load(request.headers.get("cookie", ""))
+        cookie = cookies.get(_cookie_name(request))
         scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
-        given = cookies[COOKIE].value if COOKIE in cookies else bearer if scheme.lower() == "bearer" else ""
-        return self._is_token(given)
+        return (cookie is not None and self._is_token(cookie.value)) or (
+            scheme.lower() == "bearer" and self._is_token(bearer)
+        )
 
     def _is_token(self, given: str) -> bool:
         return hmac.compare_digest(given.encode(), (self._token or "").encode())
+
+
+def _cookie_name(request: Request) -> str:
+    """A name for each port: browsers send a host's cookies to all of them."""
+    port = request.headers.get("host", "").rpartition(":")[2]
+    return f"{COOKIE}_{port}" if port.isdecimal() else COOKIE
 
 
 class _Pages:

@@ -443,9 +443,15 @@ def test_token_is_asked_for_and_taken_once(watch: Watch) -> None:
     answer = client.get("/studies/small?x=step&token=secret")
     assert (answer.status_code, answer.headers["location"]) == (303, "/studies/small?x=step")
     assert "HttpOnly" in answer.headers["set-cookie"]
-    assert "SameSite=strict" in answer.headers["set-cookie"]
+    assert "SameSite=lax" in answer.headers["set-cookie"], "as of a link on another site"
     for cookie, status in ((f"{COOKIE}=secret", 200), (f"{COOKIE}=s%e9cret", 403), ("=;;\x01", 403)):
         assert TestClient(app).get("/", headers={"cookie": cookie}).status_code == status
+    stale = {"cookie": f"{COOKIE}=stale", "authorization": "Bearer secret"}
+    assert TestClient(app).get("/api/studies", headers=stale).status_code == 200
+    port = {"host": "testserver:8791"}
+    assert client.get("/?token=secret", headers=port).headers["set-cookie"].startswith(f"{COOKIE}_8791=")
+    for cookie, status in ((f"{COOKIE}_8790=other; {COOKIE}_8791=secret", 200), (f"{COOKIE}_8790=secret", 403)):
+        assert TestClient(app).get("/", headers={**port, "cookie": cookie}).status_code == status
 
 
 def test_what_has_not_changed_is_not_sent_again(client: TestClient, watch: Watch, small: StudyFolder) -> None:
