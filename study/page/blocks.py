@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -41,9 +41,15 @@ from analysis.tables import build_tables, table_kinds
 from study.page.live_study import LiveStudy
 from study.page.watched import WatchedStudy
 from study.spec.search_spec import FIRST_SEARCH_SEED
+from trainable.columns import TRIAL_STATUSES
 
 TRIALS_ON_A_PAGE = 50
-CHOICES = ("metric", "status", "page")  # what a part may be asked for with
+# What a part may be asked for with, and what counts as such.
+_CHOICES: dict[str, dict[str, Callable[[str], bool]]] = {
+    "map": {"metric": lambda text: text in list_metrics()},
+    "trials": {"status": lambda text: text in TRIAL_STATUSES, "page": lambda text: text.isdecimal() and len(text) < 6},
+}
+_NAMED = ("table", "text", "trial")  # parts of which there are several
 _SHADES = 8
 
 
@@ -112,14 +118,18 @@ def render_block(watched: WatchedStudy, study_name: str, name: str, query: Mappi
     if kind == "figure":
         picture = watched.picture(rest)
         return show_invisible(str(_macros().picture_box(picture, picture.title)))
-    query = {**query, "study": study_name}
-    key = f"{name}?{sorted(query.items())}"
+    choices = _CHOICES.get(kind, {})
+    query = {key: text for key, text in query.items() if key in choices and choices[key](text)}
+    key = f"{name}?{sorted(query.items())}"  # what is built is kept by it
+    query["study"] = study_name
     build = {
         "verdict": _answer, "findings": _findings, "map": _map, "table": _table, "text": _texts, "trials": _trials,
         "trial": _trial, "environment": _environment,
     }.get(kind)  # fmt: skip
-    if build is None:
+    if build is None or (rest and kind not in _NAMED):
         raise LookupError(f"no part {name!r}")
+    if kind == "text" and rest not in {section.id for section in watched.ask("sections", plan_sections)}:
+        raise LookupError(f"no section {rest!r}")
     text: str = watched.ask(key, lambda study: show_invisible(build(study, rest, query)))
     return text
 

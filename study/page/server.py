@@ -52,7 +52,7 @@ from analysis.report.page import read_asset, read_styles, show_invisible
 from analysis.results.formats import to_csv
 from analysis.results.result_table import ResultTable
 from analysis.tables import build_tables, table_kinds
-from study.page.blocks import CHOICES, list_trials, plan_sections, render_block, templates
+from study.page.blocks import list_trials, plan_sections, render_block, templates
 from study.page.control import ControlError, describe_command, go_on, stop
 from study.page.elsewhere import ClusterStudies
 from study.page.live_study import LiveStudy
@@ -214,7 +214,7 @@ class _Pages:
             self._find(request),
             parameters["name"],
             parameters["block"],
-            {name: text for name, text in request.query_params.items() if name in CHOICES},
+            request.query_params,
         )
         return _with_etag(request, HTMLResponse(text))
 

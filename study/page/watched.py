@@ -11,6 +11,7 @@ import logging
 import stat
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from trainable.errors import first_line
 LOOK_EVERY_S = 1.0
 SHARE = 40  # of the time is spent between looks for each part that is spent looking
 _log = logging.getLogger(__name__)
+_MOST_BUILT = 500  # parts that are kept
 _RECORDS = ("trials", "epochs", "steps", "layers", "model")
 
 
@@ -52,7 +54,7 @@ class WatchedStudy:
         self._seen: object = None
         self._next_look = 0.0
         self._lock = threading.RLock()
-        self._built: dict[str, Any] = {}  # of this version, by what was asked for
+        self._built: OrderedDict[str, Any] = OrderedDict()  # of this version, by what was asked for, the last one last
         self._feeds: dict[str, ChartFeed] = {}
 
     @property
@@ -99,6 +101,9 @@ class WatchedStudy:
                         raise
                     _log.exception("%s: %s", self.folder.path, what)
                     raise StudyFolderError(f"cannot be shown: {_tell(error)}") from error  # the rest can be
+            self._built.move_to_end(what)
+            while len(self._built) > _MOST_BUILT:
+                self._built.popitem(last=False)
             return self._built[what]
 
     def chart(self, name: str, since: int) -> dict[str, Any]:
@@ -117,7 +122,7 @@ class WatchedStudy:
         return picture
 
     def _read(self) -> None:
-        before, self._built = self._built, {}
+        before, self._built = self._built, OrderedDict()
         study = self.study
         try:
             self.study = read_live_study(self.folder)

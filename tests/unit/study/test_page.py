@@ -473,6 +473,30 @@ def test_map_shows_any_metric(client: TestClient) -> None:
     assert "n = 3" in accuracy
 
 
+def test_what_is_kept_is_bounded(client: TestClient, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = watch.studies()["small"]
+    assert client.get("/studies/small/blocks/verdict").status_code == 200
+    client.get("/studies/small/blocks/map?metric=final_test_loss")
+    client.get("/studies/small/blocks/trials?status=failed&page=0")
+    kept = len(small._built)
+    for asked in (
+        "verdict?metric=x",
+        "verdict?page=1",
+        "map?metric=final_test_loss&page=1",
+        "trials?metric=x&page=0&status=failed",
+    ):
+        assert client.get(f"/studies/small/blocks/{asked}").status_code == 200
+    for query in ("status=x", f"page={'9' * 5000}", "page=x", "metric=x"):
+        assert client.get(f"/studies/small/blocks/trials?{query}").status_code == 200
+    assert len(small._built) <= kept + 1, "the trials without a choice"
+    for part in ("verdict-x", "map-x", "environment-x", "text-x"):
+        assert client.get(f"/studies/small/blocks/{part}").status_code == 404
+    monkeypatch.setattr(watched, "_MOST_BUILT", 3)
+    for number in range(9):
+        client.get(f"/studies/small/blocks/trials?page={number}")
+    assert len(small._built) == 3
+
+
 def test_only_the_owners_page_stops_a_study(watch: Watch, small: StudyFolder) -> None:
     plain = TestClient(build_app(watch, ["testserver"]))
     assert plain.post("/api/studies/small/stop").status_code == 404
