@@ -185,6 +185,9 @@ class _Pages:
         except KeyError:
             raise LookupError(f"no study {name!r}") from None
 
+    def _describe(self, request: Request) -> dict[str, Any]:
+        return {**describe(self._find(request)), "name": request.path_params["name"]}
+
     def _describe_all(self) -> list[dict[str, Any]]:
         here = [{**describe(watched), "name": name} for name, watched in self._watch.studies().items()]
         return [*here, *(self._cluster.describe() if self._cluster is not None else ())]
@@ -236,7 +239,7 @@ class _Pages:
         )
         return _Json(
             {
-                **describe(watched),
+                **self._describe(request),
                 "goes_on_by": goes_on_by,
                 "cells": cells,
                 "seeds": list(info.seeds),
@@ -283,8 +286,8 @@ class _Pages:
         return PlainTextResponse("asked for\n", 202)
 
     async def events(self, request: Request) -> Response:
-        watched = self._find(request)
-        return _stream(request, lambda: describe(watched))
+        self._find(request)
+        return _stream(request, lambda: self._describe(request))
 
     async def all_events(self, request: Request) -> Response:
         return _stream(request, self._describe_all)
@@ -309,7 +312,10 @@ def _stream(request: Request, describe_now: Callable[[], Any]) -> StreamingRespo
     async def events() -> AsyncIterator[str]:
         last, quiet = "", 0.0
         while not is_ending():
-            text = json.dumps(await run_in_threadpool(describe_now), sort_keys=True)
+            try:
+                text = _to_json(await run_in_threadpool(describe_now))
+            except LookupError:  # the study is gone; who asks again is told
+                return
             if text != last:
                 yield f"data: {text}\n\n"
                 last, quiet = text, 0.0

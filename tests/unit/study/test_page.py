@@ -19,6 +19,8 @@ from urllib.parse import quote
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
 from starlette.testclient import TestClient
 
 from analysis.drawing.declaration import StudyFigure
@@ -495,6 +497,31 @@ def test_what_is_kept_is_bounded(client: TestClient, watch: Watch, monkeypatch: 
     for number in range(9):
         client.get(f"/studies/small/blocks/trials?page={number}")
     assert len(small._built) == 3
+
+
+def test_an_open_stream_follows_the_study_of_its_name(
+    watch: Watch, small: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "LOOK_EVERY_S", 0.01)
+    app = build_app(watch, ["testserver"])
+    told: list[Any] = []
+
+    async def listen() -> None:
+        request = Request({"type": "http", "app": app, "path_params": {"name": "small"}, "headers": []})
+        stream = await server._Pages(watch, None, controls=False).events(request)
+        assert isinstance(stream, StreamingResponse)
+        async for part in stream.body_iterator:
+            told.append(json.loads(str(part).partition("data: ")[2]))
+            if len(told) == 1:  # removed and started anew
+                (small.path / "progress.json").write_text('{"state": "running"}')
+                watch._studies = {small.path: WatchedStudy(small)}
+                watch.look()
+            else:
+                watch._studies = {}
+
+    asyncio.run(asyncio.wait_for(listen(), 60))
+    assert [one["state"] for one in told] == ["done", "running"]
+    assert TestClient(app).get("/api/studies/small/events").status_code == 404
 
 
 def test_only_the_owners_page_stops_a_study(watch: Watch, small: StudyFolder) -> None:
