@@ -35,6 +35,7 @@ LOOK_EVERY_S = 1.0
 SHARE = 40  # of the time is spent between looks for each part that is spent looking
 _log = logging.getLogger(__name__)
 _MOST_BUILT = 500  # parts that are kept
+_DRAWING = threading.Lock()  # matplotlib's settings are those of the whole process
 _RECORDS = ("trials", "epochs", "steps", "layers", "model")
 
 
@@ -186,8 +187,10 @@ def _build_chart(study: LiveStudy, name: str) -> Chart | NothingToDraw:
 
 
 def _draw(study: LiveStudy, name: str) -> PagePicture:
-    figure = draw_study_figure(study, *find_figure(study, name))
-    return build_page_picture(figure, render_figure(figure))
+    kind, subject = find_figure(study, name)
+    with _DRAWING:
+        figure = draw_study_figure(study, kind, subject)
+        return build_page_picture(figure, render_figure(figure))
 
 
 class Watch:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -522,6 +523,26 @@ def test_an_open_stream_follows_the_study_of_its_name(
     asyncio.run(asyncio.wait_for(listen(), 60))
     assert [one["state"] for one in told] == ["done", "running"]
     assert TestClient(app).get("/api/studies/small/events").status_code == 404
+
+
+def test_pictures_are_drawn_one_at_a_time(root: Path, small: StudyFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two studies at once would set the style, which is of the whole process, back for each other."""
+    drawing: list[int] = []
+
+    def draw(*_: object) -> None:
+        drawing.append(1)
+        time.sleep(0.05)
+        assert len(drawing) == 1
+        drawing.pop()
+
+    monkeypatch.setattr(watched, "draw_study_figure", draw)
+    monkeypatch.setattr(watched, "render_figure", draw)
+    monkeypatch.setattr(watched, "build_page_picture", lambda *_: "picture")
+    studies = [WatchedStudy(small), WatchedStudy(small)]
+    for study in studies:
+        study.look()
+    with ThreadPoolExecutor() as threads:
+        assert list(threads.map(lambda study: study.picture("samples"), studies)) == ["picture"] * 2
 
 
 def test_only_the_owners_page_stops_a_study(watch: Watch, small: StudyFolder) -> None:
