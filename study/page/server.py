@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import hashlib
 import hmac
 import json
@@ -374,15 +375,24 @@ def _read(name: str) -> tuple[bytes, str]:
 def _warm_up() -> None:
     """What takes seconds the first time, before anybody asks for it."""
     for name in ("plotly.js", "report.css"):
-        _read(name)
+        _compress(name)
     figure_kinds()
     table_kinds()
     for name in ("study.html", "blocks.html", "map.html"):
         templates().get_template(name)
 
 
+@cache
+def _compress(name: str) -> bytes:
+    return gzip.compress(_read(name)[0], mtime=0)  # the same bytes from every server: browsers keep them
+
+
 def _asset(request: Request) -> Response:
-    content, kind = _read(request.path_params["name"])
+    name = request.path_params["name"]
+    content, kind = _read(name)
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        headers = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
+        return _with_etag(request, Response(_compress(name), media_type=kind, headers=headers))
     return _with_etag(request, Response(content, media_type=kind))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import os
 import re
@@ -543,6 +544,16 @@ def test_pictures_are_drawn_one_at_a_time(root: Path, small: StudyFolder, monkey
         study.look()
     with ThreadPoolExecutor() as threads:
         assert list(threads.map(lambda study: study.picture("samples"), studies)) == ["picture"] * 2
+
+
+def test_what_pages_load_is_compressed_once(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = client.get("/assets/page.js")
+    monkeypatch.setattr(gzip, "compress", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(gzip, "GzipFile", lambda *_: 1 / 0)
+    again = client.get("/assets/page.js")
+    assert (again.headers["content-encoding"], again.text) == ("gzip", first.text)
+    plain = client.get("/assets/page.js", headers={"accept-encoding": "identity"})
+    assert ("content-encoding" in plain.headers, plain.text) == (False, first.text)
 
 
 def test_only_the_owners_page_stops_a_study(watch: Watch, small: StudyFolder) -> None:
