@@ -12,11 +12,15 @@ import signal
 import subprocess
 import sys
 import time
+import webbrowser
 from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from urllib.error import URLError
 from urllib.parse import quote
+from urllib.request import urlopen
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -34,6 +38,8 @@ from analysis.report.page import render_page
 from analysis.results.formats import to_csv
 from analysis.sections import section_place
 from analysis.tables import build_tables
+from study import serve
+from study.command_line.live_page import live_page
 from study.page import elsewhere, server, watched
 from study.page.server import COOKIE, build_app
 from study.page.watched import Watch, WatchedStudy, describe
@@ -554,6 +560,48 @@ def test_what_pages_load_is_compressed_once(client: TestClient, monkeypatch: pyt
     assert (again.headers["content-encoding"], again.text) == ("gzip", first.text)
     plain = client.get("/assets/page.js", headers={"accept-encoding": "identity"})
     assert ("content-encoding" in plain.headers, plain.text) == (False, first.text)
+
+
+def test_studies_of_a_cluster_are_listed_and_an_unreachable_one_says_so(watch: Watch) -> None:
+    status = SimpleNamespace(value="RUNNING", is_terminal=lambda: False)
+    job = SimpleNamespace(
+        metadata={"study": "far", "results": "/mnt"}, status=status, driver_exit_code=None, start_time=0, submission_id="job-1",
+        driver_node_id="node", message=None,
+    )  # fmt: skip
+    progress = '{"state": "running", "num_trials": 6, "num_done": 2}'
+    cluster: Any = SimpleNamespace(
+        address="http://head:8265", list_jobs=lambda: [job], read_log_end=lambda *_: progress
+    )
+    studies = elsewhere.ClusterStudies(cluster)
+    client = TestClient(build_app(watch, ["testserver"], cluster=studies))
+    studies.look()
+    told = client.get("/api/studies").json()[1]
+    assert (told["name"], told["state"], told["progress"]["num_done"], told["version"]) == ("far", "running", 2, None)
+    cluster.list_jobs = lambda: 1 / 0
+    studies._next_look = 0.0
+    studies.look()
+    told = client.get("/api/studies").json()[1]
+    assert (told["name"], "division" in told["problem"]) == ("far", True)
+
+
+def test_the_address_is_printed_and_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    monkeypatch.setattr(serve, "_serve", lambda listener, *_: listener.close() or 0)
+    assert serve.main([str(tmp_path), "--open", "--control"]) == 0
+    assert opened == [capsys.readouterr().out.split()[1]]
+    assert "/?token=" in opened[0]
+
+
+def test_a_run_serves_its_page_as_long_as_it_runs(small: StudyFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    with live_page(str(small.path.parent)):
+        address = capsys.readouterr().out.split()[-1]
+        with urlopen(f"{address}api/studies", timeout=60) as answer:
+            assert [study["name"] for study in json.load(answer)] == ["small"]
+    with pytest.raises(URLError):
+        urlopen(address, timeout=60)
 
 
 def test_only_the_owners_page_stops_a_study(watch: Watch, small: StudyFolder) -> None:
