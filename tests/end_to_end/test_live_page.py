@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -216,10 +217,15 @@ def test_an_open_page_goes_on_when_the_server_is_started_again(tmp_path: Path, b
         )
     wait_for(browser, "document.getElementById('connection').textContent", lambda text: "Not connected" in str(text))
     (study.folder.path / "progress.json").write_text(json.dumps({"state": "interrupted", "num_trials": 6}))
-    with serve(tmp_path, "--port", address.rstrip("/").rpartition(":")[2]):
+    port = address.rstrip("/").rpartition(":")[2]
+    with serve(tmp_path, "--port", port):
         wait_for(browser, "document.querySelector('#state .chip').textContent", lambda state: state == "interrupted")
         browser.run("document.getElementById('curves').scrollIntoView()")
         wait_for(browser, DRAWN, lambda number: isinstance(number, int) and number >= 16)
+        shutil.rmtree(study.folder.path)
+        wait_for(browser, "document.getElementById('connection').textContent", lambda text: "no study" in str(text))
+    with serve(tmp_path, "--control", "--port", port):  # a token, which the page does not have
+        wait_for(browser, "document.getElementById('connection').textContent", lambda text: "printed last" in str(text))
         assert browser.run("window.marked")
 
 
