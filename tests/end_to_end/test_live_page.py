@@ -123,6 +123,7 @@ POINTS = (
 )
 
 
+@pytest.mark.faults
 def test_a_study_is_watched_from_start_to_end_over_a_killed_driver(tmp_path: Path, browser: Browser) -> None:
     place = Workplace(tmp_path, GRID)
     results = tmp_path / "results"

@@ -108,6 +108,7 @@ def test_a_search_ends_with_its_winners_on_the_test_set(whole: tuple[StudyFolder
     assert {row["config.test_limit"] for row in by_role["search"]} == {0}
 
 
+@pytest.mark.faults
 def test_killed_and_resumed_it_is_the_same_search(workplace: Workplace, whole: tuple[StudyFolder, str]) -> None:
     reference, _ = whole
     folder = workplace.study("killed")

@@ -1,7 +1,7 @@
 """`python -m study.run` with a real Ray: one study from its first start to its last seed, because each start costs seconds.
 
-It is terminated, goes on, loses a worker, ends with its tables, is asked for again, and gets another seed. One of its three
-trials diverges. SIGINT is in test_tracking.py, SIGKILL in test_search.py.
+It is terminated while W&B follows it, goes on, loses a worker, ends with its tables, is asked for again, and gets another seed. One of
+its three trials diverges. SIGINT is in test_tracking.py, SIGKILL in test_search.py; both are run by `make test-faults`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import pytest
 
 import analysis
 from tests.support.faults import PLANTED_SECRET, Workplace
+from tests.support.wandb_files import read_offline_runs
 from trainable.trial_state import TrialState, read_state
 
 pytestmark = pytest.mark.integration
@@ -74,7 +75,7 @@ def stage(workplace: Workplace, output: str) -> Stage:
 @pytest.fixture(scope="module")
 def terminated(workplace: Workplace) -> Stage:
     """The first driver, which gets SIGTERM in the third epoch of a trial."""
-    with workplace.start("life", *SMALL, "--checkpoint-interval", "3600") as driver:
+    with workplace.start("life", *SMALL, "--checkpoint-interval", "3600", "--wandb", "offline") as driver:
         driver.wait_for(f"epoch 3/{EPOCHS} ")
         driver.process.send_signal(signal.SIGTERM)
         assert driver.wait(120) == 130, driver.output
@@ -120,6 +121,14 @@ def test_a_terminated_study_says_how_to_go_on(terminated: Stage) -> None:
     assert set(terminated.learning["status"]) == {"pending"}
     saved = terminated.learning["epochs_completed"].max()
     assert saved >= 3, "with no checkpoint due for an hour, the last epoch was still saved"
+
+
+def test_runs_of_wandb_hold_what_was_trained_so_far(workplace: Workplace, terminated: Stage) -> None:
+    runs = read_offline_runs(workplace.study("life").path)
+    saved_epochs = terminated.learning["epochs_completed"]
+    for trial, saved in saved_epochs[saved_epochs > 0].items():
+        assert len(runs[str(trial)].series("test/acc", "epoch")) == saved
+        assert runs[str(trial)].config["status"] == "pending"
 
 
 def test_what_was_saved_is_not_trained_again(terminated: Stage, finished: Stage) -> None:

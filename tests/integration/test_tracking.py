@@ -369,6 +369,7 @@ batch_size = [16]
 """
 
 
+@pytest.mark.faults
 def test_a_study_that_was_interrupted_has_whole_runs_and_no_key_in_any_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,7 @@ def raylets(driver: Driver) -> list[psutil.Process]:
     return [process for process in driver.descendants() if process.name() == "raylet"]
 
 
+@pytest.mark.faults
 def test_seeds_are_added_until_it_ends_and_an_ended_driver_goes_on(tmp_path: Path) -> None:
     workplace = Workplace(tmp_path, GRID)
     with workplace.start("looks", *ASKED) as driver:
