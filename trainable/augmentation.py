@@ -181,8 +181,14 @@ class EvaluationBatches:
 def first_batches(
     split: Split, config: TrialConfig, epoch: int, num_batches: int, device: torch.device
 ) -> list[tuple[Tensor, Tensor]]:
-    """The batches that an epoch begins with, up to so many."""
-    return list(itertools.islice(TrainingBatches(split, config, device).epoch(epoch), num_batches))
+    """The batches that an epoch begins with, up to so many; only their images are copied to the device."""
+    num_images, size = len(split.labels), config.batch_size
+    wanted = min(num_batches, num_images // size) * size
+    chosen = draw_order(num_images, config, epoch)[:wanted].numpy()
+    part = replace(split, images=split.images[chosen], labels=split.labels[chosen])
+    height, width = split.images.shape[1:3]
+    draws = draw_augmentation(num_images, config, epoch, (height, width)).part(0, wanted).to(device)
+    return list(TrainingBatches(part, config, device)._batches(torch.arange(wanted, device=device), draws))
 
 
 def fixed_images(split: Split, num_images: int, device: torch.device) -> tuple[Tensor, Tensor]:

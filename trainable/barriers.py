@@ -47,12 +47,13 @@ def loss_at(
     with torch.no_grad(), full_fp32():
         for name, parameter in model.named_parameters():
             parameter.copy_(torch.lerp(first[name].to(parameter), second[name].to(parameter), place))
+        model.eval()
         norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # the plain mean over the batches
-        model.train()
+            norm.train()
         for images, _ in batches if norms else ():
             model(images)
         for norm, momentum in zip(norms, momenta, strict=True):

@@ -48,10 +48,10 @@ def measure_epoch(end: EpochEnd) -> dict[str, float | None]:
     from trainable.augmentation import first_batches
     from trainable.optimization import training_loss
 
-    size = end.config.as_trained.batch_size
-    wanted = min(max(NUM_IMAGES // size, LEAST_BATCHES), MOST_BATCHES)
-    batches = first_batches(end.training_images, end.config, end.epoch + 1, wanted, end.device)
-    mean, error = measure_batch_sharpness(end.model, batches, loss=partial(training_loss, config=end.config))
+    config = end.config.as_trained
+    wanted = min(max(NUM_IMAGES // config.batch_size, LEAST_BATCHES), MOST_BATCHES)
+    batches = first_batches(end.training_images, config, end.epoch + 1, wanted, end.device)
+    mean, error = measure_batch_sharpness(end.model, batches, loss=partial(training_loss, config=config))
     return {
         "batch_sharpness": mean,
         "batch_sharpness_se": None if math.isnan(error) else error,

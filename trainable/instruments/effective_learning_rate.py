@@ -34,7 +34,7 @@ def measure_epoch(end: EpochEnd) -> dict[str, object]:
     """At the learning rate of the epoch's steps and the weights that they end with."""
     from trainable.schedule import scheduled_learning_rate
 
-    rates = effective_learning_rates(end.model, scheduled_learning_rate(end.config, end.epoch - 1))
+    rates = effective_learning_rates(end.model, scheduled_learning_rate(end.config.as_trained, end.epoch - 1))
     defined = np.ma.compressed(rates)
     return {
         "effective_learning_rate": float(np.exp(np.log(defined).mean())) if len(defined) else None,

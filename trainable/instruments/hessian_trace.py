@@ -47,10 +47,12 @@ def measure_traces(
 def measure_epoch(end: EpochEnd) -> dict[str, object]:
     """The whole trace, and that of every tensor, each with its standard error over the probes."""
     from trainable.augmentation import fixed_images
+    from trainable.model import stable_seed
     from trainable.optimization import training_loss
 
     images, labels = fixed_images(end.training_images, NUM_IMAGES, end.device)
-    traces = measure_traces(end.model, images, labels, seed=end.epoch, loss=partial(training_loss, config=end.config))
+    seed = stable_seed(f"Hessian probes of epoch {end.epoch}", end.config.seed)
+    traces = measure_traces(end.model, images, labels, seed=seed, loss=partial(training_loss, config=end.config))
     root = np.sqrt(NUM_PROBES)
     total = traces.sum(axis=1)
     return {

@@ -24,6 +24,7 @@ from trainable.augmentation import (
     augment,
     draw_augmentation,
     draw_order,
+    first_batches,
     normalise,
 )
 from trainable.config import TrialConfig
@@ -149,6 +150,17 @@ def test_all_draws_are_made_before_the_first_step(split: Split, monkeypatch: pyt
     assert drawn == ["order", "augmentation"]
     assert len(list(batches)) == 3
     assert len(drawn) == 2
+
+
+def test_the_first_batches_are_those_that_the_epoch_begins_with(split: Split) -> None:
+    config = TrialConfig(batch_size=8, cutout=4, randaugment=1)
+    found = first_batches(split, config, 3, 2, CPU)
+    assert len(found) == 2
+    for (images, labels), (their_images, their_labels) in zip(
+        found, TrainingBatches(split, config, CPU).epoch(3), strict=False
+    ):
+        assert torch.equal(images, their_images)
+        assert torch.equal(labels, their_labels)
 
 
 def test_certain_flip_mirrors_every_image(images: np.ndarray) -> None:

@@ -52,3 +52,11 @@ def test_batch_norm_has_the_statistics_of_the_images_at_every_point() -> None:
     outputs = torch.relu(normed * weights["1.weight"] + weights["1.bias"]) @ weights["3.weight"].T + weights["3.bias"]
     assert found == pytest.approx(float(nn.functional.cross_entropy(outputs, labels)), rel=1e-5)
     assert model[1].momentum == 0.1
+
+
+def test_dropout_has_no_part_in_the_loss() -> None:
+    torch.manual_seed(2)
+    model = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 8), nn.BatchNorm1d(8))
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    batches = [(torch.randn(32, 3), torch.arange(32) % 8)]
+    assert loss_at(model, state, state, 0.5, batches) == loss_at(model, state, state, 0.5, batches)

@@ -1,4 +1,5 @@
-"""Curvature in closed form on quadratics, against the dense Hessian of a tiny network with batch norm, and in bf16 trials."""
+"""Curvature in closed form on quadratics, against the dense Hessian of a tiny network with batch norm and curvlinops' of one
+without, and in bf16 trials."""
 
 from __future__ import annotations
 
@@ -18,6 +19,8 @@ from trainable.instrument import EpochEnd
 from trainable.instruments.batch_sharpness import measure_batch_sharpness
 from trainable.instruments.batch_sharpness import measure_epoch as measure_sharpness_of_epoch
 from trainable.instruments.effective_learning_rate import effective_learning_rates
+from trainable.instruments.effective_learning_rate import measure_epoch as measure_effective_rates
+from trainable.instruments.hessian_trace import measure_epoch as measure_traces_of_epoch
 from trainable.instruments.hessian_trace import measure_traces
 from trainable.instruments.top_eigenvalue import iterate, measure_top_eigenvalue
 
@@ -45,8 +48,8 @@ def _roots(curvatures: Tensor) -> tuple[Tensor, Tensor]:
 def tiny() -> tuple[nn.Sequential, Tensor, Tensor, Tensor]:
     """A network with batch norm, in evaluation mode, a batch, and the dense Hessian of its loss in training mode; float64.
 
-    By central differences of gradients: torch.func.hessian is wrong by several percent in the weights of a batch norm in training
-    mode (torch 2.15), in forward and in reverse mode.
+    By central differences of gradients: torch.func, and so curvlinops, is wrong by several percent in the weights of a batch norm in
+    training mode (torch 2.15), in forward and in reverse mode.
     """
     torch.manual_seed(0)
     model = nn.Sequential(
@@ -128,6 +131,32 @@ def test_the_largest_eigenvalue_is_that_of_the_dense_hessian(
     assert float((values - rough.value).abs().min()) <= rough.residual * rough.value + 1e-6
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_curvature_without_a_norm_is_that_of_curvlinops() -> None:
+    from curvlinops import HessianLinearOperator  # takes two seconds
+
+    torch.manual_seed(1)
+    model = nn.Sequential(
+        nn.Conv2d(3, 2, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 3)
+    ).double()
+    images, labels = torch.randn(12, 3, 6, 6, dtype=torch.float64), torch.arange(12) % 3
+    parameters = list(model.parameters())
+    theirs = HessianLinearOperator(model, nn.CrossEntropyLoss(), parameters, [(images, labels)])
+    dense = theirs @ torch.eye(sum(p.numel() for p in parameters), dtype=torch.float64)
+    with batch_loss(model, images, labels) as at:
+        gradient = torch.cat([part.reshape(-1) for part in at.gradient])
+    expected = float(gradient @ dense @ gradient / (gradient @ gradient))
+    assert measure_batch_sharpness(model, [(images, labels)])[0] == pytest.approx(expected, rel=1e-9)
+    top = measure_top_eigenvalue(model, images, labels, most_iterations=60, tolerance=1e-7)
+    assert top.value == pytest.approx(float(torch.linalg.eigvalsh(dense)[-1]), rel=1e-9)
+    traces = measure_traces(model, images, labels, seed=0, num_probes=2)
+    signs = torch.Generator().manual_seed(0)
+    for found in traces:
+        parts = [2.0 * torch.randint(0, 2, p.shape, generator=signs) - 1.0 for p in parameters]
+        probe = torch.cat([part.reshape(-1) for part in parts]).double()
+        assert found.sum() == pytest.approx(float(probe @ dense @ probe), rel=1e-9)
+
+
 def test_an_eigenvalue_and_its_residual_in_closed_form() -> None:
     matrix = torch.diag(torch.tensor([3.0, 1.0]))
     first = iterate(lambda vector: matrix @ vector, torch.ones(2), 1, 0.0)
@@ -147,6 +176,27 @@ def test_effective_learning_rates_are_of_convolutions_alone() -> None:
             assert rate == pytest.approx(0.3 / float(weight.detach().double().norm()) ** 2)
         else:
             assert rate is np.ma.masked
+
+
+def test_a_branch_is_measured_at_its_own_batch_size_and_rate() -> None:
+    model, device, found = build_training().model, torch.device("cpu"), []
+    draw = np.random.default_rng(0)
+    split = Split(draw.integers(0, 256, (64, 32, 32, 3), dtype=np.uint8), draw.integers(0, 10, 64))
+    branch = TrialConfig(batch_size=8, learning_rate=0.1, branch_epoch=1, branch_batch_size=32, branch_scaling="linear")
+    for config in (branch, TrialConfig(batch_size=32, learning_rate=0.4)):
+        end = EpochEnd(model, split, config, 1, device)
+        rates = measure_effective_rates(end)
+        found.append((measure_sharpness_of_epoch(end), rates["effective_learning_rate"]))
+    assert found[0] == found[1]
+    assert found[0][0]["batch_sharpness_batches"] == 2
+
+
+def test_trials_of_two_seeds_have_probes_of_their_own() -> None:
+    model, device = build_training().model, torch.device("cpu")
+    split = Split(np.zeros((8, 32, 32, 3), np.uint8), np.arange(8))
+    seeds = (0, 1, 0)
+    traces = [measure_traces_of_epoch(EpochEnd(model, split, TrialConfig(seed=seed), 1, device)) for seed in seeds]
+    assert traces[0]["hessian_trace"] == traces[2]["hessian_trace"] != traces[1]["hessian_trace"]
 
 
 def test_a_trial_in_bf16_is_measured_in_fp32() -> None:
