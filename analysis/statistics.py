@@ -214,8 +214,11 @@ def compare_with_best(values: Array, looks: tuple[int, int] | None = None) -> Wi
     return WithTheBest(np.where(np.isfinite(nearest), nearest, np.nan), low, high, may_be_best)
 
 
-def mean_interval(values: Array) -> tuple[float, float, float]:
-    """Mean of one number per seed and its 95 % t interval; the ends are NaN for one seed, equal to it without spread."""
+def mean_interval(values: Array, num_intervals: int = 1) -> tuple[float, float, float]:
+    """Mean of one number per seed and its 95 % t interval; the ends are NaN for one seed, equal to it without spread.
+
+    `num_intervals`: of how many that are to hold at once this is one (Bonferroni).
+    """
     values = np.asarray(values, dtype=np.float64)
     values = values[np.isfinite(values)]
     if len(values) == 0:
@@ -223,7 +226,9 @@ def mean_interval(values: Array) -> tuple[float, float, float]:
     mean = float(values.mean())
     if len(values) == 1:
         return mean, math.nan, math.nan
-    reach = float(special.stdtrit(len(values) - 1, 1 - ALPHA / 2) * values.std(ddof=1) / math.sqrt(len(values)))
+    reach = float(
+        special.stdtrit(len(values) - 1, 1 - ALPHA / 2 / num_intervals) * values.std(ddof=1) / math.sqrt(len(values))
+    )
     return mean, mean - reach, mean + reach
 
 

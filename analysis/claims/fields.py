@@ -16,8 +16,8 @@ from trainable.config import TrialConfig, flatten
 
 STATISTICS = ("median", "mean", "min", "max", "log_spread")
 # What a study must be like besides its configuration: how its data source begins, the fingerprint of its data, all images
-# of the data set in use, and words in the name of the hardware.
-NEEDS = {"data_source": str, "data_fingerprint": str, "complete_data": bool, "hardware": str}
+# of the data set in use, words in the name of the hardware, and the loss.
+NEEDS = {"data_source": str, "data_fingerprint": str, "complete_data": bool, "hardware": str, "loss": str}
 
 
 def check_keys(content: Mapping[str, Any], required: tuple[str, ...], allowed: tuple[str, ...]) -> None:

@@ -29,7 +29,8 @@ class Measurement:
 
     `values` has one number per seed, on a log10 scale where `is_log`; a quantity of the model has one and `is_exact`. Of an
     extreme the worst of all `values` is held against a bound. `pairs` has for each pair of groups in a claimed order the
-    ends of the interval of their difference. `obstacle` says why the study cannot test the claim, where that is so.
+    ends of the interval of their difference. `interval` replaces the t interval of `values`, where it is not one of seeds alone;
+    `seeds` is how many are in it. `obstacle` says why the study cannot test the claim, where that is so, `note` what was taken.
     """
 
     values: np.ndarray = field(default_factory=lambda: np.empty(0))
@@ -40,6 +41,14 @@ class Measurement:
     is_extreme: bool = False
     order: tuple[str, ...] = ()
     pairs: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
+    interval: tuple[float, float] | None = None
+    seeds: int | None = None
+    note: str = ""
+
+    @property
+    def num_seeds(self) -> int:
+        """0 for a quantity of the model."""
+        return 0 if self.is_exact else len(self.values) if self.seeds is None else self.seeds
 
 
 class Unmeasurable(Exception):

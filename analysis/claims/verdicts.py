@@ -15,7 +15,8 @@ Two groups stand in an order if the 95 % interval of their difference, paired by
 reproduced if all pairs stand in it, contradicted if half of them or more stand the other way round, not reproduced if some
 do; undetermined if none does, but some cannot be told apart. A claimed direction is reproduced only if the whole interval
 agrees, contradicted if the whole interval disagrees, and not reproduced if the interval shows no difference larger than the
-study's margin. A bound on an extreme ("every layer", "all weights") is refuted by a single counterexample. One seed, where
+study's margin. A bound on an extreme ("every layer", "all weights") is refuted by a single counterexample. A law about many cells is judged by the
+cell that is farthest from it. One seed, where
 the claim allows it, and quantities without spread are judged by their value alone: contradicted is then farther from the
 region than half its width.
 """
@@ -41,6 +42,7 @@ from analysis.statistics import mean_interval
 Verdict = Literal["reproduced", "not reproduced", "contradicted", "undetermined"]
 VERDICTS: tuple[Verdict, ...] = ("reproduced", "not reproduced", "contradicted", "undetermined")
 FAILED: tuple[Verdict, ...] = ("not reproduced", "contradicted")
+LOSS = "cross-entropy"  # of every trial
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,8 @@ def _check(study: Study, claim: Claim, found: Measurement) -> CheckedClaim:
     verdict = as_measured
     if obstacles := _obstacles(study, claim, found):
         verdict, reason = "undetermined", "; ".join(obstacles)
-    num_seeds = 0 if found.is_exact else len(found.values)
-    return CheckedClaim(claim, verdict, reason, shown[0], shown[1], shown[2], num_seeds, as_measured, found.order)
+    reason = "; ".join(part for part in (reason, found.note) if part)
+    return CheckedClaim(claim, verdict, reason, shown[0], shown[1], shown[2], found.num_seeds, as_measured, found.order)
 
 
 def _estimate(found: Measurement, claim: Claim) -> tuple[float, float, float]:
@@ -94,12 +96,14 @@ def _estimate(found: Measurement, claim: Claim) -> tuple[float, float, float]:
         return float(worst(found.values)), math.nan, math.nan
     if found.is_exact or found.order:
         return float(found.values[0]), math.nan, math.nan
+    if found.interval is not None:
+        return float(np.mean(found.values)), *found.interval
     return mean_interval(found.values)
 
 
 def _obstacles(study: Study, claim: Claim, found: Measurement) -> list[str]:
     """Why the study cannot test the claim; empty if it can."""
-    reasons, count = [found.obstacle] if found.obstacle else [], len(found.values)
+    reasons, count = [found.obstacle] if found.obstacle else [], found.num_seeds
     if found.is_exact or not found.cells:
         return reasons
     reasons = [*_unmet_needs(study, claim, found), *reasons]
@@ -118,6 +122,8 @@ def _unmet_needs(study: Study, claim: Claim, found: Measurement) -> list[str]:
     problems = [unmet_config(cell, needs, selector) for cell, selector in zip(found.cells, selectors, strict=True)]
     config = list(dict.fromkeys(problem for of_cell in problems for problem in of_cell))
     reasons = [f"reduced or other run: {', '.join(config)}"] if config else []
+    if needs.get("loss", LOSS) != LOSS:
+        reasons.append(f"other loss: {LOSS}, the claim is about {needs['loss']}")
     if data.get("dataset") != needs.get("dataset", data.get("dataset")):
         return reasons
     return [*reasons, *_unmet_data(data, needs, found.cells), *_unmet_hardware(study, needs, found.cells)]

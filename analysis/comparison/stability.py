@@ -23,9 +23,15 @@ def is_plain_sgd(config: Mapping[str, Any]) -> bool:
     return config.get("optimizer", "sgd") == "sgd" and not config.get("nesterov")
 
 
+def is_constant_sgd(config: Mapping[str, Any]) -> bool:
+    """Whether the plateaus are about the training: plain SGD whose learning rate stays what the configuration says."""
+    constant = config.get("schedule", "cosine") == "constant" and not config.get("warmup_epochs")
+    return is_plain_sgd(config) and constant
+
+
 def plateaus(config: Mapping[str, Any]) -> dict[str, float]:
     """The predicted batch sharpness of `small` and of `large` batches; without momentum both are 2 / learning rate. NaN: none."""
-    if not is_plain_sgd(config):
+    if not is_constant_sgd(config):
         return {"small": math.nan, "large": math.nan}
     rate, momentum = float(config["learning_rate"]), float(config["momentum"])
     return {"small": 2 * (1 - momentum) / rate, "large": 2 * (1 + momentum) / rate}

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.comparison.stability import is_plain_sgd
+from analysis.comparison.stability import is_constant_sgd
 from analysis.drawing import style
 from analysis.drawing.chart import Chart, Panel
 from analysis.drawing.declaration import FigureKind, whole_study
@@ -32,7 +32,9 @@ class Sharpness:
 
     sharpness: CellRows
     eigenvalues: pd.DataFrame
-    momenta: Mapping[int, float | None]  # None: another optimizer than plain SGD, of which nothing is predicted
+    momenta: Mapping[
+        int, float | None
+    ]  # None: not plain SGD at a constant learning rate, of which nothing is predicted
 
 
 def build_sharpness(study: Study) -> Sharpness:
@@ -46,7 +48,7 @@ def build_sharpness(study: Study) -> Sharpness:
     )
     found = [spread_over_trials(scaled, ["cell", "epoch"], name) for name in ("batch_sharpness", "top_eigenvalue")]
     rows = rows_by_cell(add_epoch_axes(study, found[0]), cells, "the batch sharpness was not measured")
-    momenta = {cell.index: float(cell.config["momentum"]) if is_plain_sgd(cell.config) else None for cell in cells}
+    momenta = {cell.index: float(cell.config["momentum"]) if is_constant_sgd(cell.config) else None for cell in cells}
     return Sharpness(rows, add_epoch_axes(study, found[1]), momenta)
 
 
@@ -79,7 +81,9 @@ def draw_sharpness(data: Sharpness) -> Figure:
                 axes.plot(top["step"], top["mean"], linestyle="none", marker="x", color=look["color"])
         style.use_log_axis(axes, "x")
         style.use_log_axis(axes, "y")
-        axes.set_title("another optimizer: nothing predicted" if momentum is None else f"momentum {momentum:g}")
+        axes.set_title(
+            "not SGD at a constant rate: nothing predicted" if momentum is None else f"momentum {momentum:g}"
+        )
         axes.set_xlabel("steps")
     figure.axes[0].set_ylabel(_TITLE)
     return figure

@@ -35,7 +35,7 @@ def build_stability(study: Study) -> TableContent:
     return TableContent(
         in_study_order(study, add_factors(study, frame), []),
         columns,
-        ("b: momentum, lr: learning rate; predicted of plain SGD alone.",),
+        ("b: momentum, lr: learning rate; predicted of plain SGD at a constant learning rate alone.",),
     )
 
 

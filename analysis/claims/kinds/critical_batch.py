@@ -1,4 +1,4 @@
-"""The noise scale over the critical batch size that branches measured: one number for each branch point of a scaling."""
+"""The noise scale over the critical batch size that branches measured, at the branch point where it is farthest from 1."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import numpy as np
 
 from analysis.claims.claim import Claim, ClaimKind
 from analysis.claims.fields import one_of
-from analysis.claims.measures import Measurement, Measurements, Unmeasurable, logarithmic
+from analysis.claims.measures import Measurement, Measurements, Unmeasurable
 from analysis.comparison.branches import BranchPoint, list_points
 
 
 def measure(measurements: Measurements, claim: Claim) -> Measurement:
-    """Of the branch points whose critical batch size has ends; where one has none, the study cannot say."""
+    """On a log scale, with the interval from the least to the most that both intervals of the point allow, which holds as each
+    of them does, however they depend on each other. Where one of any point is open, the study cannot say.
+    """
     study = measurements.study
     points = [point for point in study.derive(list_points) if point.scaling == claim.query["scaling"]]
     if not points:
@@ -23,8 +25,21 @@ def measure(measurements: Measurements, claim: Claim) -> Measurement:
             f"the interval of the critical batch size or of the noise scale is open at {len(unclear)} of {len(points)} branch points: "
             "more seeds, or larger batches"
         )
+    farthest = max(points, key=lambda point: abs(math.log(point.predicted.value / point.critical.value)))
+    critical, predicted = farthest.critical, farthest.predicted
+    value, low, high = (
+        np.log10(ratio)
+        for ratio in (predicted.value / critical.value, predicted.low / critical.high, predicted.high / critical.low)
+    )
+    note = (
+        f"of {len(points)} branch points the farthest: {farthest.label}, epoch {farthest.epoch}"
+        if len(points) > 1
+        else ""
+    )
     cells = tuple(study.info.cells[place] for place in dict.fromkeys(point.place for point in points))
-    return logarithmic(np.array([point.predicted.value / point.critical.value for point in points]), cells)
+    return Measurement(
+        np.array([value]), cells, is_log=True, interval=(low, high), seeds=len(farthest.seeds), note=note
+    )
 
 
 def _is_closed(point: BranchPoint) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from scipy import special
 
 import analysis.claims
 from analysis.claims.claims_file import shipped_claims
@@ -56,14 +58,15 @@ def write(folder: Path, ratios: dict[tuple[int, float], float], schedule: str = 
 
 
 def verdicts(study: Study) -> dict[str, tuple[str, str]]:
-    return {checked.claim.id: (checked.verdict, checked.reason) for checked in check_claims(study)}
+    """As measured: the laws are about squared loss, on which no trial is trained."""
+    return {checked.claim.id: (checked.as_measured, checked.reason) for checked in check_claims(study)}
 
 
 def test_plateaus_and_equilibrium_in_numbers() -> None:
-    config = {"learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.0005}
+    config = {"learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.0005, "schedule": "constant"}
     assert plateaus(config) == pytest.approx({"small": 2.0, "large": 38.0})
     assert plateaus({**config, "momentum": 0.0}) == pytest.approx({"small": 20.0, "large": 20.0})
-    for other in ({"optimizer": "adamw"}, {"nesterov": True}):
+    for other in ({"optimizer": "adamw"}, {"nesterov": True}, {"schedule": "cosine"}, {"warmup_epochs": 1}):
         assert np.isnan(list(plateaus({**config, **other}).values())).all()
     assert angular_equilibrium(config) == pytest.approx(np.sqrt(2 * 0.1 * 0.0005 / 1.9))
 
@@ -79,11 +82,28 @@ def test_each_law_has_its_verdict_from_the_cells_it_is_about(tmp_path: Path) -> 
     )
 
 
+def test_the_cell_that_is_farthest_from_a_law_decides(tmp_path: Path) -> None:
+    claims = {c.claim.id: c for c in check_claims(write(tmp_path, {(16, 0.0): 1.0, (64, 0.0): 1.05, (512, 0.0): 0.5}))}
+    claim = claims["sharpness-without-momentum"]
+    assert (claim.verdict, claim.as_measured, claim.num_seeds) == ("undetermined", "contradicted", 3)
+    assert claim.value == pytest.approx(0.5, rel=1e-3)
+    width = math.log10(claim.high / claim.low) / 2
+    spread = np.log10([0.98, 1.0, 1.02]).std(ddof=1) / math.sqrt(3)
+    assert width == pytest.approx(special.stdtrit(2, 1 - 0.025 / 3) * spread), (
+        "the intervals of three cells hold at once"
+    )
+    assert claim.reason == (
+        "other loss: cross-entropy, the claim is about squared loss; of 3 cells the farthest: batch 512, momentum 0.0"
+    )
+
+
 def test_what_the_study_lacks_is_said(tmp_path: Path) -> None:
     found = verdicts(write(tmp_path / "cosine", {(16, 0.0): 1.0}, schedule="cosine"))
     verdict, reason = found["sharpness-without-momentum"]
     assert verdict == "undetermined"
     assert "schedule is cosine instead of constant" in reason
+    falling = write(tmp_path / "negative", {(16, 0.0): -0.1})
+    assert "not positive in 3 of 3 trials" in verdicts(falling)["sharpness-without-momentum"][1]
     verdict, reason = found["sharpness-with-momentum-small-batches"]
     assert (verdict, reason) == ("undetermined", "missing cells: the study has none with such momentum and batch sizes")
 
@@ -135,10 +155,11 @@ def test_the_noise_scale_is_judged_where_branches_measured_the_critical_batch_si
 def test_the_ratio_of_noise_scale_and_critical_batch_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     study = write(tmp_path, {(16, 0.0): 1.0})
     points = [
-        BranchPoint(0, "a", epoch, "linear", 3072, 32, (32, 64), (0,), np.zeros((2, 1)), Located(100.0, 80.0, 130.0), Located(ratio * 100.0, 50.0, 400.0))
-        for epoch, ratio in ((1, 0.9), (3, 1.1), (5, 1.0))
+        BranchPoint(0, "a", epoch, "linear", 3072, 32, (32, 64), (0, 1, 2), np.zeros((2, 3)), Located(100.0, 90.0, 110.0), Located(ratio * 100.0, 90.0, 140.0))
+        for epoch, ratio in ((1, 0.9), (3, 1.2), (5, 1.0))
     ]  # fmt: skip
     monkeypatch.setattr("analysis.claims.kinds.critical_batch.list_points", lambda study: points)
     (claim,) = (c for c in check_claims(study) if c.claim.id == "noise-scale-predicts-critical-batch-size")
     assert (claim.verdict, claim.num_seeds) == ("reproduced", 3)
-    assert claim.value == pytest.approx((0.9 * 1.1) ** (1 / 3))
+    assert (claim.value, claim.low, claim.high) == pytest.approx((1.2, 90 / 110, 140 / 90))
+    assert claim.reason == "of 3 branch points the farthest: a, epoch 3"
