@@ -10,7 +10,6 @@ import logging
 import os
 import secrets
 import signal
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -92,7 +91,7 @@ def _local_ray(machine: Machine, resources: TrialResources, *, verbose: bool) ->
         try:
             ray.init(
                 address="local", num_cpus=machine.num_cpus, num_gpus=len(gpus), include_dashboard=False,
-                job_config=_job_config(), **_logging(verbose),
+                **_logging(verbose),
             )  # fmt: skip
         except Exception as error:  # Ray raises the plain class where its servers take more than 30 s to start
             ray.shutdown()
@@ -104,13 +103,6 @@ def _local_ray(machine: Machine, resources: TrialResources, *, verbose: bool) ->
             yield
         finally:
             ray.shutdown()
-
-
-def _job_config() -> Any:
-    """Ray has workers import from the driver's working folder, unless Python is told to import nothing from there."""
-    from ray.job_config import JobConfig
-
-    return JobConfig(_client_job=True) if sys.flags.safe_path else None  # as of a client, whose folder is elsewhere
 
 
 @contextmanager

@@ -70,7 +70,8 @@ def describe_command(folder: StudyFolder, info: StudyInfo) -> str:
 def go_on(folder: StudyFolder, info: StudyInfo) -> None:
     """Start the study's own command again, which prints to driver.log in its folder. Errors: ControlError.
 
-    No code is imported from the folder that the command was given in, but a model of the user's, which study.run reads there.
+    The driver itself imports nothing from the folder that the command was given in; a model of the user's lies there, and workers
+    look there, so whoever confirms this has been shown both.
     """
     arguments, place = find_command(folder, info)
     if (holder := read_lock(folder.path / LOCK_FILE)) and has_process(holder):
