@@ -23,12 +23,9 @@ from tests.end_to_end.test_live_page import DRAWN, point_at, serve, visit, wait_
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "examples"
 EXAMPLE = EXAMPLES / "factorial-width8"
-FIGURES = {
-    "training_curves": "training_curves",
-    "gradient_flow-cell1": "gradient_flow",
-    "grid_heatmap": "grid_heatmap",
-}  # of the report: the picture
+FIGURES = {"training_curves": "training_curves", "grid_heatmap": "grid_heatmap"}  # of the report: the picture
 OF_OTHERS = {
+    "paper-width64": {"training_curves": "published_training_curves", "gradient_flow-cell1": "gradient_flow"},
     "branch-width4": {"critical_batch_size": "critical_batch_size"},
     "stability-width4": {"stability": "batch_sharpness", "barriers": "barriers"},
 }  # example: its figures
