@@ -8,7 +8,7 @@ from pathlib import Path
 
 from analysis.claims.verdicts import FAILED
 from analysis.comparison.words import answer
-from analysis.records.frames import load_study
+from analysis.records.frames import Study, load_study
 from analysis.results.formats import to_markdown
 from analysis.results.result_table import ResultTable
 from analysis.tables import build_tables
@@ -32,6 +32,8 @@ def render(example: str) -> str:
     study = load_study(EXAMPLES / example)
     sentences = answer(study).sentences if example in ANSWERED else ()
     parts = [f"<!-- {example} -->", *(f"> {sentence}\n>" for sentence in sentences), ""]
+    if example == "paper-width64":
+        parts += [tell_pieces(study), ""]
     for name, table in build_tables(study, TABLES[example]).items():
         frame = table.frame
         if name == "claims" and study.info.claims == "worksheet":
@@ -42,6 +44,19 @@ def render(example: str) -> str:
         text = to_markdown(type(table)(name, table.title, frame, table.columns))
         parts.append(text.replace("## ", "### ", 1))
     return "\n".join([*parts, f"<!-- end of {example} -->"])
+
+
+def tell_pieces(study: Study) -> str:
+    """In how many pieces the trials were trained, and how much of their time is in no epoch that was kept."""
+    told = []
+    for trial in study.trials.to_dict("records"):
+        epochs = study.epochs[study.epochs["trial_id"] == trial["trial_id"]]
+        lost_s = trial["wall_time_s"] - float(epochs[["train_time_s", "eval_time_s"]].to_numpy().sum())
+        told.append(
+            f"{study.cells[trial['cell_id']].label} was trained in {trial['attempts']} pieces; of its {trial['wall_time_s'] / 3600:.1f} "
+            f"hours {lost_s / 60:.0f} minutes are neither training nor evaluation that was kept."
+        )
+    return " ".join(told)
 
 
 def explain_claims(table: ResultTable) -> list[str]:
