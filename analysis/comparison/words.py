@@ -67,8 +67,8 @@ def describe_pair(row: Mapping[Any, Any], metric: Metric) -> str:
     if pd.isna(row["difference"]):
         return f"{a} and {b} have no seed that both completed."
     more = "" if pd.isna(row["more_seeds"]) else f" {_more(int(row['more_seeds']))} would probably settle it."
-    reason = f", {row['reason']}" if row["reason"] else ""
-    return f"{a} and {b} cannot be told apart: {a} less {b} is {_amount(row, metric)}; {counted}{reason}.{more}"
+    counted = ", ".join(part for part in (counted if seeds > 1 else "", row["reason"]) if part)
+    return f"{a} and {b} cannot be told apart: {a} less {b} is {_amount(row, metric)}; {counted}.{more}"
 
 
 def describe_effect(row: Mapping[Any, Any], metric: Metric) -> str:

@@ -207,7 +207,7 @@ def test_verdict_stands_first_with_its_numbers(study: Study, text: str) -> None:
         f"{row['verdict']} Experiment 1 and Experiment 2 cannot be told apart: Experiment 1 less Experiment 2 is"
         in verdict
     )
-    assert "1 seed, one seed: a difference cannot be told from the luck of the seed" in verdict
+    assert "; one seed: a difference cannot be told from the luck of the seed" in verdict
     assert "Judged by final test accuracy, the primary metric." in verdict
     assert "Of 6 trials: 4 completed, 1 diverged, 1 failed" in verdict
     assert "move together" in verdict
