@@ -90,6 +90,7 @@ def test_a_pulled_study_has_nothing_of_it_imported(tmp_path: Path, monkeypatch: 
         for name in ("mynet.py", "sitecustomize.py"):
             (place / name).write_text(f"open({str(marker)!r}, 'w')\n")
     monkeypatch.chdir(here)
+    monkeypatch.delitem(sys.modules, "mynet", raising=False)  # one of another test
     text = ["\n".join(sent_lines(there))]
     asked = SimpleNamespace(
         submit=lambda *args, **more: None, follow_log=lambda job, stall_s: text, stop=lambda job: None,
