@@ -15,10 +15,9 @@ Two groups stand in an order if the 95 % interval of their difference, paired by
 reproduced if all pairs stand in it, contradicted if half of them or more stand the other way round, not reproduced if some
 do; undetermined if none does, but some cannot be told apart. A claimed direction is reproduced only if the whole interval
 agrees, contradicted if the whole interval disagrees, and not reproduced if the interval shows no difference larger than the
-study's margin. A bound on an extreme ("every layer", "all weights") is refuted by a single counterexample. A law about many cells is judged by the
-cell that is farthest from it. One seed, where
-the claim allows it, and quantities without spread are judged by their value alone: contradicted is then farther from the
-region than half its width.
+study's margin. A bound on an extreme ("every layer", "all weights") is refuted by a single counterexample. A law
+about many cells is judged by the cell that is farthest from it. One seed, where the claim allows it, and quantities without
+spread are judged by their value alone: contradicted is then farther from the region than half its width.
 """
 
 from __future__ import annotations

@@ -28,13 +28,14 @@ _TITLE = "batch sharpness × learning rate / 2"
 
 @dataclass(frozen=True)
 class Sharpness:
-    """`sharpness` and `eigenvalues` have columns cell, epoch, mean, sd, num and those of EPOCH_AXES, times learning rate / 2."""
+    """`sharpness` and `eigenvalues` have columns cell, epoch, mean, sd, num and those of EPOCH_AXES, times learning rate / 2.
+
+    `momenta` has None for a cell that is not plain SGD at a constant learning rate, of which nothing is predicted.
+    """
 
     sharpness: CellRows
     eigenvalues: pd.DataFrame
-    momenta: Mapping[
-        int, float | None
-    ]  # None: not plain SGD at a constant learning rate, of which nothing is predicted
+    momenta: Mapping[int, float | None]
 
 
 def build_sharpness(study: Study) -> Sharpness:

@@ -36,17 +36,11 @@ from trainable.files import write_atomically
 # Control characters, and those that turn the direction of the text around them: shown as what they are, not obeyed.
 _INVISIBLE = dict.fromkeys(
     [
-        *range(9),
-        11,
-        12,
-        *range(14, 32),
-        *range(127, 160),
-        *range(0x202A, 0x202F),
-        *range(0x2066, 0x206A),
+        *range(9), 11, 12, *range(14, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A),
         *range(0xD800, 0xE000),
     ],
     "\ufffd",
-)
+)  # fmt: skip
 
 
 def write_report(folder: StudyFolder, *, claims_file: Path | None = None) -> Path:

@@ -410,11 +410,12 @@ def test_a_study_that_was_interrupted_has_whole_runs_and_no_key_in_any_file(
     try:
         driver = psutil.Process(process.pid)
         wait_until(
-            lambda: any("wandb-core" in child.name() for child in driver.children(recursive=True)), timeout_s=120
+            lambda: any("wandb-core" in " ".join(command_line(child)) for child in driver.children(recursive=True)),
+            timeout_s=120,
         )
         children = driver.children(recursive=True)
         assert sum("study.tracking.writer" in command_line(child) for child in children) == 1
-        assert sum("wandb-core" in child.name() for child in children) == 1
+        assert sum("wandb-core" in " ".join(command_line(child)) for child in children) == 1
         seen += process.communicate(timeout=400)[0]
     finally:
         process.terminate()
