@@ -8,6 +8,7 @@ and dashes) and stand in `DARK` with what the report page replaces them by on a 
 
 from __future__ import annotations
 
+import gc
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -50,7 +51,8 @@ DARK = {
 _STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans"], "font.size": 9.0, "text.color": INK, "text.parse_math": False,
     "axes.edgecolor": MUTED, "axes.labelcolor": INK, "axes.facecolor": PANEL, "axes.titlesize": 10.0,
-    "axes.titlelocation": "left", "axes.titlecolor": INK, "axes.linewidth": 0.7, "axes.axisbelow": True,
+    "axes.titlelocation": "left", "axes.titley": 1.0,  # else every drawing looks for a place above ticks that are not there
+    "axes.titlecolor": INK, "axes.linewidth": 0.7, "axes.axisbelow": True,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.6,
     "axes.formatter.use_mathtext": False, "axes.unicode_minus": True,
     "xtick.color": MUTED, "ytick.color": MUTED, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
@@ -75,12 +77,18 @@ class NothingToDraw(Exception):
 def styled() -> Iterator[None]:
     """The project's style for figures made and saved inside; the settings from before are back afterwards.
 
-    Starts from matplotlib's defaults, so that a user's own settings do not change the figures.
+    Starts from matplotlib's defaults, so that a user's own settings do not change the figures. A figure is made of some
+    hundred thousand small objects: garbage is looked for less often than usual, which takes a sixth off the time.
     """
+    usual = gc.get_threshold()
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)
-        yield
+        gc.set_threshold(50_000, 20, 20)
+        try:
+            yield
+        finally:
+            gc.set_threshold(*usual)
 
 
 def new_figure(width_in: float, height_in: float, title: str) -> Figure:
