@@ -36,7 +36,10 @@ def build_parser(program: str = _PROGRAM) -> argparse.ArgumentParser:
     for what in _LISTS:
         parser.add_argument(f"--{what}", action=_List, nargs=0, help=f"list the {what} that there are, and end")
     parser.add_argument(
-        "--claims", type=Path, metavar="FILE", help="published claims to check (TOML; default: the worksheet's)"
+        "--claims",
+        type=Path,
+        metavar="FILE",
+        help="published claims to check (TOML; default: those that the grid names)",
     )
     parser.add_argument(
         "--check-claims", action="store_true", help="exit with 1 when a claim that can be tested is not reproduced"

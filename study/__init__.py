@@ -1,1 +1,1 @@
-"""Many trials: studies as Ray Tune experiments. The only package that imports Ray, Optuna or wandb."""
+"""Many trials: studies as Ray Tune experiments. The only package that imports Ray."""

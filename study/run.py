@@ -39,7 +39,7 @@ from study.folder.study_record import IncomparableError, build_study, extend_stu
 from study.plan.calibration import calibrate
 from study.plan.description import describe_header, describe_plan, gpu_notes
 from study.plan.earlier_trials import read_epoch_times
-from study.plan.epoch_times import find_place
+from study.plan.epoch_times import find_hardware
 from study.plan.estimate import NoSpaceError, list_work
 from study.plan.resources import (
     Machine,
@@ -106,7 +106,7 @@ def _run(options: argparse.Namespace, arguments: list[str], progress_file: Progr
         if spec.search is not None:
             _check_search(spec, settings, machine, resources)
         print(describe_header(spec, resources, machine, f"{settings.results.rstrip('/')}/{spec.name}"))
-        times = read_epoch_times(settings.results, find_place(machine, resources))
+        times = read_epoch_times(settings.results, find_hardware(machine, resources))
         if settings.plan:
             print(f"data      {source}")
             speeds = None

@@ -20,14 +20,14 @@ from analysis.statistics import Array
 
 LOSS = "training_set_loss"
 NOISE = ("gradient_covariance_trace", "gradient_l2_squared_unbiased")
-_POINT = ["place", "config.branch_epoch", "config.branch_epochs", "config.branch_images"]
+_POINT = ["cell_index", "config.branch_epoch", "config.branch_epochs", "config.branch_images"]
 
 
 @dataclass(frozen=True)
 class BranchPoint:
     """The branches from one cell after one epoch with one scaling of the learning rate; losses in nats, batch sizes x seeds."""
 
-    place: int  # of the cell in the study
+    cell_index: int  # of the cell in the study
     label: str
     epoch: int
     scaling: str
@@ -66,13 +66,13 @@ def list_points(study: Study) -> list[BranchPoint]:
 
 def _find_points(study: Study) -> Iterator[BranchPoint]:
     ended = _ended(study)
-    places = {cell_id: place for place, cell_id in enumerate(study.cells)}
+    indices = {cell_id: index for index, cell_id in enumerate(study.cells)}
     parents = study.trials.set_index("trial_id")
     ended = ended[ended["parent_id"].isin(parents.index)]
-    ended = ended.assign(place=ended["parent_id"].map(parents["cell_id"]).map(places))
+    ended = ended.assign(cell_index=ended["parent_id"].map(parents["cell_id"]).map(indices))
     for _, rows in ended.groupby(_POINT, dropna=False):
-        place, epoch = (int(rows[name].iloc[0]) for name in _POINT[:2])
-        cell = study.info.cells[place]
+        cell_index, epoch = (int(rows[name].iloc[0]) for name in _POINT[:2])
+        cell = study.info.cells[cell_index]
         base = int(rows["config.batch_size"].iloc[0])
         predicted = _predict(study, cell.cell_id, epoch)
         is_base = rows["config.branch_batch_size"] == base
@@ -84,7 +84,7 @@ def _find_points(study: Study) -> Iterator[BranchPoint]:
             sizes, losses = tuple(int(size) for size in table.index), table.to_numpy(dtype=np.float64)
             found = find_departure(sizes, losses, base, tolerance_of(study)) if len(sizes) else NOWHERE
             yield BranchPoint(
-                place, cell.label, epoch, scaling, int(own["images"].iloc[0]), base, sizes,
+                cell_index, cell.label, epoch, scaling, int(own["images"].iloc[0]), base, sizes,
                 tuple(int(seed) for seed in table.columns), losses, found, predicted,
             )  # fmt: skip
 

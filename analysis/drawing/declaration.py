@@ -29,7 +29,7 @@ class Subject:
     about: str = ""  # for its title: label and seed of the trial that is shown
     cell: ShownCell | None = None
     network: str = ""  # its name, where the picture is about one
-    place: int = 0  # of the row of a table, where the picture is about one
+    row: int = 0  # of a table, where the picture is about one
 
     @property
     def own_cell(self) -> ShownCell:

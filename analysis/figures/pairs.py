@@ -104,24 +104,24 @@ def draw_pair(data: PairOfCells) -> Figure:
 
 
 def _pairs(study: Study) -> list[Subject]:
-    return [Subject(f"-pair{place}", place=number) for place, number in enumerate(list_shown(study), 1)]
+    return [Subject(f"-pair{number}", row=row) for number, row in enumerate(list_shown(study), 1)]
 
 
 def _the_pair(study: Study) -> list[Subject]:
     """None where no seed of both completed, which the answer above it has said already."""
     try:
-        return [subject for subject in _pairs(study) if build_pair(study, subject.place)]
+        return [subject for subject in _pairs(study) if build_pair(study, subject.row)]
     except NothingToDraw:
         return []
 
 
 def _build(study: Study, subject: Subject) -> PairOfCells:
-    return build_pair(study, subject.place)
+    return build_pair(study, subject.row)
 
 
 def _caption(study: Study, subject: Subject) -> str:
     try:
-        found = build_pair(study, subject.place)
+        found = build_pair(study, subject.row)
     except NothingToDraw:
         return "Two cells."
     return (

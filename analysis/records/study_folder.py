@@ -1,13 +1,16 @@
 """The study folder: the one place that knows its names, how to read it and how to write it.
 
     results/<study>/
-      study.json       what was asked: cells, seeds, data, code, versions, hardware, attempts
+      study.json       what was asked: cells, seeds, data, code, versions, hardware, invocations of the driver
       trials.parquet   epochs.parquet  steps.parquet  layers.parquet   records of all trials (trainable/records.py)
       model.parquet    the layers of every model of the study
+      barriers.parquet     losses between the final weights of pairs of trials, once they were measured
       search.journal   Optuna's own storage of a search, where there is one
       samples.npz      images (classes, n, height, width, 3 or 1) uint8 and class_names (classes,) for the sample figure, test_labels (N,) uint8
       telling_images.npz   the test images on which cells differ most (image_files.py)
       trials/<id>/     one trial: trial.json, its newest checkpoints, its own records
+      driver.json      driver.log   drivers/   the lock of the driver that works on it, what drivers printed, locks at a URL
+      progress.json    how far the study is (study/folder/progress_file.py)
       ray/             Ray Tune's own files
       report/          index.html, tables/, figures/
 
@@ -56,7 +59,7 @@ class IncompatibleStudyError(StudyFolderError):
 class Cell(Stored):
     """One configuration of the study without its seed, and what was published about it.
 
-    `config` holds every TrialConfig field but the seed. `published` maps names of cell metrics (analysis.summary) to
+    `config` holds every TrialConfig field but the seed. `published` maps names of metrics (analysis/metrics) to
     published values, accuracies as fractions.
     """
 

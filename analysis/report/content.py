@@ -231,7 +231,7 @@ def build_page_picture(figure: StudyFigure, picture: Picture | None) -> PagePict
 
 
 def build_environment(study: Study) -> list[tuple[str, str]]:
-    """Where the numbers come from: commit, versions, hardware, data, attempts and accepted changes, as (name, value)."""
+    """Where the numbers come from: commit, versions, hardware, data, invocations and accepted changes, as (name, value)."""
     info = study.info
     rows: list[tuple[str, str]] = [("study", info.name), ("created", info.created_at)]
     for prefix, content in (
@@ -243,8 +243,8 @@ def build_environment(study: Study) -> list[tuple[str, str]]:
     rows.append(("primary metric", info.primary_metric.replace("_", " ")))
     rows.append(("equivalence margin", with_points(f"{100 * info.equivalence_margin:g}")))
     rows.extend((f"reduction {number}", text) for number, text in enumerate(info.reductions, 1))
-    for number, attempt in enumerate(info.attempts, 1):
-        rows.extend(_flatten(f"attempt {number}", attempt))
+    for number, invocation in enumerate(info.attempts, 1):  # those of the driver
+        rows.extend(_flatten(f"invocation {number}", invocation))
     for number, change in enumerate(info.accepted_changes, 1):
         rows.extend(_flatten(f"accepted change {number}", change))
     return rows

@@ -46,7 +46,7 @@ _INVISIBLE = dict.fromkeys(
 def write_report(folder: StudyFolder, *, claims_file: Path | None = None) -> Path:
     """Rebuild every table, figure and the page from the records; the path of the page.
 
-    `claims_file` holds the published claims to check, the worksheet's where it is None. Errors: StudyFolderError where the
+    `claims_file` holds the published claims to check; None: those that the study's grid names. Errors: StudyFolderError where the
     folder is missing, damaged, foreign or too new, or where links lead out of it; ClaimsError.
     """
     study = read_checked(folder, claims_file)

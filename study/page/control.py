@@ -43,28 +43,28 @@ def stop(folder: StudyFolder) -> None:
 def find_command(folder: StudyFolder, info: StudyInfo) -> tuple[list[str], str]:
     """The arguments of study.run that go on with the study, and the folder that they were given in. Errors: ControlError."""
     attempt: dict[str, Any] = info.attempts[-1] if info.attempts else {}
-    command, place = attempt.get("command"), attempt.get("folder")
+    command, started_in = attempt.get("command"), attempt.get("folder")
     if not isinstance(command, list) or command[:3] != _START or not all(isinstance(word, str) for word in command):
         raise ControlError("the study does not say by which command it was started")
     if (
-        not isinstance(place, str)
-        or not Path(place).is_absolute()
-        or not Path(place).is_dir()
+        not isinstance(started_in, str)
+        or not Path(started_in).is_absolute()
+        or not Path(started_in).is_dir()
         or folder.path.stat().st_uid != os.getuid()
     ):
         raise ControlError(f"it was not started here: {shlex.join(command)}")
-    if any((above / "study.json").exists() for above in (Path(place), *Path(place).parents)):
-        raise ControlError(f"{place}: is part of a study, and nothing is started in one: {shlex.join(command)}")
-    return [argument for argument in command[3:] if argument != "--serve"], place
+    if any((above / "study.json").exists() for above in (Path(started_in), *Path(started_in).parents)):
+        raise ControlError(f"{started_in}: is part of a study, and nothing is started in one: {shlex.join(command)}")
+    return [argument for argument in command[3:] if argument != "--serve"], started_in
 
 
 def describe_command(folder: StudyFolder, info: StudyInfo) -> str:
     """What `go_on` starts and where, or why it starts nothing."""
     try:
-        arguments, place = find_command(folder, info)
+        arguments, started_in = find_command(folder, info)
     except (ControlError, OSError) as error:
         return str(error)
-    return f"{shlex.join([*_START, *arguments])}\nin {place}"
+    return f"{shlex.join([*_START, *arguments])}\nin {started_in}"
 
 
 def go_on(folder: StudyFolder, info: StudyInfo) -> None:
@@ -73,13 +73,13 @@ def go_on(folder: StudyFolder, info: StudyInfo) -> None:
     The driver itself imports nothing from the folder that the command was given in; a model of the user's lies there, and workers
     look there, so whoever confirms this has been shown both.
     """
-    arguments, place = find_command(folder, info)
+    arguments, started_in = find_command(folder, info)
     if (holder := read_lock(folder.path / LOCK_FILE)) and has_process(holder):
         raise ControlError("a driver works on this study already")
     paths = [str(_ROOT), *map(os.path.abspath, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))]
     with os.fdopen(_open_log(folder.path / LOG_FILE), "ab") as log:
         subprocess.Popen(
-            [sys.executable, *_START[1:], *arguments], cwd=place, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            [sys.executable, *_START[1:], *arguments], cwd=started_in, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}, start_new_session=True,
         )  # fmt: skip
 

@@ -93,12 +93,12 @@ def calibrate(
     context = multiprocessing.get_context("spawn")
     shared, number = is_part(resources.gpus_per_trial), num_gpus_used(machine, resources)
     with claimed_gpus(machine.gpus, number, shared=shared) as gpus:
-        places = context.SimpleQueue()
+        of_slots = context.SimpleQueue()
         for slot in range(slots):
             gpu = gpus[slot % number] if number else None
-            places.put(None if gpu is None or gpu.name in unfit else gpu.uuid)
+            of_slots.put(None if gpu is None or gpu.name in unfit else gpu.uuid)
         with ProcessPoolExecutor(
-            slots, context, initializer=_join, initargs=(context.Barrier(slots), places, provided())
+            slots, context, initializer=_join, initargs=(context.Barrier(slots), of_slots, provided())
         ) as pool:
             try:
                 return {
@@ -151,11 +151,11 @@ def _task(
     return shortened, part, resources.cpus_per_trial
 
 
-def _join(barrier: threading.Barrier, places: SimpleQueue[str | None], code: tuple[Source, ...]) -> None:
-    """Take a place, before torch is imported: a GPU's UUID, or None for the CPU; and the modules of the user's."""
+def _join(barrier: threading.Barrier, gpus: SimpleQueue[str | None], code: tuple[Source, ...]) -> None:
+    """Take a slot's GPU, before torch is imported: its UUID, or None for the CPU; and the modules of the user's."""
     global _barrier, _device
     provide(code)
-    _barrier, gpu = barrier, places.get()
+    _barrier, gpu = barrier, gpus.get()
     if gpu is not None:
         os.environ[VISIBLE_DEVICES], _device = gpu, "cuda"
 

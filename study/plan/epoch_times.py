@@ -34,10 +34,10 @@ _HOST_EAGER_STEP_S = 0.0034
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where trials run, as far as their speed depends on it."""
+class Hardware:
+    """What trials run on, as far as their speed depends on it."""
 
-    hardware: str | None = None  # the device as trials record it; None: not known before they run
+    device: str | None = None  # as trials record it; None: not known before they run
     num_threads: int = 1
     gpu_share: float = 0.0
     timing_exclusive: bool = False
@@ -47,7 +47,7 @@ class Place:
 
 @dataclass(frozen=True)
 class EarlierTrial:
-    """What an epoch of a trial of an earlier study took at the same place."""
+    """What an epoch of a trial of an earlier study took on the same hardware."""
 
     config: TrialConfig
     epoch_s: float
@@ -55,9 +55,9 @@ class EarlierTrial:
 
 @dataclass(frozen=True)
 class EpochTimes:
-    """Estimates of epochs at a place, and the earlier trials that correct them."""
+    """Estimates of epochs on some hardware, and the earlier trials that correct them."""
 
-    place: Place
+    hardware: Hardware
     earlier: tuple[EarlierTrial, ...] = ()
     left_out: tuple[str, ...] = ()  # earlier studies that are not used, and why
 
@@ -67,39 +67,39 @@ class EpochTimes:
         Earlier trials with this kind of network, precision and engine count, those of the nearest width and batch size: the median of what they
         took over what was guessed for them.
         """
-        place = self.place
-        guessed_s = guess_epoch_s(config, place)
+        hardware = self.hardware
+        guessed_s = guess_epoch_s(config, hardware)
         alike = [
             trial for trial in self.earlier
             if cost_key(trial.config) == cost_key(config)
         ]  # fmt: skip
         if not alike:
-            return guessed_s, _describe_guess(config, place, guessed_s)
+            return guessed_s, _describe_guess(config, hardware, guessed_s)
         nearest = min(_distance(trial.config, config) for trial in alike)
         used = [trial for trial in alike if _distance(trial.config, config) == nearest]
         if guessed_s is None:  # nothing is known but computation
             factor = median(trial.epoch_s / epoch_flops(trial.config) for trial in used)
             found_s = factor * epoch_flops(config)
         else:
-            factor = median(trial.epoch_s / (guess_epoch_s(trial.config, place) or math.inf) for trial in used)
+            factor = median(trial.epoch_s / (guess_epoch_s(trial.config, hardware) or math.inf) for trial in used)
             found_s = factor * guessed_s
         scaled = (
             "" if nearest == 0 else f", scaled from width {used[0].config.width} and batch {used[0].config.batch_size}"
         )
         number = f"{len(used)} earlier trial{'s' if len(used) > 1 else ''}"
-        return found_s, f"as {number} took on this device ({place.hardware}, {config.precision}{scaled})"
+        return found_s, f"as {number} took on this device ({hardware.device}, {config.precision}{scaled})"
 
 
-def find_place(machine: Machine, resources: TrialResources) -> Place:
-    """Where trials with these resources run. Of several kinds of GPUs the slowest counts; those of a cluster are not known."""
+def find_hardware(machine: Machine, resources: TrialResources) -> Hardware:
+    """What trials with these resources run on. Of several kinds of GPUs the slowest counts; those of a cluster are not known."""
     if machine.is_cluster:
-        return Place(None, resources.cpus_per_trial, resources.gpus_per_trial)
+        return Hardware(None, resources.cpus_per_trial, resources.gpus_per_trial)
     if not resources.gpus_per_trial:
-        return Place(cpu_name(), resources.cpus_per_trial, 0.0, resources.timing_exclusive)
+        return Hardware(cpu_name(), resources.cpus_per_trial, 0.0, resources.timing_exclusive)
     used = machine.gpus[: num_gpus_used(machine, resources)]
     slowest = min(used, key=lambda gpu: gpu.peak_tflops or 0.0)
     per_gpu = math.ceil(resources.max_concurrent / len(used))
-    return Place(
+    return Hardware(
         slowest.name, resources.cpus_per_trial, resources.gpus_per_trial, resources.timing_exclusive,
         slowest.peak_tflops, per_gpu,
     )  # fmt: skip
@@ -124,20 +124,20 @@ def _relative_pixels(config: TrialConfig) -> float:
     return math.prod(_image_shape(config)[:2]) / math.prod(IMAGE_SHAPE[:2])
 
 
-def guess_epoch_s(config: TrialConfig, place: Place) -> float | None:
-    """Seconds of an epoch where nothing is known of the place but its kind.
+def guess_epoch_s(config: TrialConfig, hardware: Hardware) -> float | None:
+    """Seconds of an epoch where nothing is known of the hardware but its kind.
 
     None for a GPU whose peak is not known, and for other networks than the published one.
     """
     if not is_published(config):
         return None
     train, test = epoch_images(config)
-    if not place.gpu_share:
-        rate = reference_rate(config.width) * place.num_threads / _relative_pixels(config)
+    if not hardware.gpu_share:
+        rate = reference_rate(config.width) * hardware.num_threads / _relative_pixels(config)
         return (train + EVALUATION_COST * test) / rate
-    if place.peak_tflops is None:
+    if hardware.peak_tflops is None:
         return None
-    computing_s, launching_s = _gpu_parts_s(config, place.peak_tflops, place.trials_per_gpu)
+    computing_s, launching_s = _gpu_parts_s(config, hardware.peak_tflops, hardware.trials_per_gpu)
     return max(computing_s, launching_s)
 
 
@@ -148,20 +148,20 @@ def _gpu_parts_s(config: TrialConfig, peak_tflops: float, trials_per_gpu: int) -
     return epoch_flops(config) / flops_per_s, steps * _HOST_STEP_S.get(config.engine, _HOST_EAGER_STEP_S)
 
 
-def _describe_guess(config: TrialConfig, place: Place, guessed_s: float | None) -> str:
+def _describe_guess(config: TrialConfig, hardware: Hardware, guessed_s: float | None) -> str:
     if not is_published(config):
         return _NO_TIMES
-    if not place.gpu_share:
+    if not hardware.gpu_share:
         return REFERENCE_BASIS
-    if place.peak_tflops is None or guessed_s is None:
+    if hardware.peak_tflops is None or guessed_s is None:
         return "no GPU times have been measured yet; --calibrate times them"
-    computing_s, launching_s = _gpu_parts_s(config, place.peak_tflops, place.trials_per_gpu)
+    computing_s, launching_s = _gpu_parts_s(config, hardware.peak_tflops, hardware.trials_per_gpu)
     if launching_s > computing_s:
         host_ms = 1e3 * _HOST_STEP_S.get(config.engine, _HOST_EAGER_STEP_S)
         return f"a guess, bound by launches: the host needs {host_ms:.2g} ms for a step ({config.engine}), assumed"
     share = _SHARE_OF_PEAK[config.precision]
     return (
-        f"a guess: {share:.0%} of the {place.peak_tflops:.0f} TFLOP/s that {place.hardware} has in fp32, assumed for "
+        f"a guess: {share:.0%} of the {hardware.peak_tflops:.0f} TFLOP/s that {hardware.device} has in fp32, assumed for "
         f"{config.precision}"
     )
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from study.plan.calibration import Speed, SpeedKey, speed_key
-from study.plan.epoch_times import REFERENCE_BASIS, EpochTimes, Place, epoch_images, train_flops
+from study.plan.epoch_times import REFERENCE_BASIS, EpochTimes, Hardware, epoch_images, train_flops
 from study.plan.networks import NetworkSize, network_size
 from study.plan.resources import TrialResources
 from study.plan.units import format_bytes
@@ -50,7 +50,7 @@ def estimate_cost(
     With the `speeds` of a calibration times and memory are this machine's, else time is what `times` estimates. Wall time is that
     of the trials one after the other on the slots that there are, without starting up and the report.
     """
-    times = times or EpochTimes(Place(None, resources.cpus_per_trial, resources.gpus_per_trial))
+    times = times or EpochTimes(Hardware(None, resources.cpus_per_trial, resources.gpus_per_trial))
     flops, disk = train_flops(configs), disk_bytes(configs)
     if speeds is None:
         estimates = [times.estimate_s(config) for config in configs]
@@ -60,7 +60,7 @@ def estimate_cost(
         return Cost(flops, _wall_time_s(known_s, resources.max_concurrent) if whole else None, disk, basis=basis)
     found = [speeds[speed_key(config)] for config in configs]
     times_s = [c.epochs * speed.epoch_s(c, *epoch_images(c)) for c, speed in zip(configs, found, strict=True)]
-    sharing = times.place.trials_per_gpu if resources.gpus_per_trial else resources.max_concurrent
+    sharing = times.hardware.trials_per_gpu if resources.gpus_per_trial else resources.max_concurrent
     memory = max((speed.peak_memory_bytes for speed in found), default=0) * sharing
     return Cost(flops, _wall_time_s(times_s, resources.max_concurrent), disk, memory, CALIBRATED)
 

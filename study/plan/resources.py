@@ -131,10 +131,11 @@ def divide_resources(
 def _divide_cluster(
     nodes: tuple[Node, ...], num_trials: int, gpus: float, max_concurrent: int | None
 ) -> TrialResources:
-    """As many CPUs for a trial as leave room for all trials of the study, and as any node that fits can give it.
+    """The most CPUs a trial at which all trials of the study still run at once, and which the smallest node that fits still has.
 
-    A trial with GPUs gets their part of the node's CPUs and no more, and a smaller --max-concurrent makes no trial larger: the
-    rest is for other studies. The answer's `max_concurrent` is what the nodes offer now; more nodes may join.
+    Two nodes of 8 CPUs and 4 trials: 4 each. A trial with GPUs gets at most their part of its node's CPUs. A smaller
+    --max-concurrent makes no trial larger: the rest is for other studies. The answer's `max_concurrent` is what the nodes offer
+    now; more nodes may join.
     """
     fitting = [node for node in nodes if node.num_cpus >= 1 and node.num_gpus >= gpus]
     if not fitting:

@@ -1,7 +1,7 @@
 """How the images reach the nodes: bytes over the wire and time, for a node with an address of its own. `--help`; needs root.
 
 The second node runs in a network namespace; what passes its virtual cable is counted by the kernel. Several trials' worth of
-tasks ask for the data set there, at once and once more; one transfer per node is what the page docs/cluster.md promises.
+tasks ask for the data set there, at once and once more; one transfer per node is what docs/clusters.md promises.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ from study.driver.invocation import Invocation
 from study.driver.progress import Progress
 from study.folder.ledger import consolidate, register_trials
 from study.folder.progress_file import ProgressFile
-from study.plan.epoch_times import EpochTimes, Place
+from study.plan.epoch_times import EpochTimes, Hardware
 from study.plan.resources import Machine, TrialResources
 from study.spec.run_settings import RunSettings
 from study.storage.folder_lock import FolderLock
@@ -187,7 +187,7 @@ def run(num_trials: int, places: int, pace: Pace, folder: Path, nodes: int = 0) 
         register_trials(study, states)
         invocation = Invocation(
             settings=RunSettings(), arguments=[], command="", store=FolderStore(study), lock=lock,
-            data=pace, machine=machine, resources=resources, times=EpochTimes(Place()),  # type: ignore[arg-type]
+            data=pace, machine=machine, resources=resources, times=EpochTimes(Hardware()),  # type: ignore[arg-type]
             mirror=Mirror(study, "off"), progress_file=ProgressFile(), ray=cluster.LocalRay(machine, resources, verbose=False),
         )  # fmt: skip
         finished = driver.run_trials(invocation, driver.Work(progress=observer, states=states))

@@ -36,7 +36,7 @@ def measure(measurements: Measurements, claim: Claim) -> Measurement:
         if len(points) > 1
         else ""
     )
-    cells = tuple(study.info.cells[place] for place in dict.fromkeys(point.place for point in points))
+    cells = tuple(study.info.cells[index] for index in dict.fromkeys(point.cell_index for point in points))
     return Measurement(
         np.array([value]), cells, is_log=True, interval=(low, high), seeds=len(farthest.seeds), note=note
     )

@@ -16,7 +16,7 @@ import torch
 from study.plan import calibration, description
 from study.plan import estimate as plan
 from study.plan.calibration import Speed, actual_training_s, calibrate, speed_key
-from study.plan.epoch_times import EpochTimes, find_place
+from study.plan.epoch_times import EpochTimes, find_hardware
 from study.plan.gpus import VISIBLE_DEVICES, Gpu, GpuTakenError, claimed_gpus
 from study.plan.resources import Machine, ResourceError, TrialResources
 from trainable.config import TrialConfig
@@ -95,7 +95,7 @@ def own_claims(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_gpus_are_timed_on_themselves_and_claimed_meanwhile() -> None:
     """Without a driver: what the processes run asks for CUDA and nothing else."""
     machine, on_gpus = Machine(2, 2, gpus=GPUS), TrialResources(1, 1, 2)
-    times = EpochTimes(find_place(machine, on_gpus))
+    times = EpochTimes(find_hardware(machine, on_gpus))
     with pytest.raises(
         ResourceError, match=r"--calibrate: the timing ended early \((RuntimeError|AssertionError|BrokenBarr)"
     ):
@@ -107,7 +107,7 @@ def test_gpus_are_timed_on_themselves_and_claimed_meanwhile() -> None:
 def test_cpus_are_timed_in_the_place_of_gpus_that_are_unfit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "TIMED_S", 0.01)
     machine, on_gpus = Machine(2, 2, gpus=GPUS), TrialResources(1, 0.5, 2)
-    times = EpochTimes(find_place(machine, on_gpus))
+    times = EpochTimes(find_hardware(machine, on_gpus))
     (speed,) = calibrate([TINY], load_data("synthetic"), machine, on_gpus, times, unfit={"NVIDIA H200"}).values()
     cost = plan.estimate_cost([TINY], on_gpus, {speed_key(TINY): speed}, times)
     assert cost.time_s is not None
@@ -118,12 +118,12 @@ def test_each_process_sees_the_gpu_of_its_slot(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv(VISIBLE_DEVICES, "before")
     monkeypatch.setattr(calibration, "_device", "cpu")
     monkeypatch.setattr(calibration, "_barrier", None)
-    places: Any = queue.SimpleQueue()
-    for place in (None, "GPU-b"):
-        places.put(place)
-    calibration._join(threading.Barrier(1), places, ())
+    gpus: Any = queue.SimpleQueue()
+    for gpu in (None, "GPU-b"):
+        gpus.put(gpu)
+    calibration._join(threading.Barrier(1), gpus, ())
     assert (os.environ[VISIBLE_DEVICES], calibration._device) == ("before", "cpu")
-    calibration._join(threading.Barrier(1), places, ())
+    calibration._join(threading.Barrier(1), gpus, ())
     assert (os.environ[VISIBLE_DEVICES], calibration._device) == ("GPU-b", "cuda")
 
 
@@ -132,7 +132,7 @@ def test_every_kind_of_trial_is_timed_with_its_neighbours(monkeypatch: pytest.Mo
     config = TrialConfig(dataset="synthetic", width=1, batch_size=64)
     kinds = [config, replace(config, seed=5), replace(config, learning_rate=0.3), replace(config, batch_size=128)]
     machine, resources = Machine(2, 0), TrialResources(1, 0, 2)
-    speeds = calibrate(kinds, load_data("synthetic"), machine, resources, EpochTimes(find_place(machine, resources)))
+    speeds = calibrate(kinds, load_data("synthetic"), machine, resources, EpochTimes(find_hardware(machine, resources)))
     assert set(speeds) == {speed_key(kind) for kind in kinds}
     assert len(speeds) == 2, "learning rate and seed cost nothing"
     for dearer in ({"optimizer": "adamw"}, {"randaugment": 2}, {"dataset": "fashion_mnist"}, {"width": 2}):

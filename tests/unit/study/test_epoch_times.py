@@ -14,7 +14,7 @@ import pytest
 
 from analysis.records.study_folder import StudyFolder
 from study.plan.earlier_trials import read_epoch_times
-from study.plan.epoch_times import REFERENCE_BASIS, EarlierTrial, EpochTimes, Place, find_place, guess_epoch_s
+from study.plan.epoch_times import REFERENCE_BASIS, EarlierTrial, EpochTimes, Hardware, find_hardware, guess_epoch_s
 from study.plan.estimate import estimate_cost
 from study.plan.gpus import Gpu
 from study.plan.resources import Machine, TrialResources
@@ -24,7 +24,7 @@ from trainable.trial_state import TrialState
 
 H200 = Gpu("GPU-a", "NVIDIA H200", peak_tflops=66.9)
 L4 = Gpu("GPU-b", "NVIDIA L4", peak_tflops=30.3)
-ON_H200 = Place("NVIDIA H200", 4, 1.0, True, 66.9)
+ON_H200 = Hardware("NVIDIA H200", 4, 1.0, True, 66.9)
 WIDE = TrialConfig(precision="bf16", batch_size=128)
 EPOCH_TFLOP = 166.4 * (1 + 10_000 / 50_000 / 3)  # with the evaluation
 
@@ -48,20 +48,26 @@ def test_a_guess_is_of_the_peak_or_of_the_hosts_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("machine", "resources", "place"),
+    ("machine", "resources", "hardware"),
     [
-        (Machine(8, 1, gpus=(H200,)), TrialResources(8, 1, 1), Place("NVIDIA H200", 8, 1, True, 66.9, 1)),
-        (Machine(8, 1, gpus=(H200,)), TrialResources(2, 0.25, 4), Place("NVIDIA H200", 2, 0.25, False, 66.9, 4)),
-        (Machine(8, 4, gpus=(H200, H200, H200, L4)), TrialResources(2, 1, 4), Place("NVIDIA L4", 2, 1, True, 30.3, 1)),
+        (Machine(8, 1, gpus=(H200,)), TrialResources(8, 1, 1), Hardware("NVIDIA H200", 8, 1, True, 66.9, 1)),
+        (Machine(8, 1, gpus=(H200,)), TrialResources(2, 0.25, 4), Hardware("NVIDIA H200", 2, 0.25, False, 66.9, 4)),
+        (
+            Machine(8, 4, gpus=(H200, H200, H200, L4)),
+            TrialResources(2, 1, 4),
+            Hardware("NVIDIA L4", 2, 1, True, 30.3, 1),
+        ),
         (
             Machine(8, 4, gpus=(H200, H200, H200, L4)),
             TrialResources(2, 1, 3),
-            Place("NVIDIA H200", 2, 1, True, 66.9, 1),
+            Hardware("NVIDIA H200", 2, 1, True, 66.9, 1),
         ),
     ],
 )
-def test_the_place_is_the_slowest_gpu_that_is_used(machine: Machine, resources: TrialResources, place: Place) -> None:
-    assert find_place(machine, resources) == place
+def test_the_hardware_is_the_slowest_gpu_that_is_used(
+    machine: Machine, resources: TrialResources, hardware: Hardware
+) -> None:
+    assert find_hardware(machine, resources) == hardware
 
 
 def test_four_gpus_take_a_quarter_of_the_time_and_an_unknown_peak_is_said() -> None:
@@ -120,11 +126,11 @@ def test_earlier_trials_on_the_device_correct_the_guess(tmp_path: Path) -> None:
 def test_images_of_another_size_are_scaled_in_a_guess_and_never_compared(tmp_path: Path) -> None:
     small = replace(WIDE, dataset="images", train_limit=1000, test_limit=0)
     large = replace(small, image_size=64)
-    assert guess_epoch_s(large, Place()) == pytest.approx(4 * guess_epoch_s(small, Place()))  # type: ignore[operator]
-    place = Place("AMD EPYC", 1)
-    times = EpochTimes(place, (EarlierTrial(small, 5.0),))
+    assert guess_epoch_s(large, Hardware()) == pytest.approx(4 * guess_epoch_s(small, Hardware()))  # type: ignore[operator]
+    hardware = Hardware("AMD EPYC", 1)
+    times = EpochTimes(hardware, (EarlierTrial(small, 5.0),))
     assert times.estimate_s(small)[0] == pytest.approx(5.0)
-    assert times.estimate_s(large) == (guess_epoch_s(large, place), REFERENCE_BASIS)
+    assert times.estimate_s(large) == (guess_epoch_s(large, hardware), REFERENCE_BASIS)
     nobody = replace(small, model="vgg11")
     assert times.estimate_s(nobody)[0] is None
     cost = estimate_cost([small, nobody], TrialResources(1, 0, 1), times=times)
@@ -140,11 +146,11 @@ def test_trials_of_other_places_do_not_count(placed: dict[str, Any], tmp_path: P
 
 
 def test_cpus_are_corrected_too(tmp_path: Path) -> None:
-    config, place = TrialConfig(width=16), Place("AMD EPYC", 2, 0.0, True)
-    guessed_s = guess_epoch_s(config, place) or 0.0
+    config, hardware = TrialConfig(width=16), Hardware("AMD EPYC", 2, 0.0, True)
+    guessed_s = guess_epoch_s(config, hardware) or 0.0
     write_study(tmp_path, "a", [config], guessed_s / 2, hardware="AMD EPYC", num_threads=2, gpu_share=0.0)
     write_study(tmp_path, "b", [config], guessed_s / 3, hardware="AMD EPYC", num_threads=1, gpu_share=0.0)
-    cost = estimate_cost([config], TrialResources(2, 0, 1), times=read_epoch_times(str(tmp_path), place))
+    cost = estimate_cost([config], TrialResources(2, 0, 1), times=read_epoch_times(str(tmp_path), hardware))
     assert cost.time_s == pytest.approx(25 * guessed_s / 2)
     assert cost.basis == "as 1 earlier trial took on this device (AMD EPYC, fp32)"
 
@@ -227,5 +233,5 @@ def test_only_the_latest_studies_are_read(tmp_path: Path) -> None:
 def test_a_url_or_a_cluster_has_no_earlier_trials(tmp_path: Path) -> None:
     write_study(tmp_path, "a", [WIDE], 2.0)
     assert read_epoch_times("s3://bucket/studies", ON_H200) == EpochTimes(ON_H200)
-    unknown = replace(ON_H200, hardware=None)
+    unknown = replace(ON_H200, device=None)
     assert read_epoch_times(str(tmp_path), unknown) == EpochTimes(unknown)
