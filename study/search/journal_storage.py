@@ -18,6 +18,7 @@ from analysis.records.study_folder import StudyFolder, StudyFolderError
 from analysis.search.objectives import list_objectives
 from study.search.suggestions import build_sampler
 from study.spec.study_spec import StudySpec
+from trainable.config import FIELDS
 from trainable.errors import first_line
 
 _log = logging.getLogger(__name__)
@@ -62,9 +63,10 @@ def _check_definition(study: optuna.Study, asked: dict[str, Any]) -> None:
     if known is None:
         study.set_user_attr("definition", asked)
         known = asked
-    for name in asked:
-        if not isinstance(known, dict) or known.get(name) != asked[name]:
-            before = known.get(name) if isinstance(known, dict) else known
+    for name in asked:  # a field of the configuration that is later than the journal was at its default
+        default = FIELDS[name].default if name in FIELDS else None
+        before = known.get(name, default) if isinstance(known, dict) else known
+        if before != asked[name]:
             raise StudyFolderError(
                 f"the search of {study.study_name!r} was begun with another {name} ({_short(before)}, now "
                 f"{_short(asked[name])}); use another --name"

@@ -31,7 +31,7 @@ test_limit = 200
 validation_size = 100
 log_every_steps = 20
 """
-_GRIDS = {
+GRIDS = {
     "grid": f"""
 name = "grid"
 title = "Two precisions, with warm-up"
@@ -73,7 +73,7 @@ learning_rate = {{ low = 0.01, high = 0.2, log = true }}
 def write_stored_studies(code: Path, to: Path) -> None:
     """Write those of the studies `grid` and `search` that are not in the folder `to`, with the version in the checkout `code`."""
     with tempfile.TemporaryDirectory() as scratch:
-        for name, text in _GRIDS.items():
+        for name, text in GRIDS.items():
             if (to / name).exists():
                 continue
             (Path(scratch) / f"{name}.toml").write_text(text)

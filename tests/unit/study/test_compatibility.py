@@ -24,12 +24,15 @@ import pytest
 
 import analysis.__main__
 from analysis.records.frames import load_study
-from analysis.records.study_folder import IncompatibleStudyError, StudyFolder
+from analysis.records.study_folder import IncompatibleStudyError, StudyFolder, StudyFolderError
 from study.folder.ledger import consolidate, open_ledger
 from study.folder.repair import repair_study
 from study.folder.study_record import find_changes
+from study.search.journal import SearchJournal
+from study.spec.grid_file import parse_grid
+from study.spec.study_spec import build_spec
 from tests.support.images import make_image_data
-from tests.support.stored_studies import STUDIES
+from tests.support.stored_studies import GRIDS, STUDIES
 from tests.support.studies import build_cell, build_study
 from trainable.checkpoint import list_checkpoints, load_newest_checkpoint
 from trainable.config import TrialConfig, cell_id, trial_id
@@ -88,6 +91,20 @@ def test_an_interrupted_trial_of_a_stored_study_goes_on(stored: Path, data: Imag
     assert rows[: len(earlier)] == earlier
     assert [row["epoch"] for row in rows] == list(range(1, left.config.epochs + 1))
     assert load_study(folder).trials["status"].tolist() == ["completed", "completed"]
+
+
+def test_a_stored_search_goes_on_with_further_trials(tmp_path: Path) -> None:
+    """Its journal was begun before `image_size` and other fields were."""
+    shutil.copytree(STUDIES / "68e7e52" / "search", tmp_path / "search")
+    folder = StudyFolder(tmp_path / "search")
+    asked = build_spec(parse_grid(GRIDS["search"], "search.toml"), trials=4)
+    journal = SearchJournal(folder, asked, folder.read_study().data["fingerprint"])
+    suggestion = journal.suggest()
+    assert suggestion is not None
+    assert suggestion.number == 3
+    journal.close()
+    with pytest.raises(StudyFolderError, match=r"another image_size \(32, now 64\)"):
+        _ = SearchJournal(folder, replace(asked, search_base={**asked.search_base, "image_size": 64}), "d")
 
 
 def test_what_the_first_stored_version_did_not_measure_is_null() -> None:
@@ -206,6 +223,9 @@ from pathlib import Path
 from study.folder.ledger import consolidate
 from study.folder.repair import write_study
 from analysis.records.study_folder import StudyFolder
+from study.search.journal import SearchJournal
+from study.spec.grid_file import parse_grid
+from study.spec.study_spec import build_spec
 from tests.support.images import make_image_data
 from tests.support.studies import build_cell, build_study
 from trainable.config import TrialConfig, trial_id
