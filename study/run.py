@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from analysis.records.study_folder import StudyFolderError, StudyInfo, check_links
-from study.cluster.head import ClusterError
+from study.cluster.head import ClusterUnusableError
 from study.cluster.session import LocalRay, joined_cluster
 from study.command_line.exit_status import BAD_INPUT, INTERRUPTED, OK, SOME_FAILED, STATES
 from study.command_line.live_page import live_page
@@ -63,7 +63,7 @@ from trainable.data.data_set import DataError
 
 _USER_ERRORS = (
     SpecError, DataError, ResourceError, StudyFolderError, IncomparableError, StudyLockedError, NoSpaceError,
-    ClusterError,
+    ClusterUnusableError,
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from analysis.drawing.chart import Chart, draw_chart
 from analysis.drawing.selection import ShownCell, detailed_cells, shown_networks
 from analysis.records.frames import Study
-from analysis.results.result_table import Column
+from analysis.results.result_table import TableColumn
 
 Data = TypeVar("Data")
 
@@ -98,7 +98,7 @@ class FigureKind(Generic[Data]):
     build_at_epoch: Callable[[pd.DataFrame, int], Data] | None = None
     of_last_steps: bool = False
     chart: Callable[[Data, Subject], Chart | None] | None = None
-    columns: tuple[Column, ...] = ()
+    columns: tuple[TableColumn, ...] = ()
     picture_caption: str = ""
 
     def title_of(self, subject: Subject) -> str:

@@ -16,7 +16,7 @@ from analysis.drawing import style
 from analysis.drawing.declaration import FigureKind, Subject
 from analysis.drawing.selection import Labels, require, shown_cells
 from analysis.records.frames import Study
-from analysis.results.result_table import Column
+from analysis.results.result_table import TableColumn
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ FIGURE = FigureKind(
     "between the losses of both; nats, mean over seeds. Batch norm's statistics are computed anew at every point.",
     subjects=_subjects, build=lambda study, subject: build_barriers(study), draw=lambda data, subject: draw_barriers(data),
     columns=(
-        Column("cell_a", "cell"), Column("cell_b", "and"), Column("barrier", "barrier", "number", unit="nats"),
-        Column("lowest", "lowest seed", "number", unit="nats"), Column("highest", "highest seed", "number", unit="nats"),
-        Column("seeds", "seeds", "count"),
+        TableColumn("cell_a", "cell"), TableColumn("cell_b", "and"), TableColumn("barrier", "barrier", "number", unit="nats"),
+        TableColumn("lowest", "lowest seed", "number", unit="nats"), TableColumn("highest", "highest seed", "number", unit="nats"),
+        TableColumn("seeds", "seeds", "count"),
     ),
 )  # fmt: skip

@@ -20,7 +20,7 @@ from analysis.metrics import Metric
 from analysis.records.factors import field_title
 from analysis.records.frames import Study
 from analysis.results.formats import format_cell, format_value
-from analysis.results.result_table import Column
+from analysis.results.result_table import TableColumn
 from analysis.statistics import mean_interval
 
 MOST_CELLS = 100
@@ -129,7 +129,7 @@ def format_behind(metric: Metric, cell: Mapping[Any, Any]) -> str:
         return ""
     scale, unit = (100.0, " points") if metric.in_percent else (1.0, "")
     values = {name: scale * cell[name] for name in ("behind", "behind_low", "behind_high")}
-    told = format_cell(values, Column("behind", "", "number", low="behind_low", high="behind_high"))
+    told = format_cell(values, TableColumn("behind", "", "number", low="behind_low", high="behind_high"))
     return f"; less the best other: {told}{unit}"
 
 

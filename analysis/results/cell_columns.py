@@ -8,12 +8,12 @@ import pandas as pd
 
 from analysis.records.factors import field_title
 from analysis.records.frames import Study
-from analysis.results.result_table import Column, ColumnKind
+from analysis.results.result_table import ColumnKind, TableColumn
 
 _KINDS: dict[str, ColumnKind] = {"learning_rate": "learning_rate", "batch_size": "count", "epochs": "count"}
 
 
-def factor_columns(study: Study) -> tuple[Column, ...]:
+def factor_columns(study: Study) -> tuple[TableColumn, ...]:
     """Batch size, learning rate and the other factors of the study, as columns."""
     names = [
         "batch_size",
@@ -21,7 +21,7 @@ def factor_columns(study: Study) -> tuple[Column, ...]:
         *(f for f in study.info.factors if f not in ("batch_size", "learning_rate")),
     ]
     kind = {name: _factor_kind(study, name) for name in names}
-    return (Column("label", "cell"), *(Column(name, field_title(name), kind[name]) for name in names))
+    return (TableColumn("label", "cell"), *(TableColumn(name, field_title(name), kind[name]) for name in names))
 
 
 def add_factors(study: Study, frame: pd.DataFrame) -> pd.DataFrame:

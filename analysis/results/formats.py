@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.records.study_folder import StudyFolder
-from analysis.results.result_table import Column, ColumnKind, ResultTable
+from analysis.results.result_table import ColumnKind, ResultTable, TableColumn
 from trainable.files import write_atomically
 
 MISSING = "-"
@@ -66,7 +66,7 @@ def with_points(number: str) -> str:
     return f"{number} point{'' if number in ('1', '-1') else 's'}"
 
 
-def format_cell(row: Mapping[str, Any], column: Column) -> str:
+def format_cell(row: Mapping[str, Any], column: TableColumn) -> str:
     """One cell of a table as a person reads it: the value, its spread or its interval."""
     value = row[column.name]
     if column.low:
@@ -233,7 +233,7 @@ def _hover(text: str) -> str:
     return f' title="{html.escape(text)}"' if text else ""
 
 
-def _html_cell(value: Any, column: Column, text: str) -> str:
+def _html_cell(value: Any, column: TableColumn, text: str) -> str:
     raw = f' data-value="{float(value)!r}"' if _is_number(value) else ""
     text_class = "text long" if len(text) > _LONG else "text"
     tag = "td" if column.kind != "text" else f'td class="{text_class}"'

@@ -32,7 +32,7 @@ ColumnKind = Literal[
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """One column as a person sees it.
 
     `name` is its column in the frame. `spread` names the column with its standard deviation: the two are shown together,
@@ -64,7 +64,7 @@ class ResultTable:
     name: str
     title: str
     frame: pd.DataFrame
-    columns: tuple[Column, ...]
+    columns: tuple[TableColumn, ...]
     notes: tuple[str, ...] = ()
     section: str = "more"
 
@@ -74,7 +74,7 @@ class TableContent:
     """What a table holds for one study: see ResultTable."""
 
     frame: pd.DataFrame
-    columns: tuple[Column, ...]
+    columns: tuple[TableColumn, ...]
     notes: tuple[str, ...] = ()
 
 

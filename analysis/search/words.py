@@ -6,7 +6,7 @@ import numpy as np
 
 from analysis.records.factors import field_title
 from analysis.records.frames import FINISHED
-from analysis.results.result_table import Column, ColumnKind
+from analysis.results.result_table import ColumnKind, TableColumn
 from analysis.search.history import Search
 
 _KINDS: dict[str, ColumnKind] = {
@@ -36,7 +36,7 @@ def describe_search(search: Search) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def parameter_columns(search: Search) -> tuple[Column, ...]:
+def parameter_columns(search: Search) -> tuple[TableColumn, ...]:
     """The searched fields as columns."""
     columns = []
     for name, column in search.parameter_columns.items():
@@ -46,5 +46,5 @@ def parameter_columns(search: Search) -> tuple[Column, ...]:
             .map(lambda v: isinstance(v, (int, float, np.number)) and not isinstance(v, bool))
         )
         kind: ColumnKind = _KINDS.get(name, "number") if bool(numbers.all()) else "text"
-        columns.append(Column(column, field_title(name), kind))
+        columns.append(TableColumn(column, field_title(name), kind))
     return tuple(columns)

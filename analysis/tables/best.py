@@ -5,7 +5,7 @@ from __future__ import annotations
 from analysis.comparison.best import rank_cells
 from analysis.comparison.pairs import find_primary
 from analysis.records.frames import Study
-from analysis.results.result_table import Column, TableContent, TableKind
+from analysis.results.result_table import TableColumn, TableContent, TableKind
 from analysis.results.scaled import add_shown
 
 
@@ -17,9 +17,9 @@ def build_best(study: Study) -> TableContent:
     frame = add_shown(frame, ("behind", "low", "high"), 100.0 if metric.in_percent else 1.0)
     unit = "points" if metric.in_percent else ""
     columns = (
-        Column("label", "cell"), Column("seeds", "seeds", "count"), Column("mean", metric.title, metric.kind, spread="sd"),
-        Column("shown_behind", "less the best other [95 %]", "number", low="shown_low", high="shown_high", unit=unit),
-        Column("may_be_best", "may be the best", "flag"),
+        TableColumn("label", "cell"), TableColumn("seeds", "seeds", "count"), TableColumn("mean", metric.title, metric.kind, spread="sd"),
+        TableColumn("shown_behind", "less the best other [95 %]", "number", low="shown_low", high="shown_high", unit=unit),
+        TableColumn("may_be_best", "may be the best", "flag"),
     )  # fmt: skip
     notes = (
         "Multiple comparisons with the best (Hsu), paired by seed: the cells that may be the best hold the best one in 95 % of "

@@ -11,7 +11,7 @@ from analysis.claims.published import load_study_claims
 from analysis.claims.verdicts import CheckedClaim, check_claims, count_verdicts
 from analysis.records.frames import Study
 from analysis.results.formats import format_value
-from analysis.results.result_table import Column, ColumnKind, TableContent, TableKind
+from analysis.results.result_table import ColumnKind, TableColumn, TableContent, TableKind
 
 
 def build_claims(study: Study) -> TableContent:
@@ -32,11 +32,11 @@ def build_claims(study: Study) -> TableContent:
     )  # fmt: skip
     frame["published_value"] = frame["published_value"].astype("float64")
     has_unmet = frame["as_measured"].notna().any()
-    as_measured = [Column("as_measured", "as measured")] if has_unmet else []
+    as_measured = [TableColumn("as_measured", "as measured")] if has_unmet else []
     columns = (
-        Column("id", "claim"), Column("statement", "statement"), Column("published", "published"),
-        Column("measured", "measured [95 %]"), Column("seeds", "seeds", "count"), Column("verdict", "verdict"),
-        *as_measured, Column("reason", "reason"), Column("section", "section"),
+        TableColumn("id", "claim"), TableColumn("statement", "statement"), TableColumn("published", "published"),
+        TableColumn("measured", "measured [95 %]"), TableColumn("seeds", "seeds", "count"), TableColumn("verdict", "verdict"),
+        *as_measured, TableColumn("reason", "reason"), TableColumn("section", "section"),
     )  # fmt: skip
     counts = ", ".join(f"{number} {verdict}" for verdict, number in count_verdicts(checked).items())
     notes = [

@@ -17,7 +17,7 @@ from analysis.records.factors import network_labels
 from analysis.records.frames import Study, shown_convention
 from analysis.records.summary import summarize_trials, timing_note
 from analysis.results.cell_columns import add_factors, factor_columns
-from analysis.results.result_table import Column, TableContent, TableKind
+from analysis.results.result_table import TableColumn, TableContent, TableKind
 from trainable.config import model_name
 
 CONVENTIONS = {
@@ -62,15 +62,15 @@ def build_flops(study: Study) -> TableContent:
         dtype="float64",
     )
     columns = (
-        Column("layer", "layer"), Column("kind", "kind"), Column("output_shape", "output"),
-        Column("num_parameters", "parameters", "count"), Column("macs", "MACs", "count"),
-        *(Column(name, title, "count") for name, title in CONVENTIONS.items()),
-        Column("share", "share", "percent"), Column("published", "published", "count"),
+        TableColumn("layer", "layer"), TableColumn("kind", "kind"), TableColumn("output_shape", "output"),
+        TableColumn("num_parameters", "parameters", "count"), TableColumn("macs", "MACs", "count"),
+        *(TableColumn(name, title, "count") for name, title in CONVENTIONS.items()),
+        TableColumn("share", "share", "percent"), TableColumn("published", "published", "count"),
     )  # fmt: skip
     if frame["model"].nunique() > 1:
         frame["network"] = frame["model"].map(network_labels(frame["model"].unique()))
         published = frame["model"].str.startswith("width ").all()
-        columns = (Column("width", "width", "count") if published else Column("network", "network"), *columns)
+        columns = (TableColumn("width", "width", "count") if published else TableColumn("network", "network"), *columns)
     notes = (
         "Of one image. worksheet: 1 per multiply-accumulate, 2 per batch-norm element and pooled output, 1 per bias. fvcore: "
         "that tool's own count in evaluation mode. 2 per MAC: torch's FlopCounterMode. The worksheet's convention is defined for "
@@ -113,12 +113,12 @@ def build_compute(study: Study) -> TableContent:
     """The table `compute`."""
     frame = measure_compute(study)
     columns = (
-        *factor_columns(study), Column("num_parameters", "parameters", "count"),
-        Column("memory_mb", "parameters, MB", "number"), Column("flops_per_parameter", "FLOPs per parameter", "number"),
-        Column("flops_per_image", "FLOPs per image", "count"), Column("flops_per_epoch", "FLOPs per epoch", "flops"),
-        Column("flops_per_trial", "FLOPs per trial", "flops"),
-        Column("flops_per_s_mean", "FLOP/s", "flops", spread="flops_per_s_sd"),
-        Column("peak_memory_mb", "peak memory, MB", "count"),
+        *factor_columns(study), TableColumn("num_parameters", "parameters", "count"),
+        TableColumn("memory_mb", "parameters, MB", "number"), TableColumn("flops_per_parameter", "FLOPs per parameter", "number"),
+        TableColumn("flops_per_image", "FLOPs per image", "count"), TableColumn("flops_per_epoch", "FLOPs per epoch", "flops"),
+        TableColumn("flops_per_trial", "FLOPs per trial", "flops"),
+        TableColumn("flops_per_s_mean", "FLOP/s", "flops", spread="flops_per_s_sd"),
+        TableColumn("peak_memory_mb", "peak memory, MB", "count"),
     )  # fmt: skip
     notes = (
         "FLOPs of training: forward and backward at 2 per multiply-accumulate, of convolutions, linear layers and "

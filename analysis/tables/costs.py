@@ -18,7 +18,7 @@ from analysis.comparison.pairs import list_pairs
 from analysis.records.frames import Study
 from analysis.records.summary import timed_trials, timing_note
 from analysis.results.cell_columns import add_factors, factor_columns, in_study_order
-from analysis.results.result_table import Column, TableContent, TableKind
+from analysis.results.result_table import TableColumn, TableContent, TableKind
 from trainable.config import model_name
 
 AXES: Mapping[str, str] = {"epochs": "epochs", "steps": "steps", "flops": "FLOPs", "seconds": "seconds"}
@@ -103,12 +103,12 @@ def _excludes_zero(tests: statistics.Comparisons, number: int) -> bool:
 def build_costs(study: Study) -> TableContent:
     """The table `costs`."""
     frame = measure_costs(study)
-    columns = [*factor_columns(study), Column("accuracy", "test accuracy", "accuracy"), Column("seeds", "seeds", "count"),
-               Column("reached", "reached it", "count")]  # fmt: skip
+    columns = [*factor_columns(study), TableColumn("accuracy", "test accuracy", "accuracy"), TableColumn("seeds", "seeds", "count"),
+               TableColumn("reached", "reached it", "count")]  # fmt: skip
     for axis, title in AXES.items():
         kind = "flops" if axis == "flops" else "seconds" if axis == "seconds" else "count"
         header = title if axis != "seconds" else "time"
-        columns.append(Column(f"{axis}_mean", header, kind, low=f"{axis}_low", high=f"{axis}_high"))  # type: ignore[arg-type]
+        columns.append(TableColumn(f"{axis}_mean", header, kind, low=f"{axis}_low", high=f"{axis}_high"))  # type: ignore[arg-type]
     notes = (
         "Cost of the first epoch with at least this test accuracy, mean over seeds [95 % t interval]; whole epochs, so a "
         "spread of 0 is possible. None where a seed did not reach it. FLOPs: forward and backward, 2 per multiply-accumulate.",
@@ -126,9 +126,9 @@ def build_cost_flips(study: Study) -> TableContent:
         frame[f"label_{side}"] = frame[f"cell_{side}"].map(labels).astype("object")
         frame[f"axis_title_{side}"] = frame[f"axis_{side}"].map(dict(AXES)).astype("object")
     columns = (
-        Column("accuracy", "test accuracy", "accuracy"), Column("label_a", "cheaper"), Column("axis_title_a", "in"),
-        Column("label_b", "but cheaper"), Column("axis_title_b", "in "), Column("seeds", "seeds", "count"),
-        Column("supported", "supported on both axes", "flag"),
+        TableColumn("accuracy", "test accuracy", "accuracy"), TableColumn("label_a", "cheaper"), TableColumn("axis_title_a", "in"),
+        TableColumn("label_b", "but cheaper"), TableColumn("axis_title_b", "in "), TableColumn("seeds", "seeds", "count"),
+        TableColumn("supported", "supported on both axes", "flag"),
     )  # fmt: skip
     notes = (
         "Pairs of cells whose order changes with the axis that cost is measured on. Supported: the 95 % t interval of the "

@@ -8,13 +8,13 @@ import pandas as pd
 from analysis.comparison.branches import list_points, tolerance_of
 from analysis.comparison.critical_batch import Located, describe
 from analysis.records.frames import Study
-from analysis.results.result_table import Column, TableContent, TableKind
+from analysis.results.result_table import TableColumn, TableContent, TableKind
 from analysis.statistics import compare_paired
 
 _POINT = (
-    Column("label", "cell"),
-    Column("epoch", "after epoch", "count", meaning="of the parents, from whose state the branches go on"),
-    Column("scaling", "learning rate", meaning="how it is scaled with the batch size: linear, sqrt or none"),
+    TableColumn("label", "cell"),
+    TableColumn("epoch", "after epoch", "count", meaning="of the parents, from whose state the branches go on"),
+    TableColumn("scaling", "learning rate", meaning="how it is scaled with the batch size: linear, sqrt or none"),
 )
 
 
@@ -34,16 +34,16 @@ def build_critical_batch_sizes(study: Study) -> TableContent:
     ]  # fmt: skip
     columns = (
         *_POINT,
-        Column("seeds", "seeds", "count"),
-        Column("images", "images", "count", meaning="that each branch saw"),
-        Column("base", "base batch", "count"),
-        Column("largest", "largest batch", "count"),
-        Column(
+        TableColumn("seeds", "seeds", "count"),
+        TableColumn("images", "images", "count", meaning="that each branch saw"),
+        TableColumn("base", "base batch", "count"),
+        TableColumn("largest", "largest batch", "count"),
+        TableColumn(
             "critical_said", "critical batch size [95 %]",
             meaning=f"where the loss is worse than the base's by {tolerance:g} nats",
         ),
-        Column("noise_said", "noise scale [95 %]", meaning="tr(S) / |G|² of the parents at the branch point"),
-        Column("verdict", "the noise scale is", meaning="intervals apart, or overlapping and each narrower than 16 times"),
+        TableColumn("noise_said", "noise scale [95 %]", meaning="tr(S) / |G|² of the parents at the branch point"),
+        TableColumn("verdict", "the noise scale is", meaning="intervals apart, or overlapping and each narrower than 16 times"),
     )  # fmt: skip
     notes = (
         f"Branches go on from the same state with the same images in the same order; one has departed where its loss is worse than that "
@@ -82,10 +82,10 @@ def build_branches(study: Study) -> TableContent:
     names = ["label", "epoch", "scaling", "batch_size", "seeds", "loss", "difference", "low", "high"]
     columns = (
         *_POINT,
-        Column("batch_size", "batch", "count"),
-        Column("seeds", "seeds", "count"),
-        Column("loss", "loss after the branch", "loss", meaning="of the same training images in the same batches"),
-        Column("difference", "less the base's [95 %]", "loss", low="low", high="high"),
+        TableColumn("batch_size", "batch", "count"),
+        TableColumn("seeds", "seeds", "count"),
+        TableColumn("loss", "loss after the branch", "loss", meaning="of the same training images in the same batches"),
+        TableColumn("difference", "less the base's [95 %]", "loss", low="low", high="high"),
     )
     return TableContent(pd.DataFrame(rows, columns=names), columns, () if rows else ("No branch has ended.",))
 

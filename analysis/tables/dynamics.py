@@ -17,7 +17,7 @@ from analysis.claims.published import find_layer_range, find_order
 from analysis.records.frames import Study
 from analysis.records.phases import KINDS, PUBLISHED_NUM_EPOCHS, PUBLISHED_PHASES, scale_phases
 from analysis.results.cell_columns import add_factors, factor_columns, in_study_order
-from analysis.results.result_table import Column, TableContent, TableKind
+from analysis.results.result_table import TableColumn, TableContent, TableKind
 
 VANISHING_BELOW = 1e-6
 EXPLODING_ABOVE = 10.0
@@ -56,10 +56,10 @@ def build_gradient_ranges(study: Study) -> TableContent:
     frame["published_low"] = pd.Series([low for low, _ in published], dtype="float64")
     frame["published_high"] = pd.Series([high for _, high in published], dtype="float64")
     columns = (
-        *factor_columns(study), Column("phase", "phase"), Column("first_epoch", "from epoch", "count"),
-        Column("last_epoch", "to epoch", "count"), Column("group", "group"), Column("kind", "kind"),
-        Column("min", "min", "scientific"), Column("median", "median", "scientific"), Column("max", "max", "scientific"),
-        Column("published_low", "published from", "scientific"), Column("published_high", "published to", "scientific"),
+        *factor_columns(study), TableColumn("phase", "phase"), TableColumn("first_epoch", "from epoch", "count"),
+        TableColumn("last_epoch", "to epoch", "count"), TableColumn("group", "group"), TableColumn("kind", "kind"),
+        TableColumn("min", "min", "scientific"), TableColumn("median", "median", "scientific"), TableColumn("max", "max", "scientific"),
+        TableColumn("published_low", "published from", "scientific"), TableColumn("published_high", "published to", "scientific"),
     )  # fmt: skip
     notes = (
         "Mean |g| of each parameter tensor at each measured step, over tensors, steps and seeds.",
@@ -92,10 +92,10 @@ def build_gradient_health(study: Study) -> TableContent:
     frame = frame.assign(_order=frame["problem"].map(order)).sort_values("_order", kind="stable").drop(columns="_order")
     frame = in_study_order(study, frame, [])
     columns = (
-        *factor_columns(study), Column("problem", "what"), Column("layer", "layer"), Column("count", "measurements", "count"),
-        Column("trials", "trials", "count"), Column("first_epoch", "first epoch", "count"),
-        Column("last_epoch", "last epoch", "count"), Column("lowest", "lowest mean |g|", "scientific"),
-        Column("highest", "highest max |g|", "scientific"),
+        *factor_columns(study), TableColumn("problem", "what"), TableColumn("layer", "layer"), TableColumn("count", "measurements", "count"),
+        TableColumn("trials", "trials", "count"), TableColumn("first_epoch", "first epoch", "count"),
+        TableColumn("last_epoch", "last epoch", "count"), TableColumn("lowest", "lowest mean |g|", "scientific"),
+        TableColumn("highest", "highest max |g|", "scientific"),
     )  # fmt: skip
     unhealthy = any(len(part) for part in parts)
     found_words = "Gradients vanished or exploded." if unhealthy else "No gradient vanished or exploded."
@@ -140,11 +140,11 @@ def build_weight_update_ranks(study: Study) -> TableContent:
     ranks = {group: float(number + 1) for number, group in enumerate(order)}
     frame["published_rank"] = frame["group"].map(ranks).astype("float64")
     columns = (
-        *factor_columns(study), Column("group", "group"), Column("seeds", "seeds", "count"),
-        Column("displacement_mean", "mean |w - w0|", "scientific", spread="displacement_sd"),
-        Column("displacement_rank", "rank", "count"),
-        Column("ratio_mean", "mean update ratio", "scientific", spread="ratio_sd"),
-        Column("ratio_rank", "rank by ratio", "count"), Column("published_rank", "published rank", "count"),
+        *factor_columns(study), TableColumn("group", "group"), TableColumn("seeds", "seeds", "count"),
+        TableColumn("displacement_mean", "mean |w - w0|", "scientific", spread="displacement_sd"),
+        TableColumn("displacement_rank", "rank", "count"),
+        TableColumn("ratio_mean", "mean update ratio", "scientific", spread="ratio_sd"),
+        TableColumn("ratio_rank", "rank by ratio", "count"), TableColumn("published_rank", "published rank", "count"),
     )  # fmt: skip
     notes = (
         "mean |w - w0|: distance from the initial weights at the last measured step. Update ratio: length of one step's change "

@@ -7,7 +7,7 @@ import pandas as pd
 from analysis.claims.published import list_epoch_values
 from analysis.records.frames import FINISHED, Study
 from analysis.results.cell_columns import add_factors, factor_columns, in_study_order
-from analysis.results.result_table import Column, ColumnKind, TableContent, TableKind
+from analysis.results.result_table import ColumnKind, TableColumn, TableContent, TableKind
 
 _CURVES: dict[str, tuple[str, ColumnKind]] = {
     "train_loss": ("train loss", "loss"),
@@ -29,14 +29,14 @@ def build_epochs(study: Study) -> TableContent:
     for name in curves:
         frame[f"{name}_mean"], frame[f"{name}_sd"] = grouped[name].mean(), grouped[name].std()
     frame = in_study_order(study, frame.reset_index(), ["epoch"])
-    columns = [*factor_columns(study), Column("epoch", "epoch", "count"), Column("seeds", "seeds", "count")]
+    columns = [*factor_columns(study), TableColumn("epoch", "epoch", "count"), TableColumn("seeds", "seeds", "count")]
     for name in curves:
         title, kind = _CURVES[name]
-        columns.append(Column(f"{name}_mean", title, kind, spread=f"{name}_sd"))
+        columns.append(TableColumn(f"{name}_mean", title, kind, spread=f"{name}_sd"))
         if published := list_epoch_values(study, name):
             keys = zip(frame["cell_id"], frame["epoch"], strict=True)
             frame[f"{name}_published"] = pd.Series([published.get(key) for key in keys], dtype="float64")
-            columns.append(Column(f"{name}_published", f"published {title}", kind))
+            columns.append(TableColumn(f"{name}_published", f"published {title}", kind))
     notes = ("Diverged, pruned and failed trials are left out; a trial that still runs counts as far as it is.",)
     return TableContent(add_factors(study, frame), tuple(columns), notes)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from analysis.comparison.effects import list_effects, measure_effects
 from analysis.metrics import list_metrics
 from analysis.records.frames import Study
-from analysis.results.result_table import Column, TableContent, TableKind
+from analysis.results.result_table import TableColumn, TableContent, TableKind
 from analysis.results.scaled import add_shown, points_of
 
 
@@ -16,9 +16,9 @@ def build_factors(study: Study) -> TableContent:
     frame.insert(0, "title", [metrics[name].title for name in frame["metric"]])
     frame = add_shown(frame, ("value", "low", "high"), points_of(frame["metric"]))
     columns = (
-        Column("title", "metric"), Column("kind", "kind"), Column("effect", "effect"), Column("seeds", "seeds", "count"),
-        Column("shown_value", "change [95 %]", "number", low="shown_low", high="shown_high"),
-        Column("p", "p", "p_value"), Column("verdict", "verdict"),
+        TableColumn("title", "metric"), TableColumn("kind", "kind"), TableColumn("effect", "effect"), TableColumn("seeds", "seeds", "count"),
+        TableColumn("shown_value", "change [95 %]", "number", low="shown_low", high="shown_high"),
+        TableColumn("p", "p", "p_value"), TableColumn("verdict", "verdict"),
     )  # fmt: skip
     if frame.empty:
         notes = ["No full factorial grid of two factors or more: main effects and interactions cannot be told apart."]

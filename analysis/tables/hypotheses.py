@@ -6,7 +6,7 @@ from analysis.comparison.hypotheses import judge_hypotheses
 from analysis.comparison.pairs import MOST_CELLS_IN_PAIRS, find_primary
 from analysis.design.confounds import find_confounds
 from analysis.records.frames import Study, count_training_images
-from analysis.results.result_table import Column, TableContent, TableKind
+from analysis.results.result_table import TableColumn, TableContent, TableKind
 from analysis.results.scaled import add_shown
 
 
@@ -18,12 +18,12 @@ def build_hypotheses(study: Study) -> TableContent:
         judge_hypotheses(study, confounds), ("difference", "low", "high"), 100.0 if metric.in_percent else 1.0
     )
     columns = (
-        Column("quantity", "this alone decides"), Column("verdict", "verdict"),
-        Column("pairs", "pairs that agree in it", "count"), Column("different", "of them different", "count"),
-        Column("equivalent", "equivalent", "count"),
-        Column("shown_difference", "the farthest apart [95 %]", "number", low="shown_low", high="shown_high",
+        TableColumn("quantity", "this alone decides"), TableColumn("verdict", "verdict"),
+        TableColumn("pairs", "pairs that agree in it", "count"), TableColumn("different", "of them different", "count"),
+        TableColumn("equivalent", "equivalent", "count"),
+        TableColumn("shown_difference", "the farthest apart [95 %]", "number", low="shown_low", high="shown_high",
                unit="points" if metric.in_percent else ""),
-        Column("explained", "share of the spread between cells", "percent"),
+        TableColumn("explained", "share of the spread between cells", "percent"),
     )  # fmt: skip
     notes = (
         f"In {metric.title}. If a quantity alone decided, cells that agree in it would be alike. refuted: a pair of them is different; "

@@ -8,7 +8,7 @@ from analysis.claims.published import list_epoch_values
 from analysis.records.frames import Study
 from analysis.records.phases import shown_epochs
 from analysis.results.cell_columns import add_factors, factor_columns, in_study_order
-from analysis.results.result_table import Column, TableContent, TableKind
+from analysis.results.result_table import TableColumn, TableContent, TableKind
 
 
 def build_learning_rate(study: Study) -> TableContent:
@@ -23,8 +23,8 @@ def build_learning_rate(study: Study) -> TableContent:
     keys = zip(frame["cell_id"], frame["epoch"], strict=True)
     frame["published"] = pd.Series([published.get(key) for key in keys], dtype="float64")
     columns = (
-        *factor_columns(study), Column("epoch", "epoch", "count"),
-        Column("learning_rate_after", "after the epoch", "learning_rate"), Column("published", "published", "learning_rate"),
+        *factor_columns(study), TableColumn("epoch", "epoch", "count"),
+        TableColumn("learning_rate_after", "after the epoch", "learning_rate"), TableColumn("published", "published", "learning_rate"),
     )  # fmt: skip
     frame = add_factors(study, in_study_order(study, frame, ["epoch"]))
     return TableContent(frame, columns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from analysis.comparison.tested_images import describe_images, is_recorded, measure_pairs
 from analysis.records.frames import Study
-from analysis.results.result_table import Column, TableContent, TableKind
+from analysis.results.result_table import TableColumn, TableContent, TableKind
 from analysis.results.scaled import add_shown
 
 
@@ -12,11 +12,11 @@ def build_pairs_by_image(study: Study) -> TableContent:
     """One row per pair of cells."""
     frame = add_shown(measure_pairs(study), ("difference", "error_images", "error_seeds"))
     columns = (
-        Column("label_a", "cell A"), Column("label_b", "cell B"), Column("seeds", "seeds", "count"),
-        Column("shown_difference", "A - B", "number", unit="points"),
-        Column("shown_error_images", "standard error over images", "number", unit="points"),
-        Column("shown_error_seeds", "over seeds", "number", unit="points"),
-        Column("agreement", "agreement", "percent"),
+        TableColumn("label_a", "cell A"), TableColumn("label_b", "cell B"), TableColumn("seeds", "seeds", "count"),
+        TableColumn("shown_difference", "A - B", "number", unit="points"),
+        TableColumn("shown_error_images", "standard error over images", "number", unit="points"),
+        TableColumn("shown_error_seeds", "over seeds", "number", unit="points"),
+        TableColumn("agreement", "agreement", "percent"),
     )  # fmt: skip
     notes = (
         "Difference of test accuracy in the last epoch, over the seeds that both completed. Over images: how far it would move with "

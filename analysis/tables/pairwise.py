@@ -6,7 +6,7 @@ from analysis.comparison.pairs import MOST_CELLS_IN_PAIRS, compare_cells, find_p
 from analysis.metrics import list_metrics
 from analysis.records.frames import Study
 from analysis.results.formats import with_points
-from analysis.results.result_table import Column, TableContent, TableKind
+from analysis.results.result_table import TableColumn, TableContent, TableKind
 from analysis.results.scaled import add_shown, points_of
 from analysis.statistics import MOST_SEEDS, POWER
 
@@ -19,13 +19,13 @@ def build_pairwise(study: Study) -> TableContent:
     # Accuracies and losses stand in one column: as plain numbers, accuracies in points, each with its own digits.
     frame = add_shown(frame, ("difference", "low", "high"), points_of(frame["metric"]))
     columns = (
-        Column("title", "metric"), Column("label_a", "cell A"), Column("label_b", "cell B"),
-        Column("seeds", "seeds", "count"), Column("verdict", "verdict"),
-        Column("shown_difference", "A - B [95 %]", "number", low="shown_low", high="shown_high"),
-        Column("p", "p", "p_value"), Column("effect_size", "effect size [95 %]", "number", low="effect_low", high="effect_high"),
-        Column("chance", "chance that A is better [95 %]", "percent", low="chance_low", high="chance_high"),
-        Column("wins", "A better in", "count", unit="seeds"),
-        Column("more_seeds", "more seeds", "count"), Column("reason", "reason"),
+        TableColumn("title", "metric"), TableColumn("label_a", "cell A"), TableColumn("label_b", "cell B"),
+        TableColumn("seeds", "seeds", "count"), TableColumn("verdict", "verdict"),
+        TableColumn("shown_difference", "A - B [95 %]", "number", low="shown_low", high="shown_high"),
+        TableColumn("p", "p", "p_value"), TableColumn("effect_size", "effect size [95 %]", "number", low="effect_low", high="effect_high"),
+        TableColumn("chance", "chance that A is better [95 %]", "percent", low="chance_low", high="chance_high"),
+        TableColumn("wins", "A better in", "count", unit="seeds"),
+        TableColumn("more_seeds", "more seeds", "count"), TableColumn("reason", "reason"),
     )  # fmt: skip
     margin = with_points(f"{100 * study.info.equivalence_margin:g}")
     notes = [

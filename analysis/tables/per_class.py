@@ -15,15 +15,15 @@ from analysis.comparison.tested_images import (
 from analysis.records.frames import Study
 from analysis.records.image_files import read_test_labels
 from analysis.results.cell_columns import add_factors
-from analysis.results.result_table import Column, TableContent, TableKind
+from analysis.results.result_table import TableColumn, TableContent, TableKind
 
 
 def build_per_class(study: Study) -> TableContent:
     """One row per cell and class."""
     frame, reason = _measure(study)
     columns = (
-        Column("label", "cell"), Column("class_name", "class"), Column("images", "test images", "count"),
-        Column("seeds", "seeds", "count"), Column("accuracy", "accuracy [95 %]", "accuracy", low="low", high="high"),
+        TableColumn("label", "cell"), TableColumn("class_name", "class"), TableColumn("images", "test images", "count"),
+        TableColumn("seeds", "seeds", "count"), TableColumn("accuracy", "accuracy [95 %]", "accuracy", low="low", high="high"),
     )  # fmt: skip
     note = "Accuracy in the last epoch; each interval by itself over seeds (Student's t, cut off at 0 and 100 %), for these test images."
     notes = (reason,) if reason else describe_images(study, (note,))

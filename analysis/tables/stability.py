@@ -8,7 +8,7 @@ import pandas as pd
 from analysis.comparison.stability import plateaus, settled_sharpness
 from analysis.records.frames import Study
 from analysis.results.cell_columns import add_factors, factor_columns, in_study_order
-from analysis.results.result_table import Column, TableContent, TableKind
+from analysis.results.result_table import TableColumn, TableContent, TableKind
 
 
 def build_stability(study: Study) -> TableContent:
@@ -25,12 +25,12 @@ def build_stability(study: Study) -> TableContent:
     last = top.groupby("trial_id").last().groupby("cell_id")["top_eigenvalue"].mean()
     frame["top"] = frame["cell_id"].map(last).astype(np.float64)
     columns = (
-        *factor_columns(study), Column("seeds", "seeds", "count"),
-        Column("sharpness", "batch sharpness", "number", spread="sd", meaning="mean over the later half of the epochs and over seeds"),
-        Column("small", "2(1-b)/lr", "number", meaning="predicted for small batches; 2/lr without momentum"),
-        Column("large", "2(1+b)/lr", "number", meaning="predicted for large batches; 2/lr without momentum"),
-        Column("over_small", "over the first", "number"), Column("over_large", "over the second", "number"),
-        Column("top", "largest eigenvalue", "number", meaning="of the loss on a fixed part of the training images, measured last"),
+        *factor_columns(study), TableColumn("seeds", "seeds", "count"),
+        TableColumn("sharpness", "batch sharpness", "number", spread="sd", meaning="mean over the later half of the epochs and over seeds"),
+        TableColumn("small", "2(1-b)/lr", "number", meaning="predicted for small batches; 2/lr without momentum"),
+        TableColumn("large", "2(1+b)/lr", "number", meaning="predicted for large batches; 2/lr without momentum"),
+        TableColumn("over_small", "over the first", "number"), TableColumn("over_large", "over the second", "number"),
+        TableColumn("top", "largest eigenvalue", "number", meaning="of the loss on a fixed part of the training images, measured last"),
     )  # fmt: skip
     return TableContent(
         in_study_order(study, add_factors(study, frame), []),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from analysis.records.frames import Study
 from analysis.records.summary import hardware_of, summarize_trials
 from analysis.results.cell_columns import add_factors, factor_columns
-from analysis.results.result_table import Column, TableContent, TableKind
+from analysis.results.result_table import TableColumn, TableContent, TableKind
 
 
 def build_trials(study: Study) -> TableContent:
@@ -14,10 +14,10 @@ def build_trials(study: Study) -> TableContent:
     frame = summary[["cell_id", "seed", "status", "reason", "epochs_completed", "final_test_accuracy", "train_time_s"]]
     frame = frame.assign(hardware=hardware_of(trials), trial_id=summary["trial_id"])
     columns = (
-        *factor_columns(study), Column("seed", "seed", "count"), Column("status", "status"), Column("reason", "reason"),
-        Column("epochs_completed", "epochs", "count"),
-        Column("final_test_accuracy", "final test accuracy", "accuracy"),
-        Column("train_time_s", "train time", "seconds"), Column("hardware", "hardware"), Column("trial_id", "trial"),
+        *factor_columns(study), TableColumn("seed", "seed", "count"), TableColumn("status", "status"), TableColumn("reason", "reason"),
+        TableColumn("epochs_completed", "epochs", "count"),
+        TableColumn("final_test_accuracy", "final test accuracy", "accuracy"),
+        TableColumn("train_time_s", "train time", "seconds"), TableColumn("hardware", "hardware"), TableColumn("trial_id", "trial"),
     )  # fmt: skip
     return TableContent(add_factors(study, frame), columns)
 

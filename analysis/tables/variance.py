@@ -10,7 +10,7 @@ from analysis.comparison.tested_images import describe_images, is_recorded, meas
 from analysis.records.frames import Study
 from analysis.results.cell_columns import add_factors
 from analysis.results.formats import format_value, with_points
-from analysis.results.result_table import Column, TableContent, TableKind
+from analysis.results.result_table import TableColumn, TableContent, TableKind
 from analysis.results.scaled import add_shown
 
 
@@ -20,14 +20,14 @@ def build_variance(study: Study) -> TableContent:
     frame["between_trainings"] = [_describe_trainings(row) for row in frame.to_dict("records")]
     frame = add_shown(frame, ("variance", "test_set", "trainings", "low", "high"), 1e4)  # squares
     columns = (
-        Column("label", "cell"), Column("seeds", "seeds", "count"), Column("images", "test images", "count"),
-        Column("accuracy", "test accuracy", "accuracy", spread="sd"),
-        Column("shown_variance", "variance between seeds", "number", unit="points²"),
-        Column("shown_test_set", "of the finite test set", "number", unit="points²"),
-        Column("shown_trainings", "between trainings [95 %]", "number", low="shown_low", high="shown_high", unit="points²"),
-        Column("between_trainings", "sd between trainings"),
-        Column("agreement", "agreement between seeds", "percent"),
-        Column("agreement_others", "with other cells", "percent"),
+        TableColumn("label", "cell"), TableColumn("seeds", "seeds", "count"), TableColumn("images", "test images", "count"),
+        TableColumn("accuracy", "test accuracy", "accuracy", spread="sd"),
+        TableColumn("shown_variance", "variance between seeds", "number", unit="points²"),
+        TableColumn("shown_test_set", "of the finite test set", "number", unit="points²"),
+        TableColumn("shown_trainings", "between trainings [95 %]", "number", low="shown_low", high="shown_high", unit="points²"),
+        TableColumn("between_trainings", "sd between trainings"),
+        TableColumn("agreement", "agreement between seeds", "percent"),
+        TableColumn("agreement_others", "with other cells", "percent"),
     )  # fmt: skip
     notes = (
         "Two trainings that are equally good get different images of a finite test set right. What trainings differ in beyond that, "

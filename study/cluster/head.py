@@ -23,14 +23,14 @@ print(f"Ray {versions['ray_version']} on Python {versions['python_version']}")
 """
 
 
-class ClusterError(Exception):
+class ClusterUnusableError(Exception):
     """A cluster that cannot be joined or used; the message says why and what to do."""
 
 
 def find_head(address: str) -> str:
-    """HOST:PORT of the cluster's head, where something answers. Errors: ClusterError."""
+    """HOST:PORT of the cluster's head, where something answers. Errors: ClusterUnusableError."""
     if "://" in address:
-        raise ClusterError(
+        raise ClusterUnusableError(
             f"--address {address}: give auto or HOST:PORT, on a node of the cluster; from elsewhere use python -m study.submit"
         )
     from ray._private import services
@@ -42,13 +42,15 @@ def find_head(address: str) -> str:
             return str(head)
     except ConnectionError as error:
         found = "no Ray cluster runs on this machine" if address == "auto" else "no Ray cluster answers there"
-        raise ClusterError(f"--address {address}: {found} ({first_line(error)})") from error
+        raise ClusterUnusableError(f"--address {address}: {found} ({first_line(error)})") from error
     except (OSError, ValueError) as error:
-        raise ClusterError(f"--address {address}: no Ray cluster answers there ({first_line(error)})") from error
+        raise ClusterUnusableError(
+            f"--address {address}: no Ray cluster answers there ({first_line(error)})"
+        ) from error
 
 
 def find_auth_mode(address: str, head: str) -> str:
-    """How to authenticate at this head, found by asking it. Errors: ClusterError where it lets this driver in in no way.
+    """How to authenticate at this head, found by asking it. Errors: ClusterUnusableError where it lets this driver in in no way.
 
     A token is used only where one is asked for: servers that ask for none cannot talk back to a driver that does, and its
     workers would be ended as those of a driver that is gone.
@@ -56,16 +58,18 @@ def find_auth_mode(address: str, head: str) -> str:
     wanted = os.environ.get("RAY_AUTH_MODE", "").lower() or None
     if wanted not in (None, "disabled", "token"):  # a way of Ray's that is not known here
         if not _ask_head(address, head, wanted):
-            raise ClusterError(f"--address {address}: the cluster refuses who comes with RAY_AUTH_MODE={wanted}")
+            raise ClusterUnusableError(
+                f"--address {address}: the cluster refuses who comes with RAY_AUTH_MODE={wanted}"
+            )
         return wanted
     if _ask_head(address, head, "disabled"):
         if wanted == "token":
-            raise ClusterError(
+            raise ClusterUnusableError(
                 f"--address {address}: RAY_AUTH_MODE is token here, but the cluster asks for none; unset it"
             )
         return "disabled"
     if wanted == "disabled":
-        raise ClusterError(
+        raise ClusterUnusableError(
             f"--address {address}: RAY_AUTH_MODE is disabled here, but the cluster asks for a token; unset it"
         )
     if _has_token() and _ask_head(address, head, "token"):
@@ -73,7 +77,7 @@ def find_auth_mode(address: str, head: str) -> str:
             warn_if_others_can_read(find_token_file())
         return "token"
     reason = "the cluster refuses the token" if _has_token() else "the cluster asks for a token"
-    raise ClusterError(
+    raise ClusterUnusableError(
         f"--address {address}: {reason}; put the one it was started with into RAY_AUTH_TOKEN or ~/.ray/auth_token"
     )
 
@@ -81,7 +85,7 @@ def find_auth_mode(address: str, head: str) -> str:
 def _ask_head(address: str, head: str, auth_mode: str) -> bool:
     """Ask the head for its versions, in a process of its own: Ray would repeat and log each refusal for minutes.
 
-    False where it refuses who asks. Errors: ClusterError where it runs other versions, or does not answer as a cluster's head.
+    False where it refuses who asks. Errors: ClusterUnusableError where it runs other versions, or does not answer as a cluster's head.
     """
     try:
         asked = subprocess.run(
@@ -89,16 +93,18 @@ def _ask_head(address: str, head: str, auth_mode: str) -> bool:
             capture_output=True, text=True, timeout=_ANSWERED_WITHIN_S, stdin=subprocess.DEVNULL, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise ClusterError(f"--address {address}: {head} does not answer as a Ray cluster") from None
+        raise ClusterUnusableError(f"--address {address}: {head} does not answer as a Ray cluster") from None
     said = " ".join((asked.stderr + asked.stdout).split())
     if "nauthenticated" in said or "AuthenticationError" in said:
         return False
     if asked.returncode:
-        raise ClusterError(f"--address {address}: {head} does not answer as a Ray cluster ({said[-200:]})")
+        raise ClusterUnusableError(f"--address {address}: {head} does not answer as a Ray cluster ({said[-200:]})")
     cluster = asked.stdout.strip().splitlines()[-1]
     own = f"Ray {metadata.version('ray')} on Python {platform.python_version()}"
     if cluster != own:
-        raise ClusterError(f"--address {address}: the cluster runs {cluster}, this driver {own}; they must be the same")
+        raise ClusterUnusableError(
+            f"--address {address}: the cluster runs {cluster}, this driver {own}; they must be the same"
+        )
     return True
 
 

@@ -11,7 +11,7 @@ import secrets
 import socket
 from importlib import metadata
 
-from study.cluster.head import ClusterError
+from study.cluster.head import ClusterUnusableError
 from study.cluster.nodes import list_nodes
 from study.storage.trial_storage import TrialStorage
 
@@ -23,7 +23,7 @@ class UnfitNodeError(OSError):
 
 
 def check_nodes(storage: TrialStorage, driver_token: str) -> None:
-    """Probe all nodes that are alive. Errors: ClusterError naming the first node that cannot run trials."""
+    """Probe all nodes that are alive. Errors: ClusterUnusableError naming the first node that cannot run trials."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -41,16 +41,18 @@ def check_nodes(storage: TrialStorage, driver_token: str) -> None:
         for node, answer in asked.items():
             try:
                 if problem := ray.get(answer, timeout=0):
-                    raise ClusterError(f"node {names[node]}: {problem}")
+                    raise ClusterUnusableError(f"node {names[node]}: {problem}")
                 if storage.read(files[node]) != files[node].encode():
-                    raise ClusterError(
+                    raise ClusterUnusableError(
                         f"what node {names[node]} wrote to {storage} is not seen here: --results must be on storage that all nodes share"
                     )
             except ray.exceptions.GetTimeoutError:
-                raise ClusterError(f"node {names[node]} does not answer within {_ANSWERED_WITHIN_S:g} s") from None
+                raise ClusterUnusableError(
+                    f"node {names[node]} does not answer within {_ANSWERED_WITHIN_S:g} s"
+                ) from None
             except ray.exceptions.RayError as error:
                 reason = str(error).strip().splitlines()[-1][:300]
-                raise ClusterError(f"node {names[node]} cannot run this program ({reason})") from error
+                raise ClusterUnusableError(f"node {names[node]} cannot run this program ({reason})") from error
     finally:
         for name in files.values():
             storage.delete(name)

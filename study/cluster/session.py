@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from study.cluster.head import ClusterError, find_auth_mode, find_head
+from study.cluster.head import ClusterUnusableError, find_auth_mode, find_head
 from study.cluster.nodes import read_cluster
 from study.plan.gpus import VISIBLE_DEVICES, Gpu, claimed_gpus
 from study.plan.resources import (
@@ -124,7 +124,7 @@ def _visible(gpus: Sequence[Gpu]) -> Iterator[None]:
 def joined_cluster(address: str, *, verbose: bool) -> Iterator[Machine]:
     """The running cluster at `address` ("auto" or HOST:PORT of its head) and what its nodes offer; left afterwards.
 
-    The packages of this program travel with the driver, so that every node runs the same code. Errors: ClusterError
+    The packages of this program travel with the driver, so that every node runs the same code. Errors: ClusterUnusableError
     within a minute.
     """
     _set_defaults(_QUIET if verbose else {**_QUIET, **_NO_NEWS})
@@ -139,7 +139,9 @@ def joined_cluster(address: str, *, verbose: bool) -> Iterator[Machine]:
             ray.init(address=head, runtime_env=_runtime_environment(), **_logging(verbose))
     except Exception as error:  # Ray has no class of its own for what can go wrong here
         ray.shutdown()
-        raise ClusterError(f"--address {address}: the cluster cannot be joined ({first_line(error)})") from error
+        raise ClusterUnusableError(
+            f"--address {address}: the cluster cannot be joined ({first_line(error)})"
+        ) from error
     _silence(verbose)
     try:
         yield read_cluster()

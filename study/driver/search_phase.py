@@ -18,7 +18,7 @@ from rich.console import Console
 from analysis.records.factors import field_title
 from analysis.records.study_folder import StudyInfo
 from analysis.results.formats import to_text
-from analysis.results.result_table import Column, ColumnKind, ResultTable
+from analysis.results.result_table import ColumnKind, ResultTable, TableColumn
 from analysis.search.spec import SearchSpec
 from study.driver.experiment import Work, run_trials
 from study.driver.invocation import Invocation
@@ -189,11 +189,11 @@ def summarize_search(journal: SearchJournal) -> ResultTable:
         ]
     )
     columns = (
-        Column("trial", "trial", "count"),
-        Column("epochs", "epochs", "count"),
-        *(Column(objective.name, objective.title, objective.kind) for objective in journal.objectives),
-        *(Column(name, field_title(name), _parameter_kind(name)) for name in spec.space),
-        Column("origin", "origin"),
+        TableColumn("trial", "trial", "count"),
+        TableColumn("epochs", "epochs", "count"),
+        *(TableColumn(objective.name, objective.title, objective.kind) for objective in journal.objectives),
+        *(TableColumn(name, field_title(name), _parameter_kind(name)) for name in spec.space),
+        TableColumn("origin", "origin"),
     )
     return ResultTable(
         "search", "Best searched trials, by validation", frame, columns, tuple(_describe_outcome(journal))

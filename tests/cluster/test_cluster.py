@@ -17,7 +17,7 @@ import pytest
 import ray
 
 import analysis
-from study.cluster.head import ClusterError
+from study.cluster.head import ClusterUnusableError
 from study.cluster.session import joined_cluster
 from tests.support.faults import wait_until
 from tests.support.ray_cluster import RayCluster
@@ -174,7 +174,7 @@ def test_who_may_not_join_is_told_why(
     monkeypatch.setattr("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False)
     with (
         mock.patch.dict(os.environ, given(cluster, environment), clear=True),
-        pytest.raises(ClusterError, match=re.escape(reason)) as refused,
+        pytest.raises(ClusterUnusableError, match=re.escape(reason)) as refused,
         joined_cluster(cluster.address, verbose=False),
     ):
         pass

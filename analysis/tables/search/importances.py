@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from analysis.records.frames import Study
-from analysis.results.result_table import Column, TableContent, TableKind
+from analysis.results.result_table import TableColumn, TableContent, TableKind
 from analysis.search.dynamics import QUANTITIES
 from analysis.search.history import load_search
 from analysis.search.importances import FEWEST_TRIALS, load_importances
@@ -15,11 +15,11 @@ def build_search_importances(study: Study) -> TableContent:
     frame = load_importances(search).copy()
     frame.insert(1, "title", [QUANTITIES.get(name, name.replace("_", " ")) for name in frame["quantity"]])
     columns = (
-        Column("kind", "kind"), Column("target", "for"), Column("title", "quantity"),
-        Column("importance", "importance [range over resamples]", "number", low="low", high="high"),
-        Column("chance", "reached by chance", "number"), Column("above_chance", "more than chance", "flag"),
-        Column("rank_correlation", "rank correlation", "number"), Column("p_value", "p", "p_value"),
-        Column("trials", "trials", "count"),
+        TableColumn("kind", "kind"), TableColumn("target", "for"), TableColumn("title", "quantity"),
+        TableColumn("importance", "importance [range over resamples]", "number", low="low", high="high"),
+        TableColumn("chance", "reached by chance", "number"), TableColumn("above_chance", "more than chance", "flag"),
+        TableColumn("rank_correlation", "rank correlation", "number"), TableColumn("p_value", "p", "p_value"),
+        TableColumn("trials", "trials", "count"),
     )  # fmt: skip
     if frame.empty:
         notes = [f"Fewer than {FEWEST_TRIALS} completed trials, or nothing that varies: no importances."]

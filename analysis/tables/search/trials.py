@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from analysis.records.frames import Study
-from analysis.results.result_table import Column, TableContent, TableKind
+from analysis.results.result_table import TableColumn, TableContent, TableKind
 from analysis.search.history import Search, load_search
 from analysis.search.winners import list_contenders, names_of
 from analysis.search.words import describe_search, parameter_columns
@@ -22,13 +22,13 @@ def build_search_trials(study: Study) -> TableContent:
     frame = search.trials.assign(role="search", chosen=search.trials["number"].map(names).fillna(""))
     frame = pd.concat([frame, _confirmations(search)], ignore_index=True) if len(study.trials) else frame
     objectives = [
-        Column(column, search.title(place), search.objectives[place].kind)
+        TableColumn(column, search.title(place), search.objectives[place].kind)
         for place, column in enumerate(search.objective_columns)
     ]
     columns = (
-        Column("number", "trial", "count"), *parameter_columns(search), Column("role", "role"), Column("source", "source"),
-        Column("status", "status"), Column("reason", "reason"), *objectives, Column("epochs", "epochs", "count"),
-        Column("seconds", "wall time", "seconds"), Column("chosen", "chosen"), Column("trial_id", "id"),
+        TableColumn("number", "trial", "count"), *parameter_columns(search), TableColumn("role", "role"), TableColumn("source", "source"),
+        TableColumn("status", "status"), TableColumn("reason", "reason"), *objectives, TableColumn("epochs", "epochs", "count"),
+        TableColumn("seconds", "wall time", "seconds"), TableColumn("chosen", "chosen"), TableColumn("trial_id", "id"),
     )  # fmt: skip
     notes = [
         NEVER_TESTED,

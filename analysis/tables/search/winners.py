@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from analysis.records.frames import Study
 from analysis.results.formats import with_points
-from analysis.results.result_table import Column, TableContent, TableKind
+from analysis.results.result_table import TableColumn, TableContent, TableKind
 from analysis.results.scaled import add_shown
 from analysis.search.history import load_search
 from analysis.search.winners import compare_contenders
@@ -16,14 +16,14 @@ def build_search_winners(study: Study) -> TableContent:
     shown = ("difference", "low", "high", "shrinkage", "shrinkage_low", "shrinkage_high")
     frame = add_shown(compare_contenders(search), shown)
     columns = (
-        Column("what", "what"), Column("parameters", "configuration"), Column("number", "trial", "count"),
-        Column("searched", f"{search.title()} when chosen", search.objectives[0].kind),
-        Column("seeds", "seeds", "count"), Column("test_mean", "final test accuracy", "accuracy", spread="test_sd"),
-        Column("shown_shrinkage", "lost since, points [95 %]", "number", low="shown_shrinkage_low",
+        TableColumn("what", "what"), TableColumn("parameters", "configuration"), TableColumn("number", "trial", "count"),
+        TableColumn("searched", f"{search.title()} when chosen", search.objectives[0].kind),
+        TableColumn("seeds", "seeds", "count"), TableColumn("test_mean", "final test accuracy", "accuracy", spread="test_sd"),
+        TableColumn("shown_shrinkage", "lost since, points [95 %]", "number", low="shown_shrinkage_low",
                high="shown_shrinkage_high"),
-        Column("against", "against"), Column("verdict", "verdict"),
-        Column("shown_difference", "winner less other, points [95 %]", "number", low="shown_low", high="shown_high"),
-        Column("p", "p", "p_value"),
+        TableColumn("against", "against"), TableColumn("verdict", "verdict"),
+        TableColumn("shown_difference", "winner less other, points [95 %]", "number", low="shown_low", high="shown_high"),
+        TableColumn("p", "p", "p_value"),
     )  # fmt: skip
     margin = with_points(f"{100 * study.info.equivalence_margin:g}")
     notes = [

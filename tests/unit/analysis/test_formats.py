@@ -25,7 +25,7 @@ from analysis.results.formats import (
     with_points,
     write_tables,
 )
-from analysis.results.result_table import Column, ColumnKind, ResultTable
+from analysis.results.result_table import ColumnKind, ResultTable, TableColumn
 
 HOSTILE = '<script>alert("x")</script> | 50% & $x_1$ `a` #\\ {b}'
 
@@ -86,8 +86,8 @@ def _table() -> ResultTable:
         }
     )  # fmt: skip
     columns = (
-        Column("label", "cell"), Column("mean", "accuracy", "accuracy", spread="sd"),
-        Column("value", "change", "number", low="low", high="high"),
+        TableColumn("label", "cell"), TableColumn("mean", "accuracy", "accuracy", spread="sd"),
+        TableColumn("value", "change", "number", low="low", high="high"),
     )  # fmt: skip
     return ResultTable("some_table", f"Title {HOSTILE}", frame, columns, (f"Note {HOSTILE}",))
 
@@ -110,7 +110,7 @@ def test_csv_holds_every_column_with_raw_numbers() -> None:
 def test_texts_that_a_spreadsheet_would_run_have_an_apostrophe(text: str) -> None:
     frame = pd.DataFrame({"label": [text, "b"], "value": [-1.5, 2.0], "mixed": [-1, text], "kind": [text, "b"]})
     frame["kind"] = frame["kind"].astype("category")
-    rows = list(csv.DictReader(io.StringIO(to_csv(ResultTable("t", "t", frame, (Column("label", "cell"),))))))
+    rows = list(csv.DictReader(io.StringIO(to_csv(ResultTable("t", "t", frame, (TableColumn("label", "cell"),))))))
     shown = text if text in ("a=1", "b", "") else f"'{text}"
     assert [rows[0]["label"], rows[1]["mixed"], rows[0]["kind"]] == [shown] * 3
     assert (rows[0]["value"], rows[0]["mixed"]) == ("-1.5", "-1")

@@ -13,7 +13,7 @@ from analysis.records.factors import network_labels
 from analysis.records.frames import load_study
 from analysis.records.phases import merge_orders
 from analysis.results.cell_columns import add_factors
-from analysis.results.result_table import Column, TableContent, TableKind
+from analysis.results.result_table import TableColumn, TableContent, TableKind
 from tests.support.studies import build_cell, write_synthetic_study
 from trainable.records import build_table
 
@@ -75,7 +75,7 @@ def test_a_field_that_only_some_networks_have_stays_a_whole_number(tmp_path: Pat
 
 
 def test_columns_of_published_numbers_are_there_where_there_is_one() -> None:
-    columns = (Column("value", "value", "number"), Column("published_low", "published from", "number"))
+    columns = (TableColumn("value", "value", "number"), TableColumn("published_low", "published from", "number"))
 
     def build(published: float) -> list[str]:
         frame = pd.DataFrame({"value": [np.nan], "published_low": [published]})

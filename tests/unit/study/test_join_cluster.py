@@ -11,7 +11,7 @@ from types import FrameType
 import pytest
 
 from study.cluster import session
-from study.cluster.head import ClusterError
+from study.cluster.head import ClusterUnusableError
 from study.cluster.session import LocalRay, _kept_sigterm, joined_cluster
 from study.plan.resources import Machine, Node, TrialResources
 
@@ -29,7 +29,7 @@ from study.plan.resources import Machine, Node, TrialResources
     ],
 )
 def test_where_no_cluster_is(address: str, message: str) -> None:
-    with pytest.raises(ClusterError, match=message) as refused, joined_cluster(address, verbose=False):
+    with pytest.raises(ClusterUnusableError, match=message) as refused, joined_cluster(address, verbose=False):
         pass
     assert str(refused.value).startswith(f"--address {address}: ")
     assert "\n" not in str(refused.value)
@@ -40,7 +40,7 @@ def test_something_else_listens_there(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("0.0.0.0", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         with (
-            pytest.raises(ClusterError, match="does not answer as a Ray cluster"),
+            pytest.raises(ClusterUnusableError, match="does not answer as a Ray cluster"),
             joined_cluster(address, verbose=False),
         ):
             pass

@@ -13,7 +13,7 @@ from analysis.drawing.layer_records import read_trial_layers
 from analysis.figures import trial_figures
 from analysis.records.frames import load_study
 from analysis.records.study_folder import StudyFolder
-from analysis.results.result_table import Column, ResultTable
+from analysis.results.result_table import ResultTable, TableColumn
 from analysis.sources.pull_wandb import RunHistory, build_records
 from study.tracking.rows import build_run_config, expand_epoch, final_values
 from study.tracking.summary_run import build_readable_frame, summary_tables
@@ -151,7 +151,7 @@ def test_summary_tables_show_percentages_and_lose_no_column(published: StudyFold
     table = ResultTable(
         "t", "T",
         pd.DataFrame({"name": ["a", "b"], "acc": [0.5, None], "sd": [0.25, None], "n": [3, 4]}),
-        (Column("name", "cell"), Column("acc", "test", "accuracy", spread="sd"), Column("n", "runs", "count")),
+        (TableColumn("name", "cell"), TableColumn("acc", "test", "accuracy", spread="sd"), TableColumn("n", "runs", "count")),
     )  # fmt: skip
     frame = build_readable_frame(table)
     assert frame.to_dict("list") == {
