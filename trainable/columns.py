@@ -153,7 +153,10 @@ TRIAL_COLUMNS = (
     Column("gpu_share", pa.float64(), "GPUs", "GPUs the trial had; 0 on the CPU"),
     Column("gpu_ids", pa.string(), "", "which GPUs of its node it could see (CUDA_VISIBLE_DEVICES); null if none"),
     Column(
-        "timing_exclusive", pa.bool_(), "", "false where it shared its device or changed it: its times are no results"
+        "timing_exclusive",
+        pa.bool_(),
+        "",
+        "false if other trials may have shared its device, or if it went on on another: its times are then no results",
     ),
     Column(
         "engine", _TEXT, "", "what ran its steps: eager, compile or graph; null in trials of before there was a choice"

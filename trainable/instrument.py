@@ -1,7 +1,7 @@
 """Declarations of instruments: a file in trainable/instruments declares what it measures, when, and in which columns.
 
 Records, the training loop, calibration, W&B and the lists of columns in the documents follow from the declarations, which
-trainable/records.py discovers. So that records can be read without torch, a declaring file imports torch only inside its
+trainable/columns.py discovers. So that records can be read without torch, a declaring file imports torch only inside its
 functions, or for type hints; that is simpler than a second file for what is measured. Knows no record and no loop.
 """
 

@@ -27,6 +27,7 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 
+from trainable.columns import EPOCH_INSTRUMENTS
 from trainable.config import BRANCH_FIELDS, FIELDS, FieldValue, check_field_name, is_model_field
 
 Scale = Literal["log", "linear", "choices"]
@@ -41,9 +42,14 @@ _NOT_SEARCHED = {
     "train_limit": "it decides what is learned from, not how",
     "test_limit": "searched trials never see the test set",
     "validation_size": "trials validated on different images cannot be compared",
-    "log_every_steps": "it changes what is recorded, not what is trained",
-    "instrument_every_steps": "it changes what is recorded, not what is trained",
-    "noise_scale_every_epochs": "it changes what is recorded, not what is trained",
+    **dict.fromkeys(
+        [
+            "log_every_steps",
+            "instrument_every_steps",
+            *(e.every for e in EPOCH_INSTRUMENTS if isinstance(e.every, str)),
+        ],
+        "it changes what is recorded, not what is trained",
+    ),
     **dict.fromkeys(BRANCH_FIELDS, "branches are no trials of a search"),
 }
 

@@ -7,15 +7,19 @@ from typing import Any
 
 import pytest
 
+from analysis.search.objectives import list_objectives
 from study.driver.search_phase import check_budget, check_workers
 from study.plan.resources import Machine, ResourceError, TrialResources
 from study.run import main
 from study.spec.errors import SpecError
 from study.spec.grid_file import load_grid, parse_grid
+from study.spec.pruners import list_pruners
+from study.spec.samplers import list_samplers
 from study.spec.search_spec import FIRST_SEARCH_SEED, training_seed
 from study.spec.study_spec import StudySpec, build_spec
 from tests.support.images import make_image_data
 from tests.support.journals import small_spec
+from trainable.columns import EPOCH_INSTRUMENTS
 from trainable.config import TrialConfig
 from trainable.data.data_set import split_data
 
@@ -28,15 +32,24 @@ def build(text: str, **build_options: Any) -> StudySpec:
     return build_spec(parse_grid(text, "g.toml"), **build_options)
 
 
+SAMPLERS, PRUNERS, OBJECTIVES = sorted(list_samplers()), sorted(list_pruners()), sorted(list_objectives())
+CADENCES = sorted({one.every for one in EPOCH_INSTRUMENTS if isinstance(one.every, str)})
+
+
+def test_what_is_shipped_is_declared() -> None:
+    assert {"gp", "nsga2", "random", "tpe"} <= set(SAMPLERS)
+    assert {"asha", "median", "none"} <= set(PRUNERS)
+    assert {"train_flops", "train_time_s", "val_accuracy", "val_loss"} <= set(OBJECTIVES)
+    assert {"noise_scale_every_epochs", "batch_sharpness_every_epochs", "hessian_trace_every_epochs"} <= set(CADENCES)
+
+
 BAD_TABLES = {
     "unknown key 'sampelr'; did you mean sampler": grid_text("sampelr = 'tpe'"),
-    "sampler 'grid' is not one of gp, nsga2, random, tpe": grid_text("sampler = 'grid'"),
-    "pruner 'hyperband' is not one of asha, median, none": grid_text("pruner = 'hyperband'"),
+    f"sampler 'grid' is not one of {', '.join(SAMPLERS)}": grid_text("sampler = 'grid'"),
+    f"pruner 'hyperband' is not one of {', '.join(PRUNERS)}": grid_text("pruner = 'hyperband'"),
     "a search never looks at the test set": grid_text("objective = 'test_accuracy'"),
     "'final_test_accuracy': a search never looks": grid_text("objective = ['val_accuracy', 'final_test_accuracy']"),
-    "objective 'accuracy' is not one of train_flops, train_time_s, val_accuracy, val_loss": grid_text(
-        "objective = 'accuracy'"
-    ),
+    f"objective 'accuracy' is not one of {', '.join(OBJECTIVES)}": grid_text("objective = 'accuracy'"),
     "objective 'val_loss' is given twice": grid_text("objective = ['val_loss', 'val_loss']"),
     "[search] objective: give one name, or a list of two": grid_text(
         "objective = ['val_loss', 'val_accuracy', 'train_flops']"
@@ -55,6 +68,12 @@ BAD_TABLES = {
     "unknown field 'batchsize': did you mean batch_size": grid_text(space="batchsize = { choices = [1, 2] }"),
     "seed cannot be searched: every searched trial": grid_text(space="seed = { low = 0, high = 9 }"),
     "train_limit cannot be searched": grid_text(space="train_limit = { choices = [100, 200] }"),
+    **{
+        f"{cadence} cannot be searched: it changes what is recorded": grid_text(
+            space=f"{cadence} = {{ choices = [0, 1] }}"
+        )
+        for cadence in CADENCES
+    },
     "[search] space.learning_rate: low 0.5 is above high 0.1; swap them": grid_text(
         space="learning_rate = { low = 0.5, high = 0.1 }"
     ),
