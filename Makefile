@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Where it is set, every process compiles torch, Ray and pandas anew: 5 s of CPU before a study or a worker does anything.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-fast test-slow test-cluster test-faults test-full lint format audit bench pictures lock clean
+.PHONY: setup demo test test-fast test-slow test-killed test-cluster test-faults test-full lint format audit bench pictures lock clean
 
 setup: .venv/installed
 
@@ -38,6 +38,10 @@ test-fast: setup
 
 test-slow: setup
 	$(PYTEST) tests/integration tests/end_to_end
+
+# What of test-faults CI has time for: branches whose driver is killed, and looks at the verdicts whose driver is ended.
+test-killed: setup
+	$(PYTEST) -m faults tests/integration/test_branches.py tests/integration/test_until_decided.py
 
 test-cluster: setup
 	$(PYTEST) tests/cluster

@@ -12,7 +12,7 @@ from analysis.figures import plan_figures
 from analysis.tables import build_tables
 from tests.support.faults import Workplace
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.faults]
 
 GRID = """
 name = "branched"

@@ -20,6 +20,7 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+import analysis
 from analysis.records.study_folder import StudyFolder
 from tests.support.faults import Workplace, compare_trials, states
 from trainable.config import trial_id
@@ -28,7 +29,6 @@ pytestmark = pytest.mark.integration
 
 GRID = """
 name = "small"
-seeds = [7]
 [base]
 dataset = "synthetic"
 width = 2
@@ -52,7 +52,7 @@ label = "too high"
 batch_size = 32
 learning_rate = 0.5
 """
-ONE_WORKER = ("--max-concurrent", "1", "--checkpoint-interval", "0")
+ASKED = ("--max-concurrent", "1", "--checkpoint-interval", "0", "--until-decided", "--max-seeds", "4")
 
 
 def journal(folder: StudyFolder) -> list[optuna.trial.FrozenTrial]:
@@ -72,7 +72,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 @pytest.fixture(scope="module")
 def whole(workplace: Workplace) -> tuple[StudyFolder, str]:
     """A search that nobody disturbed, and what it printed."""
-    output = workplace.run("whole", *ONE_WORKER)
+    output = workplace.run("whole", *ASKED)
     return workplace.study("whole"), output
 
 
@@ -89,7 +89,6 @@ def test_a_search_ends_with_its_winners_on_the_test_set(whole: tuple[StudyFolder
     confirmed = {(r["config.batch_size"], r["config.learning_rate"]) for r in by_role["confirmation"]}
     known = {(16, 0.05), (32, 0.5)}
     assert confirmed == known | {(best.params["batch_size"], best.params["learning_rate"])}
-    assert {row["seed"] for row in by_role["confirmation"]} == {7}
     assert {row["config.validation_size"] for row in by_role["confirmation"]} == {0}
     tested = {row["trial_id"]: row["test_accuracy"] for row in folder.read_records("epochs").to_pylist()}
     assert all(
@@ -113,12 +112,12 @@ def test_killed_and_resumed_it_is_the_same_search(workplace: Workplace, whole: t
     reference, _ = whole
     folder = workplace.study("killed")
     running = next(t.number for t in journal(reference) if t.number >= 2)
-    with workplace.start("killed", *ONE_WORKER) as driver:
+    with workplace.start("killed", *ASKED) as driver:
         driver.wait_for(rf"seed {1_000_000 + running}  epoch 1/3")
         driver.process.send_signal(signal.SIGKILL)
         driver.wait()
         driver.leftovers()
-    output = workplace.run("killed", *ONE_WORKER)
+    output = workplace.run("killed", *ASKED)
     assert "search goes on: " in output
     assert outcomes(folder) == outcomes(reference)
     assert compare_trials(reference, folder) == []
@@ -128,12 +127,22 @@ def test_killed_and_resumed_it_is_the_same_search(workplace: Workplace, whole: t
 def test_a_finished_search_is_extended(workplace: Workplace, whole: tuple[StudyFolder, str]) -> None:
     folder, _ = whole
     before = outcomes(folder)
-    assert "nothing to run" in workplace.run("whole", *ONE_WORKER)
-    output = workplace.run("whole", *ONE_WORKER, "--trials", "7")
+    assert "nothing to run" in workplace.run("whole", *ASKED)
+    output = workplace.run("whole", *ASKED, "--trials", "7")
     assert "search goes on: 6 trials so far, 0 of them to be finished" in output
     assert outcomes(folder)[:6] == before
     assert [trial.state.is_finished() for trial in journal(folder)] == [True] * 7
     assert len(folder.read_study().attempts) == 2  # where there was nothing to run there was no attempt
+
+
+def test_winners_get_more_seeds_until_they_are_told_apart(whole: tuple[StudyFolder, str]) -> None:
+    folder, output = whole
+    assert "are open after 3 seeds" in output, output
+    assert folder.read_study().stopping == {"first": 3, "most": 4}
+    trials = analysis.load_study(folder.path).trials
+    seeds = trials.groupby("cell_id")["seed"].apply(list).tolist()
+    assert sum(found == [0, 1, 2, 3] for found in seeds) >= 2, "whoever is open is compared with another that is"
+    assert all(found in ([0, 1, 2], [0, 1, 2, 3]) for found in seeds)
 
 
 def test_optuna_dashboard_opens_the_journal(whole: tuple[StudyFolder, str]) -> None:

@@ -236,38 +236,32 @@ def test_a_run_that_was_begun_is_made_whole_from_the_records_and_is_there_once(
     assert {(run.project, run.group) for run in runs.values()} == {("mine", "trained")}
 
 
-def test_what_a_server_has_is_not_sent_again_and_what_it_lacks_is(trained: StudyFolder, online: WandbServer) -> None:
-    sync(trained)
-    complete = {name: list(run.history) for name, run in online.runs.items()}
-    states = list_states(trained)
-    assert set(complete) > {state.trial_id for state in states}
-    measured = online.runs[next(state.trial_id for state in states if state.config.instrument_every_steps)]
-    measured.history, measured.summary = measured.history[:5], "{}"  # a driver was killed in the middle of the run
-    assert "up to date" in sync(trained)
-    for state in states:
-        run = online.runs[state.trial_id]
-        assert run.num_overwritten == 0
-        check_history(run.rows, trained, state.trial_id)
-        assert pictures_of(run.rows) == expected_pictures(state)
-        images = {name.removeprefix("media/images/") for name in run.files if name.endswith(".png")}
-        assert sorted({name.rsplit("_", 2)[0] for name in images}) == expected_pictures(state)
-        assert (run.group, run.settings["status"], run.exit_code) == ("trained", "completed", 0)
-        if run is not measured:
-            assert run.history == complete[state.trial_id]
-
-
-def test_a_study_at_a_url_gets_its_runs_in_the_project_that_it_had(
+def test_a_study_at_a_url_gets_what_a_server_lacks_in_the_project_that_it_had(
     trained: StudyFolder, online: WandbServer, tmp_path: Path
 ) -> None:
     stored = StudyFolder(tmp_path / "store/trained")
     shutil.copytree(trained.path, stored.path, ignore=shutil.ignore_patterns("wandb*", "report"))
     url = stored.path.as_uri()
     assert "summary run  written" in sync(trained, "--project", "mine", url=url)
-    assert set(online.runs) > {state.trial_id for state in list_states(stored)}
     assert (stored.report / "index.html").is_file(), "what sync wrote is at the URL"
+    complete = {name: list(run.history) for name, run in online.runs.items()}
+    states = list_states(stored)
+    assert set(complete) > {state.trial_id for state in states}
+    measured = online.runs[next(state.trial_id for state in states if state.config.instrument_every_steps)]
+    measured.history, measured.summary = measured.history[:5], "{}"  # a driver was killed in the middle of the run
     again = sync(trained, url=url)
     assert "up to date" in again
     assert "mine" in again.splitlines()[-1], "the project was kept there"
+    for state in states:
+        run = online.runs[state.trial_id]
+        assert run.num_overwritten == 0
+        check_history(run.rows, stored, state.trial_id)
+        assert pictures_of(run.rows) == expected_pictures(state)
+        images = {name.removeprefix("media/images/") for name in run.files if name.endswith(".png")}
+        assert sorted({name.rsplit("_", 2)[0] for name in images}) == expected_pictures(state)
+        assert (run.group, run.settings["status"], run.exit_code) == ("trained", "completed", 0)
+        if run is not measured:
+            assert run.history == complete[state.trial_id], "it is not sent again"
     assert "--offline writes run folders into a study folder" in sync(trained, "--offline", url=url, expect=2)
     assert not list((stored.path / "drivers").glob("*")), "it is not locked any more"
 

@@ -1,4 +1,7 @@
-"""`--until-decided` with a real Ray: looks, more seeds, a driver that is ended between them, and the end of it."""
+"""`--until-decided` with a real Ray: looks, more seeds, a driver that is ended between them, and the end of it.
+
+The winners of a search get theirs in test_search.py.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from analysis.comparison.pairs import compare_primary
 from analysis.tables import build_tables
 from tests.support.faults import Driver, Workplace
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.faults]
 
 GRID = """
 name = "looks"
@@ -35,7 +38,6 @@ def raylets(driver: Driver) -> list[psutil.Process]:
     return [process for process in driver.descendants() if process.name() == "raylet"]
 
 
-@pytest.mark.faults
 def test_seeds_are_added_until_it_ends_and_an_ended_driver_goes_on(tmp_path: Path) -> None:
     workplace = Workplace(tmp_path, GRID)
     with workplace.start("looks", *ASKED) as driver:
@@ -63,34 +65,3 @@ def test_seeds_are_added_until_it_ends_and_an_ended_driver_goes_on(tmp_path: Pat
 
     assert "nothing to run: 8 of 8" in workplace.run("looks", *ASKED)
     assert "planned its looks" in workplace.run("looks", "--until-decided", "--max-seeds", "9", expect=2)
-
-
-SEARCH = """
-name = "winners"
-[base]
-dataset = "synthetic"
-epochs = 1
-width = 2
-train_limit = 300
-test_limit = 50
-noise_scale_every_epochs = 0
-[search]
-trials = 3
-top_k = 2
-pruner = "none"
-[search.space]
-learning_rate = { low = 0.04, high = 0.06, log = true }
-[[cells]]
-label = "known"
-learning_rate = 0.05
-"""
-
-
-def test_confirmations_of_a_search_get_more_seeds(tmp_path: Path) -> None:
-    output = Workplace(tmp_path, SEARCH).run("winners", *ASKED)
-    assert "are open after 3 seeds" in output, output
-    study = analysis.load_study(Workplace(tmp_path, SEARCH).study("winners").path)
-    assert len(study.search_trials) == 3
-    assert set(study.trials["role"]) == {"confirmation"}
-    seeds = study.trials.groupby("cell_id")["seed"].apply(list).tolist()
-    assert all(found == [0, 1, 2, 3] for found in seeds)

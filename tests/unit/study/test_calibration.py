@@ -106,7 +106,7 @@ def test_gpus_are_timed_on_themselves_and_claimed_meanwhile() -> None:
 
 def test_cpus_are_timed_in_the_place_of_gpus_that_are_unfit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "TIMED_S", 0.01)
-    machine, on_gpus = Machine(2, 2, gpus=GPUS), TrialResources(1, 0.5, 2)
+    machine, on_gpus = Machine(2, 2, gpus=GPUS), TrialResources(1, 0.5, 1)
     times = EpochTimes(find_hardware(machine, on_gpus))
     (speed,) = calibrate([TINY], load_data("synthetic"), machine, on_gpus, times, unfit={"NVIDIA H200"}).values()
     cost = plan.estimate_cost([TINY], on_gpus, {speed_key(TINY): speed}, times)

@@ -23,8 +23,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import analysis.__main__
+from analysis.figures import draw_study_figures
 from analysis.records.frames import load_study
 from analysis.records.study_folder import IncompatibleStudyError, StudyFolder, StudyFolderError
+from analysis.tables import build_tables
 from study.folder.ledger import consolidate, open_ledger
 from study.folder.repair import repair_study
 from study.folder.study_record import find_changes
@@ -46,6 +48,7 @@ from trainable.trial import Placement, run_trial
 from trainable.trial_state import RECORD_KINDS, TrialState, read_state, write_state
 
 VERSIONS = sorted(path.name for path in STUDIES.iterdir() if path.is_dir())
+OLDEST = {path.name: path for version in reversed(TRAINS_THE_SAME.values()) for path in (STUDIES / version).iterdir()}
 TIMES = ("train_time_s", "eval_time_s", "instrument_time_s", "images_per_s", "peak_memory_bytes")
 ROOT = Path(__file__).parents[3]
 DATA = make_image_data()
@@ -64,10 +67,22 @@ def stored(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path / "stored"
 
 
-def test_a_report_is_made_of_a_stored_study(stored: Path) -> None:
-    for path in stored.iterdir():
-        assert analysis.__main__.main([str(path)]) == 0
-        assert load_study(path).info.title in (path / "report" / "index.html").read_text()
+@pytest.mark.parametrize("path", OLDEST.values(), ids=OLDEST)
+def test_a_report_is_made_of_the_oldest_study_of_each_kind(path: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(path, tmp_path / "study")
+    assert analysis.__main__.main([str(copy)]) == 0
+    assert load_study(path).info.title in (copy / "report" / "index.html").read_text()
+
+
+def test_tables_and_figures_are_made_of_all_others() -> None:
+    for path in set(STUDIES.glob("*/*")) - set(OLDEST.values()):
+        study = load_study(path)
+        tables, figures = build_tables(study), list(draw_study_figures(study))
+        assert len(tables["trials"].frame) == len(study.trials) > 0
+        assert {figure.name for figure in figures if figure.figure is not None} >= {
+            "training_curves",
+            "gradient_flow-cell1",
+        }
 
 
 def test_an_interrupted_trial_of_a_stored_study_goes_on(stored: Path, data: ImageData) -> None:

@@ -39,9 +39,8 @@ def test_what_is_quick_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_long_wait_is_said_on_lines_that_become_rarer() -> None:
-    stream = StringIO()
+    stream, started = StringIO(), time.monotonic()
     with WaitingLine("the study ends", stream=stream) as line:
-        started = time.monotonic()
         wait_for_output(stream, 3 * len("the study ends (0 s)\n"))
         assert time.monotonic() - started >= 0.4, "after 0.1, 0.2 and 0.4 s"
         line.say("trials are saving: 2 of 4")
