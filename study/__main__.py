@@ -18,7 +18,7 @@ COMMANDS = {
     "run": ("study.run", "train a grid or a search on this machine, or on the Ray cluster that it belongs to, and report on it"),
     "serve": ("study.serve", "the live page: studies as they run, in any browser"),
     "submit": ("study.submit", "run a study on a Ray cluster elsewhere"),
-    "status": ("study.status", "state, progress and time left of the studies of a cluster"),
+    "status": ("study.status", "state, progress and time left of the studies of a cluster, or of the one in a folder"),
     "logs": ("study.logs", "what a study on a cluster has printed, or prints as it runs"),
     "stop": ("study.stop", "stop a study on a cluster: its trials save first"),
     "pull": ("study.pull", "fetch the records and tables of a study on a cluster"),

@@ -11,11 +11,14 @@ import json
 import sys
 import textwrap
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from analysis.records.study_folder import StudyFolder, StudyFolderError
 from study.command_line.exit_status import OK, SOME_FAILED
 from study.command_line.program import program_name
+from study.folder.ledger import list_states
 from study.folder.progress_file import PROGRESS_FILE, StudyProgress, StudyState, format_clock, parse_progress
 from study.service.command_line import add_cluster_options, connect_as_asked, guarded
 from study.service.connection import Cluster, ClusterError
@@ -42,7 +45,8 @@ _HEADER = ("study", "state", "trials done", "left", "since")
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog=program_name("status"), description="State, progress and time left of the studies of a Ray cluster.",
+        prog=program_name("status"),
+        description="State, progress and time left of the studies of a Ray cluster, or of one in a folder.",
         epilog="With NAME the exit status tells how the study is: 0 not over, done or interrupted, 1 its driver failed or was "
         "lost, 3 some of its trials failed.",
     )  # fmt: skip
@@ -64,18 +68,24 @@ def main(arguments: list[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
 
     def command() -> int:
-        if options.name and (Path(options.name) / PROGRESS_FILE).is_file():
+        if options.name and ("/" in options.name or Path(options.name).is_dir()):
+            if options.watch:
+                raise ClusterError(
+                    f"--watch is for studies of a cluster; {program_name('serve')} shows a folder's as it runs"
+                )
             return _show_folder(Path(options.name), as_json=options.json)
         cluster = connect_as_asked(options)
         if options.watch:
             return _watch(cluster, options.name)
         return _show(cluster, options.name, as_json=options.json)
 
-    return guarded(command)
+    return guarded(command, StudyFolderError)
 
 
 def _show_folder(folder: Path, *, as_json: bool) -> int:
-    """Show what the driver of a study on this machine has written last. Errors: ClusterError."""
+    """Show what the driver of a study on this machine has written last. Errors: ClusterError, StudyFolderError."""
+    if not (folder / PROGRESS_FILE).is_file():
+        return _show_trials(StudyFolder(folder), as_json=as_json)
     try:
         progress = parse_progress((folder / PROGRESS_FILE).read_text())
     except (OSError, UnicodeDecodeError) as error:
@@ -94,6 +104,19 @@ def _show_folder(folder: Path, *, as_json: bool) -> int:
         lines.append(f"go on    the same {program_name('run')}; nothing that is finished is trained again")
     print("\n".join(lines))
     return _exit_status(state)
+
+
+def _show_trials(folder: StudyFolder, *, as_json: bool) -> int:
+    """Show the trials of a study of which no progress was kept: an older one, or a copy. Errors: StudyFolderError."""
+    folder.read_study()
+    statuses = [state.status for state in list_states(folder)]
+    counts = Counter(statuses or folder.read_records("trials", ["status"])["status"].to_pylist())
+    if as_json:
+        print(json.dumps({"study": folder.path.name, "state": None, "progress": None, "trials": counts}, indent=1))
+    else:
+        listed = ", ".join(f"{number} {status}" for status, number in sorted(counts.items())) or "none yet"
+        print(f"{folder.path.name}  trials: {listed}; no driver's progress is kept there")
+    return OK
 
 
 def _show(cluster: Cluster, name: str | None, *, as_json: bool) -> int:

@@ -145,8 +145,10 @@ def _check_settings(settings: RunSettings) -> None:
     for name in ("data", "results"):
         path = getattr(settings, name)
         given = path is not None and str(path) != DEFAULTS.results
-        if given and not (PurePosixPath(path).is_absolute() or str(path)[0] in "~$" or "://" in str(path)):
-            raise SpecError(f"--{name} {path}: is a folder on the cluster, seen by its head; give its whole path there")
+        if given and not (PurePosixPath(path).is_absolute() or str(path).startswith(("~", "$")) or "://" in str(path)):
+            raise SpecError(
+                f"--{name} {shlex.quote(str(path))}: is a folder on the cluster, seen by its head; give its whole path there"
+            )
 
 
 def _refuse_second(cluster: Cluster, study: str) -> None:

@@ -39,6 +39,7 @@ from study.service.study_jobs import (
     read_progress,
     read_reason,
 )
+from tests.support.stored_studies import STUDIES
 
 OURS = metadata.version("ray")
 
@@ -200,6 +201,33 @@ def test_the_status_of_a_folder_is_what_its_driver_wrote_last(
     assert json.loads(capsys.readouterr().out)["progress"]["num_done"] == 2
     (tmp_path / PROGRESS_FILE).write_text("no JSON")
     assert status.main([str(tmp_path)]) == 2
+
+
+def test_a_folder_is_never_asked_a_cluster_for(capsys: pytest.CaptureFixture[str]) -> None:
+    stored = str(STUDIES / "2de36d5" / "grid")
+    example = str(Path(__file__).parents[3] / "examples" / "branch-width4")  # records alone
+    assert status.main([stored]) == status.main([example]) == status.main([example, "--json"]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("grid  trials: 1 completed, 1 pending; ")
+    assert "\nbranch-width4  trials: 45 completed; " in told
+    assert json.loads(told[told.index("{") :])["trials"] == {"completed": 45}
+    for arguments, reason in (
+        (["results/mistyped"], "results/mistyped: no such study folder"),
+        ([str(STUDIES)], "study.json: missing; not a study folder"),
+        ([stored, "--watch"], "--watch is for studies of a cluster"),
+    ):
+        assert status.main([*arguments, "--cluster", "http://127.0.0.1:9"]) == 2
+        said = capsys.readouterr().err
+        assert reason in said
+        assert said.count("\n") == 1
+
+
+def test_folders_that_are_not_on_the_cluster_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for given, named in (("", "--results '':"), ("results/mine", "--results results/mine:")):
+        assert submit.main(["--grid", "demo", "--results", given]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: {named} is a folder on the cluster")
+        assert said.count("\n") == 1
 
 
 def test_the_status_of_a_study_names_what_went_wrong(capsys: pytest.CaptureFixture[str]) -> None:
