@@ -191,3 +191,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
     "model": MODEL_COLUMNS,
     "barriers": BARRIER_COLUMNS,
 }
+
+# What tables put beside the columns of a record: the cell's label, the network, what its trial is. No column is called so.
+_OF_ITS_TRIAL = {"label", "model", *(c.name for c in TRIAL_COLUMNS if c not in TRIAL_INSTRUMENT_COLUMNS)} - {"trial_id"}
+RESERVED: dict[str, set[str]] = {"trials": {"label"}, "epochs": _OF_ITS_TRIAL, "steps": _OF_ITS_TRIAL}

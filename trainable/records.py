@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from trainable.columns import COLUMNS
+from trainable.columns import COLUMNS, RESERVED
 from trainable.config import FIELDS, TrialConfig, flatten
 from trainable.errors import IncompatibleVersionError, first_line
 
@@ -22,11 +22,16 @@ SCHEMA_VERSION = 2
 
 
 def schema(kind: str) -> pa.Schema:
-    """The pyarrow schema of one kind of record: trials, epochs, steps, layers or model. Errors: ValueError for a name given twice."""
+    """The pyarrow schema of one kind of record: trials, epochs, steps, layers or model. Errors: ValueError for a name given twice or reserved."""
     names = [column.name for column in COLUMNS[kind]]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(
             f"{kind} records have two columns {twice[0]!r}: an instrument declares one that is there already"
+        )
+    if reserved := RESERVED.get(kind, set()).intersection(names):
+        raise ValueError(
+            f"{kind} records have a column {min(reserved)!r}, as tables call what they put beside them: give the instrument's "
+            "column another name"
         )
     return pa.schema(
         [pa.field(c.name, c.type, metadata={"unit": c.unit, "meaning": c.meaning}) for c in COLUMNS[kind]],

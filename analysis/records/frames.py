@@ -22,6 +22,7 @@ from analysis.records.derivable import Derivable
 from analysis.records.layer_file import find_cadence, find_last_steps, read_layers
 from analysis.records.phases import merge_orders
 from analysis.records.study_folder import Cell, StudyFolder, StudyFolderError, StudyInfo
+from trainable.columns import RESERVED
 from trainable.errors import first_line
 
 FINISHED = "completed"
@@ -47,7 +48,8 @@ class Study(Derivable):
 
     @cached_property
     def trials(self) -> pd.DataFrame:
-        frame = self._all_trials[~self._all_trials["role"].isin([SEARCHED, BRANCH])].copy()
+        frame = self._all_trials[~self._all_trials["role"].isin([SEARCHED, BRANCH])]
+        frame = frame.drop(columns=[name for name in frame if name in RESERVED["trials"]])
         labels = {cell.cell_id: cell.label for cell in self.info.cells}
         frame.insert(2, "label", frame["cell_id"].map(labels))
         return _one_per_seed(frame[frame["label"].notna()], self.info)
@@ -182,6 +184,11 @@ class Study(Derivable):
         return _with_model_fields(frame, self.folder.records("trials"))
 
     def _of_trials(self, kind: str, trials: pd.DataFrame) -> pd.DataFrame:
+        """The rows of these trials, without what a file calls as tables call what they put beside them."""
+        frame = self._read_of_trials(kind, trials)
+        return frame.drop(columns=[name for name in frame if name in RESERVED[kind]])
+
+    def _read_of_trials(self, kind: str, trials: pd.DataFrame) -> pd.DataFrame:
         known = pc.field("trial_id").isin(pa.array(trials["trial_id"].tolist(), pa.string()))
         frame: pd.DataFrame = self.folder.read_records(kind, filters=known).to_pandas()
         frame["trial_id"] = frame["trial_id"].astype("str")

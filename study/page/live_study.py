@@ -62,8 +62,8 @@ class LiveStudy(Study):
         frames = [frame[frame["trial_id"] == trial_id] for frame in found]
         return max(frames, key=len)
 
-    def _of_trials(self, kind: str, trials: pd.DataFrame) -> pd.DataFrame:
-        gathered = super()._of_trials(kind, trials)
+    def _read_of_trials(self, kind: str, trials: pd.DataFrame) -> pd.DataFrame:
+        gathered = super()._read_of_trials(kind, trials)
         known = set(trials["trial_id"])
         tables = [
             conform(trial.records[kind], widened(kind, trial.records[kind].schema)).to_pandas()

@@ -21,7 +21,9 @@ from analysis.records.layer_file import read_layers
 from analysis.records.study_folder import StudyFolder, StudyFolderError
 from analysis.tables import build_tables
 from tests.support.studies import paper_cells, write_synthetic_study
-from trainable.records import SCHEMA_VERSION, SCHEMAS, build_table
+from trainable.columns import COLUMNS, RESERVED
+from trainable.instrument import Column
+from trainable.records import SCHEMA_VERSION, SCHEMAS, build_table, schema
 
 
 @pytest.fixture
@@ -214,3 +216,22 @@ def test_records_of_unknown_trials_and_cells_are_left_out(folder: StudyFolder) -
     folder.write_records("trials", build_table("trials", [*trials, foreign]))
     after = build_tables(folder, ["comparison"])["comparison"].frame
     assert after.equals(before)
+
+
+def test_columns_called_as_what_tables_put_beside_a_record_change_no_table(folder: StudyFolder) -> None:
+    """A newer version, or a file of somebody else, may have them."""
+    expected = build_tables(folder)
+    for kind, names in RESERVED.items():
+        table = folder.read_records(kind)
+        for name in sorted(names.difference(table.column_names)):
+            table = table.append_column(name, pa.array(["x"] * len(table)))
+        folder.write_records(kind, table)
+    for name, table in build_tables(folder).items():
+        assert_frame_equal(table.frame, expected[name].frame, obj=name)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("trials", "label"), ("epochs", "cell_id"), ("steps", "config.batch_size")])
+def test_no_instrument_has_a_column_called_so(monkeypatch: pytest.MonkeyPatch, kind: str, name: str) -> None:
+    monkeypatch.setitem(COLUMNS, kind, (*COLUMNS[kind], Column(name, pa.float64(), "", "of an instrument")))
+    with pytest.raises(ValueError, match=f"{kind} records have a column {name!r}, as tables call"):
+        schema(kind)
