@@ -39,9 +39,10 @@ test-fast: setup
 test-slow: setup
 	$(PYTEST) tests/integration tests/end_to_end
 
-# What of test-faults CI has time for: branches whose driver is killed, and looks at the verdicts whose driver is ended.
+# What of test-faults CI has time for: branches whose driver is killed, looks at the verdicts whose driver is ended, and an interrupted
+# study of an earlier version go on.
 test-killed: setup
-	$(PYTEST) -m faults tests/integration/test_branches.py tests/integration/test_until_decided.py
+	$(PYTEST) -m faults tests/integration/test_branches.py tests/integration/test_until_decided.py tests/integration/test_stored_studies.py
 
 test-cluster: setup
 	$(PYTEST) tests/cluster

@@ -14,7 +14,7 @@ from tests.support.faults import Workplace, states
 from tests.support.stored_studies import STUDIES
 from trainable.fingerprint import TRAINS_THE_SAME
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.faults]
 OLDEST = STUDIES / next(iter(TRAINS_THE_SAME.values())) / "grid"
 
 
