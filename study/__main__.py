@@ -25,7 +25,7 @@ COMMANDS = {
     "report": ("analysis.__main__", "make tables, figures and report page of a study folder anew from its records"),
     "compare": ("analysis.__main__", "compare the cells of several studies that share data and code"),
     "barriers": ("study.barriers", "measure loss barriers between the final weights of a study's trials"),
-    "check": ("trainable.device_check", "hold what the device of this machine computes against the CPU"),
+    "check": ("trainable.device.check", "hold what the device of this machine computes against the CPU"),
 }  # fmt: skip
 
 

@@ -23,11 +23,11 @@ from study.command_line.program import program_name
 from trainable.config import model_name
 from trainable.data.image_data import DataError, ImageData
 from trainable.files import write_atomically
-from trainable.records import build_table
+from trainable.records.tables import build_table
 from trainable.user_code import is_reference, provide, read_sources
 
 if TYPE_CHECKING:
-    from trainable.checkpoint import Checkpoint
+    from trainable.records.checkpoint import Checkpoint
 
 Pair = tuple[str, str]
 _BATCH = 256
@@ -112,9 +112,9 @@ def measure_pairs(
     """A row of barriers for every pair. Errors: ValueError where a checkpoint is missing or damaged."""
     import torch
 
-    from trainable.augmentation import fixed_images
-    from trainable.barriers import measure_barrier
+    from trainable.data.augmentation import fixed_images
     from trainable.data.data_set import split_data
+    from trainable.measuring.barriers import measure_barrier
     from trainable.model import build_network
 
     seeds = study.trials.set_index("trial_id")["seed"]
@@ -136,7 +136,7 @@ def measure_pairs(
 
 
 def _last_checkpoint(study: Study, trial_id: str) -> Checkpoint:
-    from trainable.checkpoint import list_checkpoints, read_checkpoint
+    from trainable.records.checkpoint import list_checkpoints, read_checkpoint
 
     folder = study.folder.trial(trial_id)
     paths = list_checkpoints(folder)

@@ -12,7 +12,7 @@ from trainable.config import FIELDS, TrialConfig, model_name, parse_override, tr
 from trainable.models import complete_config
 
 if TYPE_CHECKING:
-    from trainable.training import EpochResult
+    from trainable.training.loop import EpochResult
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -60,8 +60,8 @@ def _run(config: TrialConfig, options: argparse.Namespace) -> int:
 
     from trainable.data.data_set import load_data
     from trainable.data.kinds import check_dataset
-    from trainable.engine_check import choose_engine
-    from trainable.training import TrainingDiverged, train
+    from trainable.device.engine_check import choose_engine
+    from trainable.training.loop import TrainingDiverged, train
     from trainable.trial import Placement, run_trial
 
     if options.threads < 1:

@@ -1,7 +1,7 @@
 """Declarations of instruments: a file in trainable/instruments declares what it measures, when, and in which columns.
 
 Records, the training loop, calibration, W&B and the lists of columns in the documents follow from the declarations, which
-trainable/columns.py discovers. So that records can be read without torch, a declaring file imports torch only inside its
+trainable/records/columns.py discovers. So that records can be read without torch, a declaring file imports torch only inside its
 functions, or for type hints; that is simpler than a second file for what is measured. Knows no record and no loop.
 """
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from trainable.checkpoint import Checkpoint
     from trainable.config import TrialConfig
     from trainable.data.data_set import Split
-    from trainable.packing import PackedTensors
+    from trainable.measuring.packing import PackedTensors
+    from trainable.records.checkpoint import Checkpoint
 
 Array = NDArray[np.float64]
 
@@ -63,7 +63,7 @@ class StepTensors:
 
 @dataclass(frozen=True)
 class TensorList:
-    """The parameter tensors of the model that are trained, in its order: kinds are those of parts.PARAMETER_KINDS.
+    """The parameter tensors of the model that are trained, in its order: kinds are those of measuring.parts.PARAMETER_KINDS.
 
     `scale_invariant` are the weights of convolutions that a norm follows.
     """

@@ -1,6 +1,6 @@
 """One trial in its folder: goes on from the newest checkpoint, trains to the end, leaves its state on disk.
 
-    trial.json                    status, reason, attempts, hardware, times (trial_state.py)
+    trial.json                    status, reason, attempts, hardware, times (records/trial_state.py)
     epoch-<epoch>.<digest>.ckpt   the newest checkpoints, the truth from which a trial goes on
     branch-<epoch>.ckpt           its state after an epoch, while branches need it (branching.py)
     epochs.parquet ...            the records of the newest checkpoint, for readers without torch
@@ -25,18 +25,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from trainable.branching import BranchPoints, begin_branch, keep_branch_point
-from trainable.checkpoint import Checkpoint, load_newest_checkpoint, write_checkpoint
-from trainable.clock import utc_now
-from trainable.columns import TRIAL_INSTRUMENTS
 from trainable.config import TrialConfig
 from trainable.data.data_set import ImageData
-from trainable.engine_check import Chosen, choose_engine
+from trainable.device.engine_check import Chosen, choose_engine
 from trainable.files import write_atomically
 from trainable.fingerprint import code_fingerprint, cpu_name
-from trainable.records import TrialRecords
-from trainable.training import EpochResult, TrainingDiverged, train
-from trainable.trial_state import (
+from trainable.records.checkpoint import Checkpoint, load_newest_checkpoint, write_checkpoint
+from trainable.records.clock import utc_now
+from trainable.records.columns import TRIAL_INSTRUMENTS
+from trainable.records.tables import TrialRecords
+from trainable.records.trial_state import (
     CHECKPOINT_INTERVAL_S,
     IncompatibleStateError,
     TrialState,
@@ -44,6 +42,8 @@ from trainable.trial_state import (
     read_state,
     write_state,
 )
+from trainable.training.branching import BranchPoints, begin_branch, keep_branch_point
+from trainable.training.loop import EpochResult, TrainingDiverged, train
 
 
 @dataclass(frozen=True)

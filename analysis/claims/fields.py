@@ -11,8 +11,8 @@ from typing import Any
 
 from analysis.metrics import list_metrics
 from analysis.records.phases import KINDS
-from trainable.columns import COLUMNS
 from trainable.config import TrialConfig, flatten
+from trainable.records.columns import COLUMNS
 
 STATISTICS = ("median", "mean", "min", "max", "log_spread")
 # What a study must be like besides its configuration: how its data source begins, the fingerprint of its data, all images

@@ -22,8 +22,8 @@ from analysis.records.derivable import Derivable
 from analysis.records.layer_file import find_cadence, find_last_steps, read_layers
 from analysis.records.phases import merge_orders
 from analysis.records.study_folder import Cell, StudyFolder, StudyFolderError, StudyInfo
-from trainable.columns import RESERVED
 from trainable.errors import first_line
+from trainable.records.columns import RESERVED
 
 FINISHED = "completed"
 SEARCHED = "search"  # the role of the trials that a search tries
@@ -34,7 +34,7 @@ _MOMENT = ("trial_id", "epoch", "step")
 
 @dataclass(frozen=True)
 class Study(Derivable):
-    """A study: `info` is study.json, and each kind of record is a DataFrame with the columns of trainable/columns.py.
+    """A study: `info` is study.json, and each kind of record is a DataFrame with the columns of trainable/records/columns.py.
 
     `trials` has the label of the cell beside its id, one row per cell and seed; trials of cells that the study does not
     have are left out, and so are those of a search (`search_trials`), which were never tested, and branches. `layers` holds every

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from analysis.records.study_folder import StudyFolder, StudyFolderError, check_schema
 from trainable.errors import first_line
-from trainable.records import KEYS, SCHEMAS, widened
+from trainable.records.tables import KEYS, SCHEMAS, widened
 
 _BATCH_ROWS = 500_000
 _NAMES = frozenset(column.name for column in SCHEMAS["layers"] if pa.types.is_dictionary(column.type))

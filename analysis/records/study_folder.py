@@ -2,7 +2,7 @@
 
     results/<study>/
       study.json       what was asked: cells, seeds, data, code, versions, hardware, invocations of the driver
-      trials.parquet   epochs.parquet  steps.parquet  layers.parquet   records of all trials (trainable/records.py)
+      trials.parquet   epochs.parquet  steps.parquet  layers.parquet   records of all trials (trainable/records/tables.py)
       model.parquet    the layers of every model of the study
       barriers.parquet     losses between the final weights of pairs of trials, once they were measured
       search.journal   Optuna's own storage of a search, where there is one
@@ -37,8 +37,8 @@ from analysis.records.factors import align_fields
 from trainable.config import FIELDS, complete_fields
 from trainable.errors import IncompatibleVersionError, first_line
 from trainable.files import write_atomically
-from trainable.records import KEYS, SCHEMA_VERSION, SCHEMAS, check_columns, conform, widened
-from trainable.stored import Stored, from_stored, set_unknown_apart
+from trainable.records.stored import Stored, from_stored, set_unknown_apart
+from trainable.records.tables import KEYS, SCHEMA_VERSION, SCHEMAS, check_columns, conform, widened
 
 PRIMARY_METRIC = "final_test_accuracy"  # where a grid says nothing
 BRANCH_TOLERANCE = (

@@ -27,8 +27,8 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 
-from trainable.columns import EPOCH_INSTRUMENTS
 from trainable.config import BRANCH_FIELDS, FIELDS, FieldValue, check_field_name, is_model_field
+from trainable.records.columns import EPOCH_INSTRUMENTS
 
 Scale = Literal["log", "linear", "choices"]
 MAX_SEARCH_TRIALS = 10_000

@@ -22,7 +22,7 @@ from analysis.records.factors import find_factors
 from analysis.records.study_folder import Cell, StudyFolder, StudyFolderError, StudyInfo, check_schema
 from trainable.errors import first_line
 from trainable.fingerprint import training_fingerprint
-from trainable.records import SCHEMAS, conform, joined, widened
+from trainable.records.tables import SCHEMAS, conform, joined, widened
 
 
 class StudiesDifferError(StudyFolderError):

@@ -24,7 +24,7 @@ from pyarrow import fs
 from analysis.records.study_folder import StudyFolder, StudyFolderError, check_schema
 from trainable.data.cache import default_cache
 from trainable.errors import first_line
-from trainable.records import SCHEMAS
+from trainable.records.tables import SCHEMAS
 
 _TABLE_NAME = re.compile(r"[a-z][a-z0-9_]*\.(csv|md|tex|html)")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)

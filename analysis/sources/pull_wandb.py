@@ -13,10 +13,10 @@ from typing import Any
 
 from analysis.records.factors import field_title, find_factors
 from analysis.records.study_folder import EQUIVALENCE_MARGIN, Cell, StudyFolder, StudyFolderError, StudyInfo
-from trainable.columns import EPOCH_INSTRUMENTS
 from trainable.config import FIELDS, TrialConfig, cell_id, is_model_field, trial_id
-from trainable.records import build_table, config_columns
-from trainable.schedule import scheduled_learning_rate
+from trainable.records.columns import EPOCH_INSTRUMENTS
+from trainable.records.tables import build_table, config_columns
+from trainable.training.schedule import scheduled_learning_rate
 
 _TIMEOUT_S = 60
 _STATUS = {"finished": "completed", "running": "running", "failed": "failed", "crashed": "failed", "killed": "failed"}

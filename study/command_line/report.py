@@ -8,7 +8,7 @@ from pathlib import Path
 
 from analysis.records.study_folder import StudyFolder
 from trainable.config import cell_id
-from trainable.trial_state import TrialState
+from trainable.records.trial_state import TrialState
 
 
 def report_results(folder: StudyFolder) -> Path:

@@ -14,9 +14,9 @@ from study.driver.trial_phase import run_missing
 from study.folder.ledger import Ledger, open_ledger
 from study.spec.study_spec import StudySpec
 from study.storage.trial_storage import TRIALS
-from trainable.branching import branch_point_name
 from trainable.config import TrialConfig, trial_id
-from trainable.trial_state import TrialState
+from trainable.records.trial_state import TrialState
+from trainable.training.branching import branch_point_name
 
 FACTORS = ("branch_epoch", "branch_batch_size", "branch_scaling")
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import cache
 
 from study.plan.resources import Machine, ResourceError, TrialResources, num_gpus_used
-from trainable.device_report import require_device
+from trainable.device.report import require_device
 
 CPU_FOR_GPU_VARIABLE = "STUDY_CPU_FOR_GPU"
 ALLOW_CPU = f"set {CPU_FOR_GPU_VARIABLE}=1 to train on CPUs what is planned for GPUs"
@@ -27,7 +27,7 @@ def check_gpus(machine: Machine, resources: TrialResources, say: Callable[[str],
         report = require_device(gpu.uuid)
         if report.failures and not cpu_allowed():
             raise ResourceError(
-                f"{report.line}; --gpus-per-trial 0 trains on CPUs, `python -m trainable.device_check` says more"
+                f"{report.line}; --gpus-per-trial 0 trains on CPUs, `python -m trainable.device.check` says more"
             )
         say(report.line + ("; CPUs take its place, as asked" if report.failures else ""))
         if report.failures:

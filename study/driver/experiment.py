@@ -23,7 +23,7 @@ from study.driver.trial_runner import TrialSettings, describe_trial, read_trial_
 from study.plan.resources import reserved_gpus
 from study.tracking.mirror import Mirror
 from trainable.errors import last_line
-from trainable.trial_state import TrialState
+from trainable.records.trial_state import TrialState
 from trainable.user_code import provided
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from rich.table import Table
 from analysis.records.factors import short_name
 from study.driver.quiet_output import QuietOutput
 from study.folder.progress_file import ProgressFile, format_clock
-from trainable.trial_state import TrialState
+from trainable.records.trial_state import TrialState
 
 _MAX_ROWS = 24
 _SUMMARY_INTERVAL_S = 5.0  # between lines, and between writes of the progress file

@@ -23,11 +23,11 @@ from study.storage.study_lock import watch_driver
 from study.storage.trial_storage import TRIALS, TrialStorage
 from trainable.config import TrialConfig, trial_id
 from trainable.data.image_data import ImageData
-from trainable.trial_state import TrialState, read_state
+from trainable.records.trial_state import TrialState, read_state
 from trainable.user_code import Source, provide, user_lines_told
 
 if TYPE_CHECKING:
-    from trainable.training import EpochResult
+    from trainable.training.loop import EpochResult
 
 
 _UNFIT_PAUSE_S = 5.0
@@ -63,7 +63,7 @@ def run_tune_trial(tune_config: Mapping[str, Any], *, settings: TrialSettings, d
     import torch
     from ray import tune
 
-    from trainable.branching import BranchPoints
+    from trainable.training.branching import BranchPoints
     from trainable.trial import Placement, run_trial
 
     storage = settings.storage

@@ -12,7 +12,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import IO, Any, TextIO, cast
 
-from trainable.clock import utc_now
+from trainable.records.clock import utc_now
 
 DRIVER_LOG = "driver.log"
 

@@ -21,8 +21,8 @@ from study.folder.repair import rebuild_records
 from trainable.config import TrialConfig, trial_id
 from trainable.errors import first_line
 from trainable.files import open_atomically
-from trainable.records import SCHEMAS, build_table, conform, widened
-from trainable.trial_state import (
+from trainable.records.tables import SCHEMAS, build_table, conform, widened
+from trainable.records.trial_state import (
     RECORD_KINDS,
     IncompatibleStateError,
     TrialState,

@@ -66,8 +66,8 @@ def write_model_tables(
     folder: StudyFolder, configs: Iterable[TrialConfig], num_classes: int, input_shape: tuple[int, int, int]
 ) -> None:
     """Add the layer tables of networks that the study does not know yet to model.parquet."""
-    from trainable.flops import model_table
-    from trainable.records import joined
+    from trainable.measuring.flops import model_table
+    from trainable.records.tables import joined
 
     missing = _missing_networks(folder, configs)
     tables = {name: model_table(config, num_classes, input_shape) for name, config in missing.items()}

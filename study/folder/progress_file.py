@@ -22,9 +22,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from trainable.clock import utc_now
 from trainable.errors import first_line
 from trainable.files import write_json
+from trainable.records.clock import utc_now
 
 PROGRESS_FILE = "progress.json"
 _MOST_CHARACTERS = 1 << 20  # a thousand times what a driver writes

@@ -22,7 +22,7 @@ from analysis.records.study_folder import (
 )
 from trainable.errors import IncompatibleVersionError
 from trainable.files import write_atomically
-from trainable.trial_state import (
+from trainable.records.trial_state import (
     STATE_FILE,
     IncompatibleStateError,
     TrialState,
@@ -32,7 +32,7 @@ from trainable.trial_state import (
 )
 
 if TYPE_CHECKING:
-    from trainable.checkpoint import Checkpoint
+    from trainable.records.checkpoint import Checkpoint
 
 STUDY_COPY = "study.copy.json"
 
@@ -138,8 +138,8 @@ def _state_of(checkpoint: Checkpoint, note: str) -> TrialState:
 
 def _newest_checkpoint(folder: Path) -> tuple[str | None, Checkpoint | None]:
     """The newest whole checkpoint that belongs into this folder, and its name."""
-    from trainable.checkpoint import list_checkpoints, read_checkpoint
     from trainable.config import trial_id
+    from trainable.records.checkpoint import list_checkpoints, read_checkpoint
 
     for path in list_checkpoints(folder):
         try:

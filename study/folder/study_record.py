@@ -20,10 +20,10 @@ from analysis.records.factors import find_factors
 from analysis.records.study_folder import StudyInfo
 from study.plan.resources import Machine, TrialResources
 from study.spec.study_spec import StudySpec
-from trainable.clock import utc_now
 from trainable.config import FIELDS
 from trainable.data.image_data import ImageData
 from trainable.fingerprint import code_fingerprint, cpu_name, training_fingerprint
+from trainable.records.clock import utc_now
 
 PROVENANCE_FILE = "source.json"
 _PACKAGES = ("torch", "torchvision", "ray", "wandb", "optuna", "fvcore", "numpy", "pyarrow", "pandas", "matplotlib")

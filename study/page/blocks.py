@@ -41,7 +41,7 @@ from analysis.tables import build_tables, table_kinds
 from study.page.live_study import LiveStudy
 from study.page.watched import WatchedStudy
 from study.spec.search_spec import FIRST_SEARCH_SEED
-from trainable.columns import TRIAL_STATUSES
+from trainable.records.columns import TRIAL_STATUSES
 
 TRIALS_ON_A_PAGE = 50
 # What a part may be asked for with, and what counts as such.

@@ -19,8 +19,8 @@ from analysis.records.frames import Study
 from analysis.records.study_folder import StudyFolder, StudyFolderError
 from study.folder.ledger import load_state, read_trial_records
 from trainable.errors import first_line
-from trainable.records import build_table, conform, widened
-from trainable.trial_state import STATE_FILE, TrialState
+from trainable.records.tables import build_table, conform, widened
+from trainable.records.trial_state import STATE_FILE, TrialState
 
 _SLACK_S = 1.0  # file systems tell times to a second
 

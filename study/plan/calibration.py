@@ -1,6 +1,6 @@
 """How fast the studied configurations train on this machine: a few real steps of each, as many at once as in the study.
 
-Times `trainable.training.train` itself on a small part of the data, in processes of their own with the threads and the GPU that a
+Times `trainable.training.loop.train` itself on a small part of the data, in processes of their own with the threads and the GPU that a
 trial gets, so neighbours slow each other as they will later. Knows no Ray; imports torch only in those processes.
 """
 
@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any
 from study.plan.epoch_times import EpochTimes, cost_key, epoch_images
 from study.plan.gpus import VISIBLE_DEVICES, claimed_gpus
 from study.plan.resources import Machine, ResourceError, TrialResources, is_part, num_gpus_used
-from trainable.columns import EPOCH_INSTRUMENTS
 from trainable.config import TrialConfig
 from trainable.data.image_data import ImageData
 from trainable.instrument import measured_steps
+from trainable.records.columns import EPOCH_INSTRUMENTS
 from trainable.user_code import Source, UserCodeError, provide, provided
 
 if TYPE_CHECKING:
     from multiprocessing.queues import SimpleQueue
 
-    from trainable.trial_state import TrialState
+    from trainable.records.trial_state import TrialState
 
 TIMED_S = 4.0  # about so long an epoch of the calibration trains, if this machine is as fast as the reference one
 LEAST_STEPS = 4
@@ -164,8 +164,8 @@ def _measure(config: TrialConfig, data: ImageData, num_threads: int) -> Speed:
     """Two epochs: the first warms up; the second is timed, but an instrument that is not due in it, as in the first."""
     import torch
 
-    from trainable.engine_check import choose_engine
-    from trainable.training import train
+    from trainable.device.engine_check import choose_engine
+    from trainable.training.loop import train
 
     torch.set_num_threads(num_threads)
     assert _barrier is not None

@@ -17,11 +17,11 @@ import pyarrow.compute as pc
 from analysis.records.study_folder import StudyFolder, StudyFolderError
 from analysis.sources.pull import is_url
 from study.plan.epoch_times import EarlierTrial, EpochTimes, Hardware, guess_epoch_s
-from trainable.columns import CONFIG_COLUMNS
 from trainable.config import trial_id
 from trainable.data.kinds import sizes_of
 from trainable.errors import first_line
-from trainable.records import config_of_row
+from trainable.records.columns import CONFIG_COLUMNS
+from trainable.records.tables import config_of_row
 
 _MOST_STUDIES = 50  # the latest ones
 _BELIEVED = 100.0  # a trial that took so many times longer or shorter than guessed was not timed by this program

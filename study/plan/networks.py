@@ -45,7 +45,7 @@ def network_size(config: TrialConfig) -> NetworkSize | None:
 
 @cache
 def _count(config: TrialConfig) -> NetworkSize | None:
-    from trainable.flops import count_model
+    from trainable.measuring.flops import count_model
     from trainable.model import INPUT_SHAPE, NUM_CLASSES, build_network
 
     try:

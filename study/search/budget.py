@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 import optuna
 
 from analysis.search.spec import SearchSpec
-from trainable.trial_state import TrialState
+from trainable.records.trial_state import TrialState
 
 NOTE_INTERVAL_S = 5.0
 _WALL_TIME = "wall_time_s"

@@ -27,9 +27,9 @@ from study.search.pruning import Pruning
 from study.search.suggestions import build_distributions, build_sampler
 from study.spec.search_spec import training_seed
 from study.spec.study_spec import StudySpec
-from trainable.clock import utc_now
 from trainable.config import TrialConfig, trial_id
-from trainable.trial_state import TrialState, write_state
+from trainable.records.clock import utc_now
+from trainable.records.trial_state import TrialState, write_state
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from study.spec.errors import SpecError
-from trainable.trial_state import CHECKPOINT_INTERVAL_S
+from trainable.records.trial_state import CHECKPOINT_INTERVAL_S
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

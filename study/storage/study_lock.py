@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
-from trainable.clock import utc_now
+from trainable.records.clock import utc_now
 
 _MISSES_ALLOWED = 4  # a network file system may hide a file for a moment while it is replaced
 _log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from study.storage.folder_lock import LOCK_FILE, read_lock_strictly
 from study.storage.object_store import RemoteFolder, Stamp, StorageError
 from study.storage.url_lock import read_claim_strictly
 from trainable.files import write_atomically
-from trainable.trial_state import STATE_FILE
+from trainable.records.trial_state import STATE_FILE
 
 TRIALS = "trials"
 

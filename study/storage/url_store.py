@@ -27,7 +27,7 @@ from study.storage.trial_storage import TRIALS, UrlTrialStorage
 from study.storage.url_lock import CLAIMS, UrlLock, read_claim
 from trainable.config import TrialConfig
 from trainable.files import write_atomically
-from trainable.trial_state import STATE_FILE, TrialStateError, read_state
+from trainable.records.trial_state import STATE_FILE, TrialStateError, read_state
 
 _SYNC_INTERVAL_S = 15.0
 _NOT_COPIED = (TRIALS, CLAIMS, "ray", "wandb")

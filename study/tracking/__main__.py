@@ -21,7 +21,7 @@ from study.storage.object_store import StorageError
 from study.storage.study_lock import StudyLockedError
 from study.storage.study_store import FolderStore, StudyStore
 from study.tracking.mode import choose_project
-from trainable.trial_state import TrialState
+from trainable.records.trial_state import TrialState
 
 if TYPE_CHECKING:
     from study.tracking.run_writer import RunWriter

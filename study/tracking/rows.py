@@ -15,9 +15,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trainable.columns import EPOCH_INSTRUMENTS
 from trainable.config import model_name
-from trainable.trial_state import TrialState
+from trainable.records.columns import EPOCH_INSTRUMENTS
+from trainable.records.trial_state import TrialState
 
 STEP_AXIS, EPOCH_AXIS, PUBLISHED_STEP_AXIS = "step", "epoch", "train/step"
 

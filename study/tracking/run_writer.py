@@ -8,7 +8,7 @@ from analysis.records.study_folder import StudyFolder, StudyFolderError
 from study.folder.ledger import load_state
 from study.tracking.connection import Connection
 from study.tracking.trial_run import TrialRun
-from trainable.trial_state import TrialState
+from trainable.records.trial_state import TrialState
 
 
 class RunWriter:

@@ -36,7 +36,7 @@ from study.tracking.rows import (
     final_values,
 )  # fmt: skip
 from trainable.config import cell_id
-from trainable.trial_state import TrialState
+from trainable.records.trial_state import TrialState
 
 _EXIT_CODES = {"completed": 0, "pruned": 0, "pending": 255, "running": 255}  # others 1: W&B calls the run failed
 

@@ -24,8 +24,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from trainable.augmentation import TrainingBatches
 from trainable.config import TrialConfig
+from trainable.data.augmentation import TrainingBatches
 from trainable.data.data_set import Split, load_data
 from trainable.data.image_data import PUBLISHED
 from trainable.fingerprint import cpu_name

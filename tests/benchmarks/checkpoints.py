@@ -17,11 +17,11 @@ from pathlib import Path
 
 import torch
 
-from trainable.checkpoint import list_checkpoints, write_checkpoint
 from trainable.config import TrialConfig
 from trainable.data.data_set import load_data
 from trainable.fingerprint import cpu_name
-from trainable.training import train
+from trainable.records.checkpoint import list_checkpoints, write_checkpoint
+from trainable.training.loop import train
 
 INTERVAL_S = 30.0  # the default of --checkpoint-interval
 

@@ -15,10 +15,10 @@ from statistics import median
 import torch
 
 from tests.benchmarks.instruments import STEPS_PER_EPOCH
-from trainable.curvature import batch_loss
-from trainable.evaluation import full_fp32
 from trainable.fingerprint import cpu_name
 from trainable.instruments import batch_sharpness, hessian_trace, top_eigenvalue
+from trainable.measuring.curvature import batch_loss
+from trainable.measuring.evaluation import full_fp32
 from trainable.model import build_model
 
 ITERATIONS = 7  # of Lanczos: what it usually takes to reach its tolerance

@@ -24,14 +24,14 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainable.augmentation import TrainingBatches
 from trainable.config import TrialConfig, parse_override
+from trainable.data.augmentation import TrainingBatches
 from trainable.data.data_set import ImageData, load_data, split_data
-from trainable.evaluation import autocast
 from trainable.fingerprint import cpu_name
+from trainable.measuring.evaluation import autocast
 from trainable.model import NUM_CLASSES, build_model
 from trainable.models.resnet import ResNet18
-from trainable.training import train
+from trainable.training.loop import train
 
 PUBLISHED = ((64, 0.15), (128, 0.20))
 _PROFILED_STEPS = 20

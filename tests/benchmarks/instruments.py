@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor, nn
 
-from trainable.evaluation import full_fp32
 from trainable.fingerprint import cpu_name
 from trainable.instruments.noise_scale import MICROBATCH_SIZE, NUM_MICROBATCHES, measure_noise_scale
+from trainable.measuring.evaluation import full_fp32
+from trainable.measuring.probe import LayerProbe
 from trainable.model import build_model
-from trainable.probe import LayerProbe
 
 if TYPE_CHECKING:
     import wandb

@@ -28,7 +28,7 @@ from tests.end_to_end.browser import Browser, find_chromium, open_browser
 from tests.end_to_end.test_live_page import DRAWN, serve, visit, wait_for
 from tests.support.studies import build_cell, write_synthetic_study
 from trainable.config import FIELDS, TrialConfig
-from trainable.trial_state import TrialState, write_state
+from trainable.records.trial_state import TrialState, write_state
 
 _RUNNING = 8  # trials of the last cell, which has no others
 _FRAMES = (

@@ -45,10 +45,10 @@ from study.storage.folder_lock import FolderLock
 from study.storage.study_store import FolderStore
 from study.tracking.mirror import Mirror
 from tests.support.studies import build_cell, write_synthetic_study
-from trainable.clock import utc_now
 from trainable.config import TrialConfig
 from trainable.fingerprint import cpu_name
-from trainable.trial_state import RECORD_KINDS, TrialState, read_state, write_state
+from trainable.records.clock import utc_now
+from trainable.records.trial_state import RECORD_KINDS, TrialState, read_state, write_state
 
 MIB = 2**20
 _MOST_START_S = 600

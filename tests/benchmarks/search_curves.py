@@ -63,7 +63,7 @@ def train_curve(data: ImageData, batch_size: int, learning_rate: float, seed: in
     import torch
 
     from trainable.config import TrialConfig
-    from trainable.training import TrainingDiverged, train
+    from trainable.training.loop import TrainingDiverged, train
 
     torch.set_num_threads(1)
     config = TrialConfig.from_dict(

@@ -27,8 +27,8 @@ from analysis.records.study_folder import StudyFolder
 from study.folder.progress_file import PROGRESS_FILE, parse_progress
 from tests.support.alone import run_alone
 from tests.support.faults import Driver, Workplace, compare_trials, states, truncate
-from trainable.checkpoint import list_checkpoints
-from trainable.trial_state import TrialStateError, read_state
+from trainable.records.checkpoint import list_checkpoints
+from trainable.records.trial_state import TrialStateError, read_state
 
 GRID = """
 name = "soak"

@@ -19,12 +19,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from tests.benchmarks.augmentation import PilImages
-from trainable.augmentation import TrainingBatches
 from trainable.config import TrialConfig
+from trainable.data.augmentation import TrainingBatches
 from trainable.data.data_set import ImageData, load_data, split_data
 from trainable.fingerprint import cpu_name
 from trainable.model import build_model
-from trainable.training import train
+from trainable.training.loop import train
 
 
 def main() -> None:

@@ -38,8 +38,8 @@ from tests.support.faults import (
     states,
     truncate,
 )
-from trainable.checkpoint import list_checkpoints
 from trainable.files import write_atomically
+from trainable.records.checkpoint import list_checkpoints
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.faults, pytest.mark.timeout(1500)]
 

@@ -25,8 +25,8 @@ from study.folder.ledger import consolidate, open_ledger
 from study.folder.repair import repair_study
 from tests.support.studies import paper_cells, write_synthetic_study
 from trainable.config import TrialConfig, trial_id
-from trainable.records import SCHEMA_VERSION, SCHEMAS
-from trainable.trial_state import TrialState, write_state
+from trainable.records.tables import SCHEMA_VERSION, SCHEMAS
+from trainable.records.trial_state import TrialState, write_state
 
 pytestmark = pytest.mark.end_to_end
 

@@ -21,7 +21,7 @@ import pytest
 import analysis
 from tests.support.faults import PLANTED_SECRET, Workplace
 from tests.support.wandb_files import read_offline_runs
-from trainable.trial_state import TrialState, read_state
+from trainable.records.trial_state import TrialState, read_state
 
 pytestmark = pytest.mark.integration
 

@@ -29,7 +29,7 @@ from tests.support.faults import command_line, wait_until
 from tests.support.trained_study import train_study
 from tests.support.wandb_files import WrittenRun, read_offline_runs
 from tests.support.wandb_server import KEY, WandbServer
-from trainable.trial_state import TrialState, write_state
+from trainable.records.trial_state import TrialState, write_state
 
 pytestmark = pytest.mark.integration
 

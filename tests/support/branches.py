@@ -10,8 +10,8 @@ from pathlib import Path
 from analysis.records.frames import Study, load_study
 from tests.support.studies import build_cell, write_synthetic_study
 from trainable.config import TrialConfig
-from trainable.records import build_table
-from trainable.trial_state import TrialState
+from trainable.records.tables import build_table
+from trainable.records.trial_state import TrialState
 
 PARENT = build_cell("the parent", dataset="synthetic", batch_size=32, epochs=6, learning_rate=0.1)
 LOSSES = {32: 1.0, 64: 1.0, 128: 1.04, 256: 2.0}  # + a hundredth per seed

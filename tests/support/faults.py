@@ -26,8 +26,8 @@ import torch
 
 from analysis.records.study_folder import StudyFolder
 from analysis.tables import build_tables
-from trainable.checkpoint import list_checkpoints, read_checkpoint
-from trainable.trial_state import TrialState, read_state
+from trainable.records.checkpoint import list_checkpoints, read_checkpoint
+from trainable.records.trial_state import TrialState, read_state
 
 REPOSITORY = Path(__file__).parents[2]
 PLANTED_SECRET = "planted-secret-58c0ffee"

@@ -14,9 +14,9 @@ from study.search.journal import SearchJournal, Suggestion
 from study.spec.grid_file import parse_grid
 from study.spec.study_spec import StudySpec, build_spec
 from trainable.config import TrialConfig
-from trainable.records import TrialRecords, build_table
+from trainable.records.tables import TrialRecords, build_table
+from trainable.records.trial_state import TrialState, read_state, write_state
 from trainable.trial import export_records
-from trainable.trial_state import TrialState, read_state, write_state
 
 DATA = "d" * 16
 GRID = """

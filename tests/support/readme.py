@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from trainable.columns import COLUMNS, CONFIG_COLUMNS
+from trainable.records.columns import COLUMNS, CONFIG_COLUMNS
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"

@@ -21,7 +21,7 @@ from optuna.storages.journal import JournalFileBackend
 from analysis.records.study_folder import Cell, StudyFolder
 from tests.support.studies import Truth, build_cell, write_synthetic_study
 from trainable.config import TrialConfig, cell_id, trial_id
-from trainable.records import build_table, config_columns
+from trainable.records.tables import build_table, config_columns
 
 NUM_EPOCHS = 5
 BATCH_SIZES = (32, 64, 128, 256, 512)

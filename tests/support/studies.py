@@ -20,7 +20,7 @@ from analysis.records.factors import find_factors
 from analysis.records.study_folder import Cell, StudyFolder, StudyInfo
 from tests.support import synthetic_model
 from trainable.config import TrialConfig, cell_id, trial_id
-from trainable.records import SCHEMAS, build_table, config_columns
+from trainable.records.tables import SCHEMAS, build_table, config_columns
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 PUBLISHED = (

@@ -10,8 +10,8 @@ from study.folder.ledger import consolidate, register_trials
 from tests.support.images import make_image_data
 from tests.support.studies import build_cell, build_study, write_model
 from trainable.config import TrialConfig
+from trainable.records.trial_state import TrialState
 from trainable.trial import Placement, run_trial
-from trainable.trial_state import TrialState
 
 SETTINGS: dict[str, Any] = {
     "dataset": "synthetic", "width": 2, "learning_rate": 0.05, "noise_scale_every_epochs": 0, "epochs": 2,

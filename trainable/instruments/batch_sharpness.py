@@ -19,7 +19,7 @@ from trainable.instrument import Column, EpochEnd, EpochInstrument
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from trainable.curvature import Loss
+    from trainable.measuring.curvature import Loss
 
 NUM_IMAGES = 512  # in as many batches as they fill, within these bounds
 LEAST_BATCHES, MOST_BATCHES = 2, 16
@@ -28,10 +28,10 @@ LEAST_BATCHES, MOST_BATCHES = 2, 16
 def measure_batch_sharpness(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], loss: Loss | None = None
 ) -> tuple[float, float]:
-    """Mean over `batches` (normalised images, labels) and its standard error, NaN of one batch. `loss`: as in trainable/curvature.py."""
+    """Mean over `batches` (normalised images, labels) and its standard error, NaN of one batch. `loss`: as in trainable/measuring/curvature.py."""
     import torch
 
-    from trainable.curvature import batch_loss, dot
+    from trainable.measuring.curvature import batch_loss, dot
 
     found = []
     for images, labels in batches:
@@ -45,8 +45,8 @@ def measure_batch_sharpness(
 
 def measure_epoch(end: EpochEnd) -> dict[str, float | None]:
     """Of the batches that the next epoch begins with, augmented as it does."""
-    from trainable.augmentation import first_batches
-    from trainable.optimization import training_loss
+    from trainable.data.augmentation import first_batches
+    from trainable.training.optimization import training_loss
 
     config = end.config.as_trained
     wanted = min(max(NUM_IMAGES // config.batch_size, LEAST_BATCHES), MOST_BATCHES)

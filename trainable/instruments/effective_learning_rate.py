@@ -21,7 +21,7 @@ def effective_learning_rates(model: nn.Module, learning_rate: float) -> Array:
     """[tensors]; masked for tensors that are not scale-invariant, and without length."""
     import torch
 
-    from trainable.parts import scale_invariant
+    from trainable.measuring.parts import scale_invariant
 
     trained = {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
     squares = torch.stack([weights.double().square().sum() for weights in trained.values()]).cpu().numpy()
@@ -32,7 +32,7 @@ def effective_learning_rates(model: nn.Module, learning_rate: float) -> Array:
 
 def measure_epoch(end: EpochEnd) -> dict[str, object]:
     """At the learning rate of the epoch's steps and the weights that they end with."""
-    from trainable.schedule import scheduled_learning_rate
+    from trainable.training.schedule import scheduled_learning_rate
 
     rates = effective_learning_rates(end.model, scheduled_learning_rate(end.config.as_trained, end.epoch - 1))
     defined = np.ma.compressed(rates)

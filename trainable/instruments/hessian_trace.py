@@ -2,7 +2,7 @@
 
 For a vector z of independent signs, z' H z has the trace as its mean; its part that belongs to a tensor has the trace of that
 tensor's diagonal block (Hutchinson 1989; probes as in PyHessian, arXiv 1912.07145). The loss is that of a fixed part of the
-training images in one batch (`trainable.augmentation.fixed_images`).
+training images in one batch (`trainable.data.augmentation.fixed_images`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from trainable.instrument import Array, Column, EpochEnd, EpochInstrument, measu
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from trainable.curvature import Loss
+    from trainable.measuring.curvature import Loss
 
 NUM_IMAGES = 256
 NUM_PROBES = 8
@@ -27,10 +27,10 @@ NUM_PROBES = 8
 def measure_traces(
     model: nn.Module, images: Tensor, labels: Tensor, seed: int, num_probes: int = NUM_PROBES, loss: Loss | None = None
 ) -> Array:
-    """[num_probes, tensors]: an unbiased estimate of each tensor's trace by each probe. `loss`: as in trainable/curvature.py."""
+    """[num_probes, tensors]: an unbiased estimate of each tensor's trace by each probe. `loss`: as in trainable/measuring/curvature.py."""
     import torch
 
-    from trainable.curvature import batch_loss, dot
+    from trainable.measuring.curvature import batch_loss, dot
 
     generator = torch.Generator().manual_seed(seed)  # on the CPU, so that every device has the same probes
     found = []
@@ -46,9 +46,9 @@ def measure_traces(
 
 def measure_epoch(end: EpochEnd) -> dict[str, object]:
     """The whole trace, and that of every tensor, each with its standard error over the probes."""
-    from trainable.augmentation import fixed_images
+    from trainable.data.augmentation import fixed_images
     from trainable.model import stable_seed
-    from trainable.optimization import training_loss
+    from trainable.training.optimization import training_loss
 
     images, labels = fixed_images(end.training_images, NUM_IMAGES, end.device)
     seed = stable_seed(f"Hessian probes of epoch {end.epoch}", end.config.seed)

@@ -49,7 +49,7 @@ def measure_noise_scale(
     import torch
     from torch.func import functional_call
 
-    from trainable.curvature import set_aside
+    from trainable.measuring.curvature import set_aside
 
     loss = loss or torch.nn.functional.cross_entropy
     num_microbatches, rest = divmod(len(images), microbatch_size)
@@ -75,8 +75,8 @@ def measure_epoch(end: EpochEnd) -> dict[str, float | None]:
     """The columns of this epoch, measured on the images of its first steps; none where there are not two microbatches."""
     import torch
 
-    from trainable.augmentation import draw_order, normalise
-    from trainable.optimization import training_loss
+    from trainable.data.augmentation import draw_order, normalise
+    from trainable.training.optimization import training_loss
 
     split = end.training_images
     num_images = min(NUM_MICROBATCHES, len(split.labels) // MICROBATCH_SIZE) * MICROBATCH_SIZE

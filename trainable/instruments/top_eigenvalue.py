@@ -2,7 +2,7 @@
 
 Lanczos iteration with full reorthogonalisation. `top_eigenvalue_residual` is |H v - l v| / |l| of the Ritz pair l, v: some
 eigenvalue lies within that share of l, and l itself is never above the largest one. The images are one batch
-(`trainable.augmentation.fixed_images`).
+(`trainable.data.augmentation.fixed_images`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from trainable.instrument import Column, EpochEnd, EpochInstrument
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from trainable.curvature import Loss
+    from trainable.measuring.curvature import Loss
 
 NUM_IMAGES = 256
 MOST_ITERATIONS = 20
@@ -43,10 +43,10 @@ def measure_top_eigenvalue(
     most_iterations: int = MOST_ITERATIONS,
     tolerance: float = TOLERANCE,
 ) -> TopEigenvalue:
-    """That of `model` on these images (normalised). `loss`: as in trainable/curvature.py."""
+    """That of `model` on these images (normalised). `loss`: as in trainable/measuring/curvature.py."""
     import torch
 
-    from trainable.curvature import batch_loss
+    from trainable.measuring.curvature import batch_loss
 
     with batch_loss(model, images, labels, loss or torch.nn.functional.cross_entropy) as at:
         sizes = [part.numel() for part in at.gradient]
@@ -86,8 +86,8 @@ def iterate(
 
 def measure_epoch(end: EpochEnd) -> dict[str, float | None]:
     """The columns of this epoch."""
-    from trainable.augmentation import fixed_images
-    from trainable.optimization import training_loss
+    from trainable.data.augmentation import fixed_images
+    from trainable.training.optimization import training_loss
 
     images, labels = fixed_images(end.training_images, NUM_IMAGES, end.device)
     found = measure_top_eigenvalue(end.model, images, labels, loss=partial(training_loss, config=end.config))

@@ -20,8 +20,8 @@ def measure_epoch(end: EpochEnd) -> dict[str, float | None]:
     import torch
     from torch.func import functional_call
 
-    from trainable.augmentation import draw_order, normalise
-    from trainable.curvature import set_aside
+    from trainable.data.augmentation import draw_order, normalise
+    from trainable.measuring.curvature import set_aside
 
     split = end.training_images
     size = min(BATCH_SIZE, len(split.labels))

@@ -12,7 +12,7 @@ import pyarrow as pa
 from analysis.records.frames import Study, load_study
 from analysis.records.study_folder import Cell, StudyFolder
 from tests.support.studies import build_cell, paper_cells, write_synthetic_study
-from trainable.records import SCHEMAS
+from trainable.records.tables import SCHEMAS
 
 HOSTILE = '<script>window.hacked = 1</script>"\'&amp;<img src=x onerror="window.hacked = 1"> $\\frac{1}{$ =1+1 \N{RIGHT-TO-LEFT OVERRIDE}'
 

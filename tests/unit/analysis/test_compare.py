@@ -13,7 +13,7 @@ from analysis.records.study_folder import StudyFolder, StudyFolderError
 from analysis.sources.compare import StudiesDifferError, merge_studies
 from analysis.tables import build_tables
 from tests.support.studies import Truth, build_cell, paper_cells, write_synthetic_study
-from trainable.records import build_table
+from trainable.records.tables import build_table
 
 SMALL = {"epochs": 2, "width": 4, "instrument_every_steps": 390}
 

@@ -21,7 +21,7 @@ from analysis.tables.dynamics import (
     phase_notes,
 )
 from tests.support.studies import build_cell, paper_cells, write_synthetic_study
-from trainable.records import SCHEMAS, build_table
+from trainable.records.tables import SCHEMAS, build_table
 
 PHASES = {"all": (1, 25), "early": (1, 5), "middle": (10, 20), "late": (20, 25)}
 

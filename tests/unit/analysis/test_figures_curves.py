@@ -96,7 +96,7 @@ def test_schedule_starts_at_the_configured_rate_and_follows_the_cosine(study: St
 
 
 def test_schedule_of_a_warm_up_starts_below_the_configured_rate(study: Study) -> None:
-    """Two epochs of warm-up: the first epoch trains at a third of the rate, as trainable/training.py has it."""
+    """Two epochs of warm-up: the first epoch trains at a third of the rate, as trainable/training/loop.py has it."""
     cell = select_cells(study.info, study.trials)[0]
     warm = replace(cell, config={**cell.config, "warmup_epochs": 2})
     rates = learning_rate.build_schedule(study.epochs, [warm]).rows

@@ -21,9 +21,9 @@ from analysis.records.layer_file import read_layers
 from analysis.records.study_folder import StudyFolder, StudyFolderError
 from analysis.tables import build_tables
 from tests.support.studies import paper_cells, write_synthetic_study
-from trainable.columns import COLUMNS, RESERVED
 from trainable.instrument import Column
-from trainable.records import SCHEMA_VERSION, SCHEMAS, build_table, schema
+from trainable.records.columns import COLUMNS, RESERVED
+from trainable.records.tables import SCHEMA_VERSION, SCHEMAS, build_table, schema
 
 
 @pytest.fixture

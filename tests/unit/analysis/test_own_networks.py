@@ -15,7 +15,7 @@ from analysis.records.phases import merge_orders
 from analysis.results.cell_columns import add_factors
 from analysis.results.result_table import TableColumn, TableContent, TableKind
 from tests.support.studies import build_cell, write_synthetic_study
-from trainable.records import build_table
+from trainable.records.tables import build_table
 
 
 def test_groups_of_networks_of_several_depths_stay_between_input_and_output() -> None:

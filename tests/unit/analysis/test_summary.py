@@ -22,7 +22,7 @@ from analysis.records.summary import (
     timing_note,
 )
 from tests.support.studies import paper_cells, write_synthetic_study
-from trainable.records import build_table
+from trainable.records.tables import build_table
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from analysis.records.frames import Study, load_study
 from analysis.records.study_folder import StudyFolder
 from analysis.tables.claims import build_claims
 from tests.support.studies import Truth, build_cell, paper_cells, write_synthetic_study
-from trainable.records import build_table
+from trainable.records.tables import build_table
 
 ORIGINAL = {"source": "original batch files in /somewhere"}
 TRUTHS = (

@@ -18,10 +18,10 @@ from study.folder.ledger import consolidate
 from study.folder.repair import write_study
 from tests.support.studies import build_cell, build_study
 from trainable import user_code
-from trainable.checkpoint import list_checkpoints
 from trainable.config import TrialConfig, trial_id
 from trainable.data.data_set import load_data
 from trainable.models import complete_config
+from trainable.records.checkpoint import list_checkpoints
 from trainable.trial import Placement, run_trial
 
 CONFIG = TrialConfig(dataset="synthetic", width=1, epochs=1, batch_size=32, learning_rate=0.05, train_limit=96, test_limit=20)  # fmt: skip

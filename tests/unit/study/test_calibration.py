@@ -21,7 +21,7 @@ from study.plan.gpus import VISIBLE_DEVICES, Gpu, GpuTakenError, claimed_gpus
 from study.plan.resources import Machine, ResourceError, TrialResources
 from trainable.config import TrialConfig
 from trainable.data.data_set import load_data
-from trainable.trial_state import TrialState
+from trainable.records.trial_state import TrialState
 
 SPEED = Speed(
     step_s=0.1,

@@ -36,16 +36,16 @@ from study.spec.study_spec import build_spec
 from tests.support.images import make_image_data
 from tests.support.stored_studies import GRIDS, STUDIES
 from tests.support.studies import build_cell, build_study
-from trainable.checkpoint import list_checkpoints, load_newest_checkpoint
 from trainable.config import TrialConfig, cell_id, trial_id
 from trainable.data.data_set import load_data
 from trainable.data.image_data import ImageData
 from trainable.fields import option
 from trainable.fingerprint import TRAINS_THE_SAME, code_fingerprint, cpu_name
-from trainable.records import TrialRecords, build_table
-from trainable.training import EpochResult
+from trainable.records.checkpoint import list_checkpoints, load_newest_checkpoint
+from trainable.records.tables import TrialRecords, build_table
+from trainable.records.trial_state import RECORD_KINDS, TrialState, read_state, write_state
+from trainable.training.loop import EpochResult
 from trainable.trial import Placement, run_trial
-from trainable.trial_state import RECORD_KINDS, TrialState, read_state, write_state
 
 VERSIONS = sorted(path.name for path in STUDIES.iterdir() if path.is_dir())
 OLDEST = {path.name: path for version in reversed(TRAINS_THE_SAME.values()) for path in (STUDIES / version).iterdir()}
@@ -244,7 +244,7 @@ from study.spec.study_spec import build_spec
 from tests.support.images import make_image_data
 from tests.support.studies import build_cell, build_study
 from trainable.config import TrialConfig, trial_id
-from trainable.training import EpochResult
+from trainable.training.loop import EpochResult
 from trainable.trial import Placement, run_trial
 import sys, threading
 folder, status, values = StudyFolder(Path(sys.argv[1])), sys.argv[2], eval(sys.argv[3])
@@ -267,10 +267,12 @@ def column_added(tmp_path_factory: pytest.TempPathFactory) -> partial[str]:
     for package in ("trainable", "analysis", "study", "tests/support"):
         shutil.copytree(ROOT / package, code / package, ignore=shutil.ignore_patterns("__pycache__"))
     (code / "tests/__init__.py").touch()
-    insert(code / "trainable/columns.py", '    Column("train_accuracy",',
+    insert(code / "trainable/records/columns.py", '    Column("train_accuracy",',
            '    Column("train_margin", pa.float32(), "", "of a newer version"),\n')  # fmt: skip
     insert(
-        code / "trainable/training.py", '            "train_accuracy": ', '            "train_margin": float(epoch),\n'
+        code / "trainable/training/loop.py",
+        '            "train_accuracy": ',
+        '            "train_margin": float(epoch),\n',
     )
     return partial(run_newer, code)
 

@@ -9,7 +9,7 @@ from study.driver import device
 from study.driver.device import CPU_FOR_GPU_VARIABLE, check_gpus, find_gpu_problem
 from study.plan.gpus import Gpu
 from study.plan.resources import Machine, ResourceError, TrialResources
-from trainable.device_report import Check, DeviceReport
+from trainable.device.report import Check, DeviceReport
 
 GPUS = (Gpu("GPU-a", "A100"), Gpu("GPU-b", "A100"), Gpu("GPU-c", "H200"), Gpu("GPU-d", "L4"))
 MACHINE = Machine(16, 4, gpus=GPUS)

@@ -19,8 +19,8 @@ from study.plan.estimate import estimate_cost
 from study.plan.gpus import Gpu
 from study.plan.resources import Machine, TrialResources
 from trainable.config import TrialConfig
-from trainable.records import build_table
-from trainable.trial_state import TrialState
+from trainable.records.tables import build_table
+from trainable.records.trial_state import TrialState
 
 H200 = Gpu("GPU-a", "NVIDIA H200", peak_tflops=66.9)
 L4 = Gpu("GPU-b", "NVIDIA L4", peak_tflops=30.3)

@@ -21,7 +21,7 @@ from study.folder.ledger import load_state
 from study.folder.progress_file import ProgressFile, StudyProgress
 from study.storage.study_store import FolderStore
 from trainable.config import TrialConfig
-from trainable.trial_state import TrialState, write_state
+from trainable.records.trial_state import TrialState, write_state
 
 STATE = TrialState(TrialConfig(), "data", status="running", attempts=1)
 

@@ -34,10 +34,10 @@ from study.storage.folder_lock import LOCK_FILE, FolderLock
 from study.storage.study_lock import StudyLockedError
 from tests.support.made_up_inputs import try_inputs
 from tests.support.studies import build_cell, build_study
-from trainable.checkpoint import Checkpoint
 from trainable.config import FIELDS, TrialConfig, parse_override
-from trainable.records import TrialRecords, build_table
-from trainable.trial_state import TrialState, TrialStateError, read_state, write_state
+from trainable.records.checkpoint import Checkpoint
+from trainable.records.tables import TrialRecords, build_table
+from trainable.records.trial_state import TrialState, TrialStateError, read_state, write_state
 
 STUDY = build_study(
     [build_cell("a", batch_size=64), replace(build_cell("b", batch_size=128), published={"gap": 0.1})], (0, 1), 50_000, {},

@@ -27,7 +27,7 @@ from study.plan.resources import (
     num_gpus_used,
     reserved_gpus,
 )  # fmt: skip
-from trainable.device_report import identify_gpu
+from trainable.device.report import identify_gpu
 
 ROOT = Path(__file__).parents[3]
 FAKE_NVML = ROOT / "tests" / "support" / "fake_nvml"

@@ -12,9 +12,9 @@ import pytest
 from analysis.records.study_folder import StudyFolder, StudyFolderError
 from study.folder.ledger import consolidate, open_ledger, record_failure, register_trials
 from trainable.config import TrialConfig, trial_id
-from trainable.records import TrialRecords, build_table
+from trainable.records.tables import TrialRecords, build_table
+from trainable.records.trial_state import TrialState, read_state, write_state
 from trainable.trial import export_records
-from trainable.trial_state import TrialState, read_state, write_state
 
 CONFIGS = [TrialConfig(seed=seed, epochs=2) for seed in range(6)]
 
@@ -123,7 +123,7 @@ def test_an_empty_study_gathers_nothing(tmp_path: Path) -> None:
 _OTHER_FILE_FAILS = """
 import sys
 from study.folder.ledger import _open_writer
-from trainable.records import SCHEMAS, build_table
+from trainable.records.tables import SCHEMAS, build_table
 def write():
     with open(sys.argv[1], "wb") as file, _open_writer(file, SCHEMAS["steps"]) as writer:
         writer.write_table(build_table("steps", [{"trial_id": "t", "epoch": 1, "step": 0}]))

@@ -46,7 +46,7 @@ from study.page.watched import Watch, WatchedStudy, describe
 from study.storage.study_lock import describe_driver
 from tests.unit.analysis.figure_studies import HOSTILE, write_hostile_study, write_small_study
 from trainable.config import FIELDS, TrialConfig
-from trainable.trial_state import TrialState, write_state
+from trainable.records.trial_state import TrialState, write_state
 
 CURVES = "/api/studies/small/charts/training_curves"
 

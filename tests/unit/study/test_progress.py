@@ -20,7 +20,7 @@ from study.driver import progress as progress_module
 from study.driver.progress import Progress
 from study.folder.progress_file import ProgressFile
 from trainable.config import TrialConfig
-from trainable.trial_state import TrialState
+from trainable.records.trial_state import TrialState
 
 EPOCH = {
     "epoch": 1, "train_loss": 1.0, "train_accuracy": 0.5, "test_loss": 1.0, "test_accuracy": 0.5, "images_per_s": 100.0,

@@ -15,10 +15,10 @@ from study.folder.ledger import consolidate, open_ledger
 from study.folder.repair import STUDY_COPY, repair_study, write_study
 from tests.support.images import make_image_data
 from tests.support.studies import build_cell, build_study
-from trainable.checkpoint import list_checkpoints, load_newest_checkpoint
 from trainable.config import TrialConfig
+from trainable.records.checkpoint import list_checkpoints, load_newest_checkpoint
+from trainable.records.trial_state import TrialState, read_state, write_state
 from trainable.trial import Placement, run_trial
-from trainable.trial_state import TrialState, read_state, write_state
 
 DATA = make_image_data()
 GOOD = TrialConfig(

@@ -27,7 +27,7 @@ from study.spec.study_spec import StudySpec
 from tests.support.images import make_image_data
 from tests.support.journals import DATA, Killed, accuracy, open_folder, run_journal, small_spec, state_of, train_epochs
 from tests.support.studies import write_model
-from trainable.trial_state import write_state
+from trainable.records.trial_state import write_state
 
 
 def read_journal(folder: StudyFolder, name: str = "small") -> optuna.Study:

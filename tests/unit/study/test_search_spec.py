@@ -19,9 +19,9 @@ from study.spec.search_spec import FIRST_SEARCH_SEED, training_seed
 from study.spec.study_spec import StudySpec, build_spec
 from tests.support.images import make_image_data
 from tests.support.journals import small_spec
-from trainable.columns import EPOCH_INSTRUMENTS
 from trainable.config import TrialConfig
 from trainable.data.data_set import split_data
+from trainable.records.columns import EPOCH_INSTRUMENTS
 
 
 def grid_text(search: str = "trials = 4", space: str = "batch_size = { choices = [32, 64] }", rest: str = "") -> str:

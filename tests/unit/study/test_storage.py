@@ -21,8 +21,8 @@ from study.storage.url_lock import UrlLock, claim_name, read_claim
 from study.storage.url_store import UrlStore
 from tests.support.images import make_image_data
 from trainable.config import TrialConfig, trial_id
+from trainable.records.trial_state import read_state
 from trainable.trial import Placement, run_trial
-from trainable.trial_state import read_state
 
 
 @pytest.fixture

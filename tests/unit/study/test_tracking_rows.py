@@ -20,8 +20,8 @@ from study.tracking.summary_run import build_readable_frame, summary_tables
 from study.tracking.trial_run import draw_picture
 from tests.support.studies import write_synthetic_study
 from trainable.config import TrialConfig, model_name
-from trainable.records import build_table
-from trainable.trial_state import TrialState
+from trainable.records.tables import build_table
+from trainable.records.trial_state import TrialState
 
 EPOCH = {
     "epoch": 2, "step": 200, "train_loss": 1.5, "train_accuracy": 0.4375, "test_loss": 1.25, "test_accuracy": 0.5,

@@ -7,7 +7,7 @@ from pathlib import Path
 from study.command_line.report import describe_unfinished
 from tests.support.studies import build_cell, write_synthetic_study
 from trainable.config import TrialConfig
-from trainable.trial_state import TrialState
+from trainable.records.trial_state import TrialState
 
 
 def test_seeds_that_ended_alike_share_a_line_that_names_their_cell(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """One instrument of each kind, as docs/adding-your-own.md has them, in a folder of their own: from the measurement to the
 column, with no other edit.
 
-They are added in another process, because the columns of records are settled when trainable.records is imported.
+They are added in another process, because the columns of records are settled when trainable.records.tables is imported.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import torch
 
 from tests.support.images import make_image_data
 from tests.support.page_examples import read_examples
-from trainable.checkpoint import list_checkpoints, read_checkpoint
-from trainable.columns import COLUMNS
 from trainable.config import TrialConfig, trial_id
 from trainable.instrument import TensorInstrument
+from trainable.records.checkpoint import list_checkpoints, read_checkpoint
+from trainable.records.columns import COLUMNS
 from trainable.trial import Placement, run_trial
 
 ROOT = Path(__file__).parents[3]
@@ -57,7 +57,7 @@ import json, sys
 from pathlib import Path
 import trainable.instruments
 trainable.instruments.__path__.insert(0, sys.argv[2])
-import trainable.records
+import trainable.records.tables
 assert "torch" not in sys.modules, "records are read without torch"
 from analysis.records.frames import load_study
 from analysis.records.study_folder import StudyFolder
@@ -87,7 +87,7 @@ print(json.dumps({
     "epochs": study.epochs["running_mean_abs"].tolist(),
     "trials": study.trials[["final_weight_l2", "final_nothing"]].to_dict("list"),
     "rebuilt": json.loads((path / "trial.json").read_text())["measured"],
-    "columns": {kind: table.names for kind, table in trainable.records.SCHEMAS.items()},
+    "columns": {kind: table.names for kind, table in trainable.records.tables.SCHEMAS.items()},
     "document": render_columns(),
     "w&b": sorted(expand_epoch(study.epochs.to_dict("records")[0], [])[-1].values),
     "epoch_s": speed.epoch_s(config, 320, 0),

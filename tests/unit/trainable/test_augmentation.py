@@ -16,8 +16,9 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms import functional as pil
 
-from trainable import augmentation
-from trainable.augmentation import (
+from trainable.config import TrialConfig
+from trainable.data import augmentation
+from trainable.data.augmentation import (
     AugmentationDraws,
     EvaluationBatches,
     TrainingBatches,
@@ -27,7 +28,6 @@ from trainable.augmentation import (
     first_batches,
     normalise,
 )
-from trainable.config import TrialConfig
 from trainable.data.data_set import Split
 from trainable.data.synthetic import draw_images
 

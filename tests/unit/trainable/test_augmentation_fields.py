@@ -13,12 +13,12 @@ from scipy import stats
 from torchvision import transforms
 from torchvision.transforms import functional as pil
 
-from trainable.augmentation import EvaluationBatches, TrainingBatches, augment, draw_augmentation, draw_order
-from trainable.checkpoint import Checkpoint
 from trainable.config import TrialConfig
+from trainable.data.augmentation import EvaluationBatches, TrainingBatches, augment, draw_augmentation, draw_order
 from trainable.data.data_set import Split
 from trainable.data.image_data import PUBLISHED, ImageData, build_image_data, compute_normalisation
-from trainable.training import train
+from trainable.records.checkpoint import Checkpoint
+from trainable.training.loop import train
 
 CPU = torch.device("cpu")
 NONE: dict[str, Any] = {"crop_padding": 0, "flip_probability": 0, "color_jitter": 0}

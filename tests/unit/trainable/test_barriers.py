@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainable.barriers import loss_at, measure_barrier
+from trainable.measuring.barriers import loss_at, measure_barrier
 
 
 def test_a_network_with_its_hidden_units_permuted_is_the_same_behind_a_barrier() -> None:

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from tests.support.images import make_image_data
-from trainable.augmentation import TrainingBatches
-from trainable.branching import BranchPoints, begin_branch, branch_point_name
-from trainable.checkpoint import list_checkpoints, read_checkpoint
 from trainable.config import BranchScaling, TrialConfig, cell_id, trial_id
+from trainable.data.augmentation import TrainingBatches
 from trainable.data.data_set import split_data
-from trainable.training import train
+from trainable.records.checkpoint import list_checkpoints, read_checkpoint
+from trainable.training.branching import BranchPoints, begin_branch, branch_point_name
+from trainable.training.loop import train
 from trainable.trial import Placement, run_trial
 
 PARENT = TrialConfig(

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainable.checkpoint import Checkpoint, list_checkpoints, load_newest_checkpoint, write_checkpoint
 from trainable.config import TrialConfig
-from trainable.records import TrialRecords, build_table
+from trainable.records.checkpoint import Checkpoint, list_checkpoints, load_newest_checkpoint, write_checkpoint
+from trainable.records.tables import TrialRecords, build_table
 
 CONFIG = TrialConfig(width=8, epochs=3)
 

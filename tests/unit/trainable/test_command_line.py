@@ -12,8 +12,8 @@ from trainable import trial
 from trainable.__main__ import main
 from trainable.config import TrialConfig
 from trainable.data import data_set as data
+from trainable.records.trial_state import TrialState
 from trainable.trial import Placement
-from trainable.trial_state import TrialState
 
 
 @pytest.fixture(autouse=True)

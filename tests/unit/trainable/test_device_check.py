@@ -15,14 +15,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainable import device_report
-from trainable.augmentation import augment, normalise
-from trainable.device_check import check_device, main
-from trainable.device_comparisons import Operations
-from trainable.device_report import Check, DeviceReport, require_device
-from trainable.engines import EagerEngine
-from trainable.evaluation import evaluate
-from trainable.probe import LayerProbe
+from trainable.data.augmentation import augment, normalise
+from trainable.device import report as device_report
+from trainable.device.check import check_device, main
+from trainable.device.comparisons import Operations
+from trainable.device.report import Check, DeviceReport, require_device
+from trainable.measuring.evaluation import evaluate
+from trainable.measuring.probe import LayerProbe
+from trainable.training.engines import EagerEngine
 
 NAMES = (
     "comes up",
@@ -173,7 +173,7 @@ def test_a_check_that_hangs_or_dies_is_said(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 def test_asking_imports_no_torch() -> None:
-    code = "import sys; import trainable.device_report; print('torch' in sys.modules)"
+    code = "import sys; import trainable.device.report; print('torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ)
     )

@@ -17,12 +17,14 @@ import torch
 from torch import Tensor
 
 from tests.support.images import make_image_data
-from trainable import device_report, engine_check, engines
 from trainable.config import Engine, Precision, TrialConfig, trial_id
 from trainable.data.image_data import ImageData
-from trainable.engine_check import Chosen, check_engine, choose_engine
-from trainable.engines import CompiledEngine, EagerEngine, GraphEngine
-from trainable.training import train
+from trainable.device import engine_check
+from trainable.device import report as device_report
+from trainable.device.engine_check import Chosen, check_engine, choose_engine
+from trainable.training import engines
+from trainable.training.engines import CompiledEngine, EagerEngine, GraphEngine
+from trainable.training.loop import train
 from trainable.trial import Placement, run_trial
 
 CONFIG = TrialConfig(

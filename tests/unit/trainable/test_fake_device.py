@@ -21,17 +21,17 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
 from tests.support.images import make_image_data
-from trainable import augmentation
-from trainable.augmentation import EvaluationBatches, TrainingBatches, augment, draw_augmentation
 from trainable.config import Precision, TrialConfig
+from trainable.data import augmentation
+from trainable.data.augmentation import EvaluationBatches, TrainingBatches, augment, draw_augmentation
 from trainable.data.data_set import split_data
-from trainable.engines import EagerEngine
-from trainable.evaluation import evaluate
 from trainable.instruments.noise_scale import measure_noise_scale
+from trainable.measuring.evaluation import evaluate
+from trainable.measuring.probe import LayerProbe
 from trainable.model import build_model
-from trainable.optimization import build_optimizer
-from trainable.probe import LayerProbe
-from trainable.training import take_steps
+from trainable.training.engines import EagerEngine
+from trainable.training.loop import take_steps
+from trainable.training.optimization import build_optimizer
 
 
 class _Module(_DummyBackendModule):

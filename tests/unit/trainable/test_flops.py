@@ -11,9 +11,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainable.config import TrialConfig
-from trainable.flops import ModelFlops, count_flops, model_table
+from trainable.measuring.flops import ModelFlops, count_flops, model_table
 from trainable.model import build_model
-from trainable.records import SCHEMAS
+from trainable.records.tables import SCHEMAS
 
 PUBLISHED_TEN = [
     "layer1.0.conv1",

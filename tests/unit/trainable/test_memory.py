@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainable import memory
-from trainable.memory import StepMemory
+from trainable.measuring import memory
+from trainable.measuring.memory import StepMemory
 
 
 def test_without_proc_it_is_the_peak_of_the_whole_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

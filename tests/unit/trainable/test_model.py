@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torchvision.models import ResNet
 from torchvision.models.resnet import BasicBlock
 
+from trainable.measuring.parts import layer_groups, parameter_kinds
 from trainable.model import build_model
-from trainable.parts import layer_groups, parameter_kinds
 
 
 class _NarrowResNet(ResNet):  # type: ignore[misc]

@@ -14,11 +14,11 @@ from torchvision.models.resnet import ResNet
 
 from tests.support.images import make_image_data
 from trainable.config import TrialConfig, model_name
-from trainable.flops import count_model
+from trainable.measuring.flops import count_model
+from trainable.measuring.parts import MOST_GROUPS, PARAMETER_KINDS, layer_groups, parameter_kinds, scale_invariant
 from trainable.model import build_network
 from trainable.models import InputShape, complete_config, list_models
-from trainable.parts import MOST_GROUPS, PARAMETER_KINDS, layer_groups, parameter_kinds, scale_invariant
-from trainable.training import train
+from trainable.training.loop import train
 
 SHAPES: tuple[InputShape, ...] = ((3, 32, 32), (1, 28, 28), (3, 20, 24))
 MODELS = sorted(list_models())

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.unit.trainable.instruments.plain_loop import Array
-from trainable.packing import ROW_LENGTH, PackedTensors
+from trainable.measuring.packing import ROW_LENGTH, PackedTensors
 
 SHAPES = [(1,), (ROW_LENGTH - 1,), (ROW_LENGTH,), (ROW_LENGTH + 1,), (3,), (7, 5, 3, 3), (10, 3 * ROW_LENGTH)]
 

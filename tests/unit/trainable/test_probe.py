@@ -9,9 +9,9 @@ import torch
 from tests.unit.trainable.instruments.plain_loop import build_probe, build_training, run_steps
 from trainable.instrument import is_due
 from trainable.instruments.noise_scale import measure_noise_scale
-from trainable.parts import layer_groups, parameter_kinds
-from trainable.probe import LayerProbe
-from trainable.records import SCHEMAS
+from trainable.measuring.parts import layer_groups, parameter_kinds
+from trainable.measuring.probe import LayerProbe
+from trainable.records.tables import SCHEMAS
 
 
 def test_due_steps_are_counted_within_the_epoch() -> None:

@@ -16,18 +16,18 @@ from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
 from tests.support.images import make_image_data
-from trainable import training
-from trainable.augmentation import EvaluationBatches, TrainingBatches, normalise
-from trainable.checkpoint import Checkpoint
-from trainable.columns import EPOCH_INSTRUMENTS
 from trainable.config import Precision, TrialConfig
+from trainable.data.augmentation import EvaluationBatches, TrainingBatches, normalise
 from trainable.data.data_set import Split
 from trainable.data.image_data import ImageData
-from trainable.evaluation import evaluate
+from trainable.measuring.evaluation import evaluate
 from trainable.model import build_model
 from trainable.models.resnet import ResNet18
-from trainable.schedule import scheduled_learning_rate
-from trainable.training import EpochResult, TrainingDiverged, train
+from trainable.records.checkpoint import Checkpoint
+from trainable.records.columns import EPOCH_INSTRUMENTS
+from trainable.training import loop as training
+from trainable.training.loop import EpochResult, TrainingDiverged, train
+from trainable.training.schedule import scheduled_learning_rate
 
 CONFIG = TrialConfig(
     dataset="synthetic",

@@ -13,11 +13,11 @@ import pytest
 
 from tests.support.images import make_image_data
 from trainable import trial
-from trainable.checkpoint import list_checkpoints
 from trainable.config import TrialConfig, trial_id
-from trainable.training import EpochResult
+from trainable.records.checkpoint import list_checkpoints
+from trainable.records.trial_state import TrialState, TrialStateError, read_state, write_state
+from trainable.training.loop import EpochResult
 from trainable.trial import Placement, TrialSupersededError, run_trial
-from trainable.trial_state import TrialState, TrialStateError, read_state, write_state
 
 CONFIG = TrialConfig(
     dataset="synthetic", width=2, epochs=3, batch_size=32, learning_rate=0.05, noise_scale_every_epochs=0

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from trainable.measuring.probe import LayerProbe
 from trainable.model import build_model
 from trainable.models.resnet import ResNet18
-from trainable.probe import LayerProbe
 
 WIDTH = 8
 Array = NDArray[np.float64]

@@ -13,7 +13,6 @@ from torch.func import functional_call
 
 from tests.unit.trainable.instruments.plain_loop import build_training
 from trainable.config import TrialConfig
-from trainable.curvature import batch_loss
 from trainable.data.data_set import Split
 from trainable.instrument import EpochEnd
 from trainable.instruments.batch_sharpness import measure_batch_sharpness
@@ -23,6 +22,7 @@ from trainable.instruments.effective_learning_rate import measure_epoch as measu
 from trainable.instruments.hessian_trace import measure_epoch as measure_traces_of_epoch
 from trainable.instruments.hessian_trace import measure_traces
 from trainable.instruments.top_eigenvalue import iterate, measure_top_eigenvalue
+from trainable.measuring.curvature import batch_loss
 
 CURVATURES = torch.tensor([4.0, 1.0, 0.5, -3.0], dtype=torch.float64)
 

@@ -19,7 +19,7 @@ from tests.unit.trainable.instruments.plain_loop import (
     copy_weights,
     run_steps,
 )
-from trainable.probe import LayerMeasurements
+from trainable.measuring.probe import LayerMeasurements
 
 STEPS = [40, 41, 42]
 CLOSE = 2e-5  # records are float32

@@ -17,17 +17,17 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trainable.augmentation import EvaluationBatches, TrainingBatches, augment, draw_augmentation, normalise
 from trainable.config import Precision, TrialConfig
+from trainable.data.augmentation import EvaluationBatches, TrainingBatches, augment, draw_augmentation, normalise
 from trainable.data.data_set import Split
-from trainable.device_report import Check
-from trainable.engines import EagerEngine
-from trainable.evaluation import Scores, evaluate, full_fp32
+from trainable.device.report import Check
+from trainable.measuring.evaluation import Scores, evaluate, full_fp32
+from trainable.measuring.probe import LayerProbe
 from trainable.model import build_model
 from trainable.models.resnet import ResNet18
-from trainable.optimization import build_optimizer
-from trainable.probe import LayerProbe
-from trainable.training import take_steps
+from trainable.training.engines import EagerEngine
+from trainable.training.loop import take_steps
+from trainable.training.optimization import build_optimizer
 
 _CONFIG = TrialConfig(dataset="synthetic", width=16, batch_size=64, learning_rate=0.1)
 _NUM_IMAGES = 128

@@ -1,6 +1,6 @@
-"""`python -m trainable.device_check`: does this device train as the CPU does? Prints a table; needs neither data nor Ray.
+"""`python -m trainable.device.check`: does this device train as the CPU does? Prints a table; needs neither data nor Ray.
 
-What is compared stands in trainable/device_comparisons.py. Status 0 passed, 1 failed, 2 bad input.
+What is compared stands in trainable/device/comparisons.py. Status 0 passed, 1 failed, 2 bad input.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from dataclasses import replace
 
 import torch
 
-from trainable.device_comparisons import CHECKS, Operations
-from trainable.device_report import Check, DeviceReport
+from trainable.device.comparisons import CHECKS, Operations
+from trainable.device.report import Check, DeviceReport
 from trainable.errors import first_line
 from trainable.fingerprint import code_fingerprint, cpu_name
 
@@ -84,7 +84,7 @@ def _driver() -> str:
         return f"unknown ({error})"
 
 
-def main(arguments: list[str] | None = None, *, program: str = "python -m trainable.device_check") -> int:
+def main(arguments: list[str] | None = None, *, program: str = "python -m trainable.device.check") -> int:
     """Check a device and print the table; `program` is what the usage calls this command."""
     parser = argparse.ArgumentParser(prog=program, description="Does this device train as the CPU does?")
     parser.add_argument("--device", default="cuda", help="torch device (default: cuda)")

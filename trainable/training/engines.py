@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from trainable.config import TrialConfig
-from trainable.evaluation import autocast
-from trainable.optimization import training_loss
+from trainable.measuring.evaluation import autocast
+from trainable.training.optimization import training_loss
 
 _WARM_UP_STEPS = 3
 Measure = Callable[[Callable[[], None]], None]

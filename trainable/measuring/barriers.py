@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from trainable.evaluation import full_fp32
+from trainable.measuring.evaluation import full_fp32
 
 State = Mapping[str, Tensor]
 

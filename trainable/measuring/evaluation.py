@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from trainable.augmentation import EvaluationBatches
 from trainable.config import TrialConfig
+from trainable.data.augmentation import EvaluationBatches
 
 
 class Scores(NamedTuple):

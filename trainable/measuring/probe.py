@@ -18,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainable.columns import TENSOR_INSTRUMENTS
 from trainable.instrument import Array, StepTensors, TensorList
-from trainable.packing import PackedTensors
-from trainable.parts import layer_groups, parameter_kinds, scale_invariant
-from trainable.records import SCHEMAS, conform
+from trainable.measuring.packing import PackedTensors
+from trainable.measuring.parts import layer_groups, parameter_kinds, scale_invariant
+from trainable.records.columns import TENSOR_INSTRUMENTS
+from trainable.records.tables import SCHEMAS, conform
 
 _STARTS = list(accumulate((one.num_values for one in TENSOR_INSTRUMENTS), initial=0))
 _PARTS = {one.name: slice(*bounds) for one, bounds in zip(TENSOR_INSTRUMENTS, pairwise(_STARTS), strict=True)}

@@ -24,7 +24,7 @@ import torch
 from trainable.config import TrialConfig
 from trainable.errors import IncompatibleVersionError, first_line
 from trainable.files import write_atomically
-from trainable.records import SCHEMA_VERSION, TrialRecords
+from trainable.records.tables import SCHEMA_VERSION, TrialRecords
 
 # What torch and pyarrow raise when they are given something else; found by feeding them damaged checkpoints.
 _NOT_A_CHECKPOINT = (

@@ -2,7 +2,7 @@
 
 20 steps with a learning rate that changes, by the engine and by eager. Training amplifies rounding, so the allowed difference is
 measured too: what eager makes of initial weights that are changed by rounding. Runs in a process of its own, so that what hangs or
-dies costs a check and nothing else: `python -m trainable.engine_check ENGINE DEVICE` with what it depends on as JSON on its input.
+dies costs a check and nothing else: `python -m trainable.device.engine_check ENGINE DEVICE` with what it depends on as JSON on its input.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ import torch
 from torch import Tensor
 
 from trainable.config import TrialConfig
-from trainable.device_report import Check, identify_gpu, memory_of, recall, remember
-from trainable.engines import ENGINES, EagerEngine
+from trainable.device.report import Check, identify_gpu, memory_of, recall, remember
 from trainable.errors import first_line
-from trainable.evaluation import fp32_of
 from trainable.fingerprint import cpu_name
+from trainable.measuring.evaluation import fp32_of
 from trainable.model import INPUT_SHAPE, NUM_CLASSES, build_network
 from trainable.models import InputShape
-from trainable.optimization import build_optimizer
+from trainable.training.engines import ENGINES, EagerEngine
+from trainable.training.optimization import build_optimizer
 from trainable.user_code import Source, is_reference, provide, provided
 
 NUM_STEPS = 20
@@ -110,12 +110,12 @@ def _ask_check(name: str, device: str, config: str) -> Check:
 
 def _check_in_process(name: str, device: str, config: str) -> Check:
     """The check in a process that may hang or die."""
-    command = [sys.executable, "-m", "trainable.engine_check", name, device]
+    command = [sys.executable, "-m", "trainable.device.engine_check", name, device]
     check = Check(name, "difference of the weights' change")
     try:
         done = subprocess.run(
             command, input=config, capture_output=True, text=True, timeout=TIME_LIMIT_S, check=False,
-            cwd=Path(__file__).parents[1],
+            cwd=Path(__file__).parents[2],
         )  # fmt: skip
         return Check.from_dict(json.loads(done.stdout.splitlines()[-1]))
     except subprocess.TimeoutExpired:

@@ -20,21 +20,21 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from trainable.augmentation import EvaluationBatches, TrainingBatches
-from trainable.checkpoint import Checkpoint
-from trainable.columns import EPOCH_INSTRUMENTS
 from trainable.config import TrialConfig, trial_id
+from trainable.data.augmentation import EvaluationBatches, TrainingBatches
 from trainable.data.data_set import ImageData, Split, split_data
-from trainable.engines import ENGINES, EagerEngine
 from trainable.errors import first_line
-from trainable.evaluation import evaluate, fp32_of
 from trainable.instrument import Array, EpochEnd, is_due, measured_steps
-from trainable.memory import StepMemory, reset_peak_memory
+from trainable.measuring.evaluation import evaluate, fp32_of
+from trainable.measuring.memory import StepMemory, reset_peak_memory
+from trainable.measuring.probe import LayerMeasurements, LayerProbe
 from trainable.model import build_network, stable_seed
-from trainable.optimization import build_optimizer
-from trainable.probe import LayerMeasurements, LayerProbe
-from trainable.records import TrialRecords, build_table
-from trainable.schedule import scheduled_learning_rate
+from trainable.records.checkpoint import Checkpoint
+from trainable.records.columns import EPOCH_INSTRUMENTS
+from trainable.records.tables import TrialRecords, build_table
+from trainable.training.engines import ENGINES, EagerEngine
+from trainable.training.optimization import build_optimizer
+from trainable.training.schedule import scheduled_learning_rate
 
 _EVALUATION_BATCH = {"cpu": 250, "cuda": 2_000}
 
@@ -83,8 +83,8 @@ def train(
 ) -> Iterator[EpochResult]:
     """Train one configuration and yield an EpochResult after each epoch, from the one after `resume` on.
 
-    A branch begins from its parent's state, which `trainable.branching` makes the `resume` of it.
-    `device` is a torch device, `engine` what runs the steps (trainable/engines.py). Before the first epoch the device is warmed up
+    A branch begins from its parent's state, which `trainable.training.branching` makes the `resume` of it.
+    `device` is a torch device, `engine` what runs the steps (trainable/training/engines.py). Before the first epoch the device is warmed up
     and the engine compiles or captures; `on_prepared` is told how long that took, which is part of no epoch. When `stop` is set the generator ends within one step, without the epoch in progress.
     Errors: TrainingDiverged after the epoch whose loss is not finite; ValueError where data, configuration and
     checkpoint do not fit together.

@@ -1,4 +1,4 @@
-"""Records as tables: the pyarrow schemas of the columns (trainable/columns.py), what is read against them, the records of a trial.
+"""Records as tables: the pyarrow schemas of the columns (trainable/records/columns.py), what is read against them, the records of a trial.
 
 Columns may be added, which leaves every record readable: `conform` reads those that a file lacks as null and keeps those that
 this version does not know. SCHEMA_VERSION rises only when older records can no longer be understood (docs/compatibility.md).
@@ -14,9 +14,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from trainable.columns import COLUMNS, RESERVED
 from trainable.config import FIELDS, TrialConfig, flatten
 from trainable.errors import IncompatibleVersionError, first_line
+from trainable.records.columns import COLUMNS, RESERVED
 
 SCHEMA_VERSION = 2
 

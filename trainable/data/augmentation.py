@@ -21,7 +21,7 @@ from torch import Tensor
 from trainable.config import TrialConfig
 from trainable.data.data_set import Split
 from trainable.data.image_data import PUBLISHED, ImageArray, LabelArray, Normalisation
-from trainable.pixels import BRIGHTNESS, CONTRAST, SATURATION, crop, cut_out, jitter, rand_augment
+from trainable.data.pixels import BRIGHTNESS, CONTRAST, SATURATION, crop, cut_out, jitter, rand_augment
 
 _JITTER_ORDERS = tuple(itertools.permutations((BRIGHTNESS, CONTRAST, SATURATION)))
 _CHUNK_IMAGES = {"cpu": 256}  # augmented at once ahead of the steps: on a CPU what fits its cache

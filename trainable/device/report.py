@@ -1,6 +1,6 @@
 """What a device check found, kept and asked for without torch: by whoever is about to train on a device.
 
-The check itself (trainable/device_check.py) runs in a process of its own, so that a device that hangs, or leaves CUDA in a state
+The check itself (trainable/device/check.py) runs in a process of its own, so that a device that hangs, or leaves CUDA in a state
 that nothing recovers from, costs no driver and no worker. A check that passed is remembered by device, driver, torch and code.
 """
 
@@ -116,8 +116,8 @@ def require_device(visible: str | None = None) -> DeviceReport:
 
 
 def _check_in_process(environment: dict[str, str]) -> DeviceReport:
-    command = [sys.executable, "-m", "trainable.device_check", "--json"]
-    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), environment.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "trainable.device.check", "--json"]
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), environment.get("PYTHONPATH", "")])
     try:
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=TIME_LIMIT_S, stdin=subprocess.DEVNULL,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from trainable.evaluation import full_fp32
+from trainable.measuring.evaluation import full_fp32
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainable.config import TrialConfig, model_name
+from trainable.measuring.parts import layer_groups, module_kind
 from trainable.model import INPUT_SHAPE, NUM_CLASSES, build_network
 from trainable.models import InputShape
 from trainable.models.resnet import ResNet18
-from trainable.parts import layer_groups, module_kind
-from trainable.records import SCHEMAS, build_table
+from trainable.records.tables import SCHEMAS, build_table
 
 Convention = Literal["worksheet", "fvcore", "two_per_mac", "two_per_mac_training"]
 BYTES_PER_PARAMETER = 4  # fp32

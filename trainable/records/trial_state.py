@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from trainable.columns import TRIAL_INSTRUMENT_COLUMNS, TRIAL_ROLES, TRIAL_STATUSES
 from trainable.config import TrialConfig, cell_id, trial_id
 from trainable.errors import IncompatibleVersionError, first_line
 from trainable.files import write_json
-from trainable.records import config_columns
-from trainable.stored import Stored, from_stored
+from trainable.records.columns import TRIAL_INSTRUMENT_COLUMNS, TRIAL_ROLES, TRIAL_STATUSES
+from trainable.records.stored import Stored, from_stored
+from trainable.records.tables import config_columns
 
 STATE_FILE = "trial.json"
 RECORD_KINDS = ("epochs", "steps", "layers")

@@ -13,12 +13,12 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from trainable.checkpoint import Checkpoint
 from trainable.config import TrialConfig, trial_id
 from trainable.data.image_data import ImageData
 from trainable.errors import IncompatibleVersionError
-from trainable.records import TrialRecords
-from trainable.training import train
+from trainable.records.checkpoint import Checkpoint
+from trainable.records.tables import TrialRecords
+from trainable.training.loop import train
 
 _DIGEST = hashlib.sha256().digest_size
 
