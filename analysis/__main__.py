@@ -147,7 +147,8 @@ def _report(options: argparse.Namespace) -> int:
     folder = _open_study(options)
     folder.read_study()  # a wrong path is said before seconds of imports
     try:
-        load_claims(options.claims)
+        if options.claims is not None:
+            load_claims(options.claims)
     except ClaimsError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT

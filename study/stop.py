@@ -12,11 +12,10 @@ import time
 from study.command_line.program import program_name
 from study.command_line.waiting import WaitingLine
 from study.service.command_line import add_cluster_options, connect_as_asked, guarded
-from study.service.connection import Cluster, ClusterError
+from study.service.connection import POLL_S, Cluster, ClusterError
 from study.service.study_jobs import find_study, parse_job, read_progress
 
 _TIMEOUT_S = 180.0
-_POLL_S = 0.5
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -70,7 +69,7 @@ def _await_end(cluster: Cluster, job: str, num_saving: int, line: WaitingLine) -
             line.say(
                 saving if num_saved < num_saving else f"all {num_saving} trials have saved; their records are gathered"
             )
-        time.sleep(_POLL_S)
+        time.sleep(POLL_S)
 
 
 if __name__ == "__main__":

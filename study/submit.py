@@ -21,7 +21,7 @@ from study.command_line.program import program_name
 from study.command_line.waiting import WaitingLine
 from study.folder.progress_file import StudyState
 from study.service.command_line import add_cluster_options, connect_as_asked, follow, guarded, say_goes_on
-from study.service.connection import Cluster, ClusterError
+from study.service.connection import POLL_S, Cluster, ClusterError
 from study.service.package import GRID_FILE, is_grid_file, stage_package
 from study.service.remote import RESULTS_VARIABLE
 from study.service.study_jobs import (
@@ -43,7 +43,6 @@ from study.tracking.mode import check_offline
 # A study that is stopped saves every trial's last epoch and gathers its records first; Ray's own limit is 3 s.
 _STOP_WAIT_S = 120
 CHECKED_WITHIN_S = 120.0
-_POLL_S = 0.5
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -124,7 +123,7 @@ def _await_checks(cluster: Cluster, job: str, line: WaitingLine) -> int:
             return OK
         if told:
             line.say("the study checks its data, its results and its options")
-        time.sleep(_POLL_S)
+        time.sleep(POLL_S)
     line.hide()
     print(
         f"state    not checked yet, after {CHECKED_WITHIN_S:g} s: {program_name('status')} {found.study} tells how it goes on"

@@ -5,7 +5,6 @@ The kinds of queries (claims/kinds) find cells and records through `Measurements
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +14,7 @@ import pandas as pd
 
 from analysis.claims.claim import Claim, Query, claim_kinds
 from analysis.claims.published import load_study_claims
+from analysis.records.factors import same_value
 from analysis.records.frames import FINISHED, Study
 from analysis.records.study_folder import Cell
 from analysis.records.summary import summarize_trials
@@ -91,7 +91,9 @@ class Measurements:
         return tuple(cells[0] for _, cells in found)
 
     def _closest(self, selector: Mapping[str, Any], needs: Mapping[str, Any]) -> list[Cell]:
-        matching = [c for c in self.study.info.cells if all(_equal(c.config.get(f), v) for f, v in selector.items())]
+        matching = [
+            c for c in self.study.info.cells if all(same_value(c.config.get(f), v) for f, v in selector.items())
+        ]
         distances = [len(unmet_config(cell, needs, selector)) for cell in matching]
         return [c for c, distance in zip(matching, distances, strict=True) if distance == min(distances)]
 
@@ -145,7 +147,7 @@ def unmet_config(cell: Cell, needs: Mapping[str, Any], selector: Mapping[str, An
         for name, wanted in needs.items()
         if name in cell.config
         and name not in selector
-        and not any(_equal(cell.config[name], value) for value in (wanted, *_AS_GOOD.get((name, wanted), ())))
+        and not any(same_value(cell.config[name], value) for value in (wanted, *_AS_GOOD.get((name, wanted), ())))
     ]
 
 
@@ -191,9 +193,3 @@ def logarithmic(values: np.ndarray, cells: tuple[Cell, ...]) -> Measurement:
 
 def _words(selector: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in selector.items())
-
-
-def _equal(a: Any, b: Any) -> bool:
-    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
-        return math.isclose(a, b, rel_tol=1e-9)
-    return bool(a == b)

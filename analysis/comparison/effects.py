@@ -84,7 +84,7 @@ def _main_effects(cells: Sequence[Cell], levels: Mapping[str, Sequence[Any]]) ->
     for factor, (first, *others) in levels.items():
         for other in others:
             weights = _mean_of(cells, {factor: other}) - _mean_of(cells, {factor: first})
-            effects.append(Effect("main effect", factor, f"{_words(factor)} {first} to {other}", weights))
+            effects.append(Effect("main effect", factor, f"{field_title(factor)} {first} to {other}", weights))
     return effects
 
 
@@ -94,7 +94,7 @@ def _interactions(cells: Sequence[Cell], levels: Mapping[str, Sequence[Any]]) ->
         for a1, b1 in itertools.product(a_others, b_others):
             late = _mean_of(cells, {a: a1, b: b1}) - _mean_of(cells, {a: a0, b: b1})
             early = _mean_of(cells, {a: a1, b: b0}) - _mean_of(cells, {a: a0, b: b0})
-            text = f"{_words(a)} {a0} to {a1}, at {_words(b)} {b1} less at {b0}"
+            text = f"{field_title(a)} {a0} to {a1}, at {field_title(b)} {b1} less at {b0}"
             effects.append(Effect("interaction", "", text, late - early))
     return effects
 
@@ -103,7 +103,3 @@ def _mean_of(cells: Sequence[Cell], chosen: Mapping[str, Any]) -> np.ndarray:
     """Weights of the mean over the cells with these values."""
     matches = np.array([all(cell.config[f] == value for f, value in chosen.items()) for cell in cells], dtype=float)
     return np.asarray(matches / matches.sum())
-
-
-def _words(factor: str) -> str:
-    return field_title(factor)

@@ -53,7 +53,6 @@ class Confounds:
     together: tuple[tuple[str, ...], ...]  # groups of names of which each decides all the others
     entangled: tuple[tuple[str, str], ...]
     extra_cells: tuple[dict[str, Any], ...]  # complete configurations, without seed
-    unresolved: tuple[tuple[str, str], ...]  # pairs that the extra cells do not settle either
     sentences: tuple[str, ...]
 
     def __bool__(self) -> bool:
@@ -70,11 +69,10 @@ def find_confounds(cells: Sequence[Cell], factors: Sequence[str], num_train: int
     if entangled and len(cells) <= _MOST_CELLS:
         extra = _smallest_extension(configs, quantities, factors, num_train, entangled)
     settled = _told_apart([*configs, *extra], quantities) if extra else set()
-    unresolved = tuple(pair for pair in entangled if pair not in settled)
     together = _groups([q.name for q in quantities], set(entangled))
     titles = {quantity.name: quantity.title for quantity in quantities}
-    sentences = tuple(_describe(titles, together, entangled, unresolved, len(extra)))
-    return Confounds(quantities, together, tuple(entangled), tuple(extra), unresolved, sentences)
+    sentences = tuple(_describe(titles, together, entangled, settled, len(extra)))
+    return Confounds(quantities, together, tuple(entangled), tuple(extra), sentences)
 
 
 def _is_setting(pair: tuple[str, str]) -> bool:
@@ -251,7 +249,7 @@ def _describe(
     titles: Mapping[str, str],
     together: Sequence[Sequence[str]],
     entangled: Sequence[tuple[str, str]],
-    unresolved: Sequence[tuple[str, str]],
+    settled: set[tuple[str, str]],
     num_extra: int,
 ) -> Iterator[str]:
     for group in together:
@@ -263,7 +261,7 @@ def _describe(
             yield f"No two cells have the same {titles[held]} and differ in {titles[changed]}."
     if num_extra:
         word = "cell" if num_extra == 1 else "cells"
-        yield f"{num_extra} more {word} would tell {'most of them' if unresolved else 'them'} apart."
+        yield f"{num_extra} more {word} would tell {'them' if settled.issuperset(entangled) else 'most of them'} apart."
     elif entangled:
         yield "No few cells would tell them apart."
 

@@ -12,16 +12,12 @@ from typing import Any
 from analysis.drawing.declaration import FigureKind, StudyFigure, Subject
 from analysis.drawing.style import NothingToDraw
 from analysis.records.frames import Study
-from analysis.sections import section_place
-from trainable.discovery import discover
+from analysis.sections import discover_in_order
 
 
 def figure_kinds(*, search: bool = False) -> dict[str, FigureKind[Any]]:
-    """Every figure that is declared, in reading order; those of a search (Optuna takes a second to import) where asked for."""
-    found = discover("analysis.figures", FigureKind)
-    if search:
-        found |= discover("analysis.figures.search", FigureKind)
-    return dict(sorted(found.items(), key=lambda item: (section_place(item[1].section), item[1].position)))
+    """Every figure that is declared, in reading order; those of a search where asked for."""
+    return discover_in_order("analysis.figures", FigureKind, search=search)
 
 
 def trial_figures() -> dict[str, FigureKind[Any]]:

@@ -72,7 +72,7 @@ def build_grid_map(study: Study, metric: Metric | None = None) -> GridMap:
     share = (frame["mean"] - known.min()) / (known.max() - known.min() or math.nan)
     frame["share"] = {"higher": share, "lower": 1 - share, "": share * math.nan}[metric.better]
     frame["share"] = frame["share"].fillna(0.5)
-    return GridMap(metric, frame, rows, columns, ", ".join(map(_words, down)), _words(across))
+    return GridMap(metric, frame, rows, columns, ", ".join(map(field_title, down)), field_title(across))
 
 
 @styled()
@@ -140,10 +140,6 @@ def _order(value: object) -> tuple[int, float, str]:
 
 def _text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _words(factor: str) -> str:
-    return field_title(factor)
 
 
 def _more_than_two_cells(study: Study) -> Iterable[Subject]:

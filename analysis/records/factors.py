@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -37,6 +38,13 @@ def short_name(field: str) -> str:
 def field_title(field: str) -> str:
     """`learning rate` for `learning_rate`, `depth` for `model_fields.depth`."""
     return field.removeprefix("model_fields.").replace("_", " ")
+
+
+def same_value(a: Any, b: Any) -> bool:
+    """Whether a field has the same value twice, numbers but for rounding."""
+    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
+        return math.isclose(a, b, rel_tol=1e-9)
+    return bool(a == b)
 
 
 def _model_fields(configs: Iterable[Mapping[str, Any]]) -> list[str]:

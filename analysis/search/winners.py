@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import statistics
-from analysis.records.factors import field_title
+from analysis.records.factors import field_title, same_value
 from analysis.records.study_folder import Cell
 from analysis.records.summary import summarize_trials
 from analysis.search.history import Search, find_front
@@ -157,13 +157,7 @@ def _is_of(search: Search, row: Mapping[Any, Any], values: Mapping[str, Any]) ->
 def _same(parameters: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
     """Whether `config` has these values, as far as it has the fields at all."""
     common = [name for name in parameters if name in config]
-    return bool(common) and all(_equal(parameters[name], config[name]) for name in common)
-
-
-def _equal(a: Any, b: Any) -> bool:
-    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
-        return math.isclose(a, b, rel_tol=1e-9)
-    return bool(a == b)
+    return bool(common) and all(same_value(parameters[name], config[name]) for name in common)
 
 
 def _label(contender: Contender) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from analysis.records.factors import field_title, find_factors
 from analysis.records.study_folder import EQUIVALENCE_MARGIN, Cell, StudyFolder, StudyFolderError, StudyInfo
 from trainable.config import FIELDS, TrialConfig, cell_id, is_model_field, trial_id
+from trainable.errors import first_line
 from trainable.records.columns import EPOCH_INSTRUMENTS
 from trainable.records.tables import build_table, config_columns
 from trainable.training.schedule import scheduled_learning_rate
@@ -57,9 +58,8 @@ def pull_group(path: str, folder: StudyFolder) -> None:
             for run in api.runs(f"{entity}/{project}", filters={"group": group})
         ]
     except (wandb.errors.Error, ValueError, OSError) as error:  # wandb raises ValueError for an unknown project
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise StudyFolderError(
-            f"wandb:{path}: {reason}; is WANDB_API_KEY set, and is the project yours to read?"
+            f"wandb:{path}: {first_line(error)}; is WANDB_API_KEY set, and is the project yours to read?"
         ) from error
     if not runs:
         raise StudyFolderError(f"wandb:{path}: no runs in the group {group!r} of {entity}/{project}")

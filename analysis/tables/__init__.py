@@ -8,16 +8,12 @@ from analysis.records.frames import Study, load_study
 from analysis.records.study_folder import StudyFolder
 from analysis.records.summary import study_notes
 from analysis.results.result_table import ResultTable, TableKind
-from analysis.sections import section_place
-from trainable.discovery import discover
+from analysis.sections import discover_in_order
 
 
 def table_kinds(*, search: bool = False) -> dict[str, TableKind]:
-    """Every table that is declared, in reading order; those of a search (Optuna takes a second to import) where asked for."""
-    found = discover("analysis.tables", TableKind)
-    if search:
-        found |= discover("analysis.tables.search", TableKind)
-    return dict(sorted(found.items(), key=lambda item: (section_place(item[1].section), item[1].position)))
+    """Every table that is declared, in reading order; those of a search where asked for."""
+    return discover_in_order("analysis.tables", TableKind, search=search)
 
 
 def build_tables(folder: StudyFolder | Study, names: Sequence[str] | None = None) -> dict[str, ResultTable]:

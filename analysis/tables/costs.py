@@ -53,21 +53,12 @@ def measure_costs(study: Study) -> pd.DataFrame:
     return in_study_order(study, frame.reset_index(), ["accuracy"])
 
 
-def find_flips(study: Study) -> pd.DataFrame:
-    """Pairs of cells of which one reaches an accuracy cheaper on one axis and the other on another.
-
-    `supported` says that the 95 % t interval of the difference, paired by seed, excludes 0 on both axes; the interval of
-    differences that are all the same is their value.
-    """
-    return _flips_of(compare_axes(study))
-
-
-def _flips_of(compared: pd.DataFrame) -> pd.DataFrame:
-    return compared[compared["flips"]].drop(columns="flips").reset_index(drop=True)
-
-
 def compare_axes(study: Study) -> pd.DataFrame:
-    """One row per accuracy, pair of cells that both reach it and two axes: which cell is cheaper on each; see `find_flips`."""
+    """One row per accuracy, pair of cells that both reach it and two axes: which cell is cheaper on each.
+
+    `flips` says that it is not the same cell, `supported` that the 95 % t interval of the difference, paired by seed, excludes
+    0 on both axes; the interval of differences that are all the same is their value.
+    """
     trials = measure_trial_costs(study)
     rows = []
     for accuracy, at_accuracy in trials.groupby("accuracy"):
@@ -120,7 +111,7 @@ def build_costs(study: Study) -> TableContent:
 def build_cost_flips(study: Study) -> TableContent:
     """The table `cost_flips`."""
     compared = compare_axes(study)
-    frame = _flips_of(compared)
+    frame = compared[compared["flips"]].drop(columns="flips").reset_index(drop=True)
     labels = {cell.cell_id: cell.label for cell in study.info.cells}
     for side in "ab":
         frame[f"label_{side}"] = frame[f"cell_{side}"].map(labels).astype("object")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DEFAULT_CLUSTER = "http://127.0.0.1:8265"
 ANSWER_TIMEOUT_S = 15.0
 STALL_TIMEOUT_S = 120.0  # of what takes the cluster longer: a package that it unpacks, a log that it sends
-_POLL_S = 0.5
+POLL_S = 0.5
 _TALKATIVE = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
@@ -85,7 +85,7 @@ class Cluster:
         while not (found := self.read_job(job)).status.is_terminal():
             if time.monotonic() > deadline:
                 raise ClusterError(f"job {job} has not ended within {timeout_s:g} s; it may still do")
-            time.sleep(_POLL_S)
+            time.sleep(POLL_S)
         return found
 
     def forget(self, job: str) -> None:

@@ -11,7 +11,7 @@ from scipy import stats
 
 from analysis.records.frames import Study, load_study
 from analysis.tables.compute import build_flops, measure_compute, measure_flops
-from analysis.tables.costs import build_cost_flips, find_flips, measure_costs
+from analysis.tables.costs import build_cost_flips, compare_axes, measure_costs
 from tests.support.studies import Truth, build_cell, paper_cells, write_synthetic_study
 
 TRAINING_FLOPS = 3_328_997_376  # per image, worksheet.md section 4
@@ -69,7 +69,7 @@ def test_a_conclusion_that_flips_with_the_axis(tmp_path: Path) -> None:
     ]
     write_synthetic_study(tmp_path, cells=paper_cells(instrument_every_steps=0), seeds=range(3), truths=truths)
     study = load_study(tmp_path)
-    flips = find_flips(study)
+    flips = compare_axes(study).query("flips")
     first, second = study.cells
     found = {
         (r["axis_a"], r["axis_b"]): (r["cell_a"], r["cell_b"])
@@ -102,7 +102,7 @@ def test_a_difference_that_is_the_same_for_all_seeds_is_supported(tmp_path: Path
     for seeds, supported in (([0, 1, 2], True), ([0], False)):
         folder = tmp_path / str(len(seeds))
         write_synthetic_study(folder, cells=paper_cells(instrument_every_steps=0), seeds=seeds, truths=truths)
-        flips = find_flips(load_study(folder))
+        flips = compare_axes(load_study(folder)).query("flips")
         assert len(flips) > 0
         assert (flips["supported"] == supported).all()
         assert "not corrected for the number of comparisons" in " ".join(build_cost_flips(load_study(folder)).notes)

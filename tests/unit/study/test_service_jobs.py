@@ -298,7 +298,7 @@ def test_a_driver_that_wrote_no_reason_has_its_last_line_shown(capsys: pytest.Ca
 def test_submit_waits_for_the_checks_of_the_study(
     states: list[str], code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(submit, "_POLL_S", 0.01)
+    monkeypatch.setattr(submit, "POLL_S", 0.01)
     monkeypatch.setattr(submit, "CHECKED_WITHIN_S", 0.5 if len(states) > 100 else 60.0)
     answers = dashboard([job("a", 1)])
     with server(answers) as url:
@@ -415,7 +415,7 @@ def test_a_study_that_does_not_run_cannot_be_stopped(capsys: pytest.CaptureFixtu
 def test_who_stops_a_study_hears_how_many_trials_have_saved(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(stop, "_POLL_S", 0.0)
+    monkeypatch.setattr(stop, "POLL_S", 0.0)
     answers = dashboard([job("a", 1)], progress=replace(FAR, num_running=4))
     num_saved = iter([0, 2, 2, 4, 4])
     with server(answers) as url:
