@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Where it is set, every process compiles torch, Ray and pandas anew: 5 s of CPU before a study or a worker does anything.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-fast test-slow test-killed test-cluster test-faults test-full lint format audit bench pictures lock clean
+.PHONY: setup demo test test-fast test-slow test-killed test-cluster test-faults test-full lint format audit bench pages pictures lock clean
 
 setup: .venv/installed
 
@@ -62,6 +62,11 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m tests.benchmarks
+
+# What docs/columns.md and docs/results.md hold of code and records.
+pages: setup
+	$(BIN)/python -m tests.support.readme
+	$(BIN)/python -m tests.support.results
 
 # Needs a chromium on the PATH.
 pictures: setup

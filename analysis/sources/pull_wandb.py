@@ -15,7 +15,7 @@ from analysis.records.factors import field_title, find_factors
 from analysis.records.study_folder import EQUIVALENCE_MARGIN, Cell, StudyFolder, StudyFolderError, StudyInfo
 from trainable.config import FIELDS, TrialConfig, cell_id, is_model_field, trial_id
 from trainable.errors import first_line
-from trainable.records.columns import EPOCH_INSTRUMENTS
+from trainable.records.columns import EPOCH_INSTRUMENTS, TENSOR_INSTRUMENTS, TRIAL_INSTRUMENT_COLUMNS
 from trainable.records.tables import build_table, config_columns
 from trainable.training.schedule import scheduled_learning_rate
 
@@ -28,8 +28,10 @@ _EPOCH_NAMES = {
 }  # fmt: skip
 _STEP_NAMES = {
     "train/batch_loss": "batch_loss", "train/batch_acc": "running_accuracy", "train/learning_rate": "learning_rate",
+    **{f"instruments/{column.name}": column.name for one in TENSOR_INSTRUMENTS for column in one.step_columns},
     "train/avg_gradient_norm": "gradient_mean_abs", "train/max_gradient_norm": "gradient_max_abs",
 }  # fmt: skip
+_TRIAL_NAMES = {f"instruments/{column.name}": column.name for column in TRIAL_INSTRUMENT_COLUMNS}
 _PERCENT = ("train_accuracy", "test_accuracy", "running_accuracy")
 
 
@@ -147,12 +149,13 @@ def _trial_row(run: RunHistory, config: TrialConfig, identity: str, num_epochs: 
     status, reason = _STATUS.get(run.state, "failed"), f"W&B says {run.state}"
     if status == "completed" and num_epochs < config.epochs:
         status, reason = "failed", f"W&B has {num_epochs} of {config.epochs} epochs"
+    measured = {_TRIAL_NAMES[name]: row[name] for row in run.rows for name in _TRIAL_NAMES if _is_number(row.get(name))}
     return {
         "trial_id": identity, "cell_id": cell_id(config), "status": status, "seed": config.seed,
         "reason": None if status == "completed" else reason, **config_columns(config),
         "data_fingerprint": str(run.config.get("data_fingerprint", "unknown")),
         "code_fingerprint": str(run.config.get("code_fingerprint", "unknown")), "epochs_completed": num_epochs,
-        "timing_exclusive": False,
+        "timing_exclusive": False, **measured,
     }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trainable.config import model_name
-from trainable.records.columns import EPOCH_INSTRUMENTS
+from trainable.records.columns import EPOCH_INSTRUMENTS, TENSOR_INSTRUMENTS
 from trainable.records.trial_state import TrialState
 
 STEP_AXIS, EPOCH_AXIS, PUBLISHED_STEP_AXIS = "step", "epoch", "train/step"
@@ -26,6 +26,8 @@ STEP_METRICS = {
     "train/batch_loss": "batch_loss", "train/batch_acc": "running_accuracy", "train/learning_rate": "learning_rate",
     "train/avg_gradient_norm": "gradient_mean_abs", "train/max_gradient_norm": "gradient_max_abs",
 }  # fmt: skip
+_OF_STEPS = [column.name for one in TENSOR_INSTRUMENTS for column in one.step_columns]
+STEP_METRICS |= {f"instruments/{name}": name for name in _OF_STEPS if name not in STEP_METRICS.values()}
 EPOCH_METRICS = {
     "train/epoch_loss": "train_loss", "train/epoch_acc": "train_accuracy", "test/loss": "test_loss",
     "test/acc": "test_accuracy", "val/loss": "val_loss", "val/acc": "val_accuracy",
@@ -59,16 +61,16 @@ def expand_epoch(epoch: Mapping[str, Any], steps: Iterable[Mapping[str, Any]]) -
     return [*rows, Row(int(epoch["step"]) + number - 1, own)]
 
 
-def final_values(test_accuracies: Sequence[float | None], final_train_accuracy: float) -> dict[str, float]:
-    """What a completed run ends with, in percent; nothing of the test set for a trial that never saw it."""
-    tested = [accuracy for accuracy in test_accuracies if accuracy is not None]
-    if not tested:
-        return {"final/final_train_acc": 100 * final_train_accuracy}
-    return {
-        "final/best_test_acc": 100 * max(tested),
-        "final/final_train_acc": 100 * final_train_accuracy,
-        "final/final_test_acc": 100 * tested[-1],
-    }
+def final_values(
+    test_accuracies: Sequence[float | None], final_train_accuracy: float, measured: Mapping[str, float | None]
+) -> dict[str, float]:
+    """What a completed run ends with: accuracies in percent, none of the test set for a trial that never saw it, and what
+    instruments have `measured` of the trial."""
+    values = {f"instruments/{name}": value for name, value in measured.items() if value is not None}
+    values["final/final_train_acc"] = 100 * final_train_accuracy
+    if tested := [accuracy for accuracy in test_accuracies if accuracy is not None]:
+        values |= {"final/best_test_acc": 100 * max(tested), "final/final_test_acc": 100 * tested[-1]}
+    return values
 
 
 def build_run_config(state: TrialState, study: str, label: str, model: pa.Table) -> dict[str, Any]:

@@ -126,7 +126,7 @@ class TrialRun:
     def _add_final_values(self, state: TrialState) -> None:
         if state.status == "completed" and self._run.summary_value("final/final_test_acc") is None:
             epochs = self._records.read_records("epochs").to_pydict()
-            self._add(final_values(epochs["test_accuracy"], epochs["train_accuracy"][-1]))
+            self._add(final_values(epochs["test_accuracy"], epochs["train_accuracy"][-1], state.measured))
 
     def _add(self, values: Mapping[str, Any]) -> None:
         """Add to the newest row: only there does it not take the place of a row of the records."""

@@ -38,7 +38,8 @@ FINAL = ("final/best_test_acc", "final/final_train_acc", "final/final_test_acc")
 STEP_SERIES = {
     "train/batch_loss": ("batch_loss", 1), "train/batch_acc": ("running_accuracy", 100),
     "train/learning_rate": ("learning_rate", 1), "train/avg_gradient_norm": ("gradient_mean_abs", 1),
-    "train/max_gradient_norm": ("gradient_max_abs", 1),
+    "train/max_gradient_norm": ("gradient_max_abs", 1), "instruments/gradient_l2": ("gradient_l2", 1),
+    "instruments/gradient_alignment": ("gradient_alignment", 1),
 }  # fmt: skip
 VALIDATED = ("val/loss", "val/acc")  # have an axis in every run, and values where images are held out
 INSTRUMENTS = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,14 @@ def test_no_example_of_the_page_is_left_out() -> None:
         METRIC,
         CLAIM,
     }
+
+
+def test_every_function_of_an_example_has_annotations() -> None:
+    """So that `make lint` takes the examples as they are."""
+    for name, text in read_examples().items():
+        for node in ast.walk(ast.parse(text)) if name.endswith(".py") else ():
+            if isinstance(node, ast.FunctionDef):
+                assert all((node.returns, *(argument.annotation for argument in node.args.args))), (name, node.name)
 
 
 def test_a_figure(study: Study, page: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ MOST_BYTES = 15_000_000
 
 @pytest.mark.parametrize("example", TABLES)
 def test_the_page_says_what_the_records_say(example: str) -> None:
-    assert render(example) in PAGE.read_text(), "run python -m tests.support.results"
+    assert render(example) in PAGE.read_text(), "run make pages"
 
 
 @pytest.mark.parametrize("example", TABLES)

@@ -32,7 +32,7 @@ def commands(name: str, text: str) -> list[list[str]]:
 
 
 def test_the_columns_are_those_of_the_records() -> None:
-    assert render_columns() in COLUMNS_PAGE.read_text(), "run python -m tests.support.readme"
+    assert render_columns() in COLUMNS_PAGE.read_text(), "run make pages"
 
 
 def test_the_readme_is_short() -> None:

@@ -45,9 +45,11 @@ def test_an_epoch_becomes_rows_with_the_published_names_and_percentages() -> Non
     first, second, whole = (row.values for row in expand_epoch(EPOCH, STEPS))
     assert first == {
         "step": 100, "epoch": 2, "train/step": 200, "train/batch_loss": 1.75, "train/batch_acc": 25.0, "train/learning_rate": 0.15,
-        "train/avg_gradient_norm": 0.01, "train/max_gradient_norm": 0.5,
+        "train/avg_gradient_norm": 0.01, "train/max_gradient_norm": 0.5, "instruments/gradient_l2": 3.0,
     }  # fmt: skip
-    assert set(first) - set(second) == {"train/avg_gradient_norm", "train/max_gradient_norm"}, "not measured at 150"
+    assert set(first) - set(second) == {
+        "train/avg_gradient_norm", "train/max_gradient_norm", "instruments/gradient_l2"
+    }, "not measured at 150"  # fmt: skip
     assert whole == {
         "step": 200, "epoch": 2, "train/epoch_loss": 1.5, "train/epoch_acc": 43.75, "test/loss": 1.25, "test/acc": 50.0,
         "learning_rate": 0.1,
@@ -65,9 +67,10 @@ def test_the_published_step_counts_epochs_from_one(steps_per_epoch: int) -> None
 
 
 def test_final_values_are_of_the_last_epoch_and_the_best_one() -> None:
-    assert final_values([0.25, 0.75, 0.5], 0.875) == {
-        "final/best_test_acc": 75.0, "final/final_test_acc": 50.0, "final/final_train_acc": 87.5,
+    assert final_values([0.25, 0.75, 0.5], 0.875, {"norm": 2.0, "nothing": None}) == {
+        "final/best_test_acc": 75.0, "final/final_test_acc": 50.0, "final/final_train_acc": 87.5, "instruments/norm": 2.0,
     }  # fmt: skip
+    assert final_values([None, None], 0.875, {}) == {"final/final_train_acc": 87.5}
 
 
 @given(steps_per_epoch=st.integers(1, 30), every=st.integers(1, 40), num_epochs=st.integers(1, 5))

@@ -61,10 +61,11 @@ import trainable.records.tables
 assert "torch" not in sys.modules, "records are read without torch"
 from analysis.records.frames import load_study
 from analysis.records.study_folder import StudyFolder
+from analysis.sources.pull_wandb import RunHistory, write_runs
 from study.folder.ledger import consolidate
 from study.folder.repair import repair_study, write_study
 from study.plan.calibration import Speed
-from study.tracking.rows import expand_epoch
+from study.tracking.rows import expand_epoch, final_values
 from tests.support.images import make_image_data
 from tests.support.readme import render_columns
 from tests.support.studies import build_cell, build_study
@@ -80,6 +81,12 @@ consolidate(folder)
 study = load_study(folder)
 (path / "trial.json").write_text("{")
 repair_study(folder)
+steps = folder.read_records("steps").to_pylist()
+rows = [row.values for epoch in folder.read_records("epochs").to_pylist()
+        for row in expand_epoch(epoch, [step for step in steps if step["epoch"] == epoch["epoch"]])]
+rows.append(final_values([0.5], 0.5, json.loads((path / "trial.json").read_text())["measured"]))
+write_runs([RunHistory("x", "finished", config.to_dict(), rows)], "group", StudyFolder(folder.path / "pulled"))
+pulled = load_study(folder.path / "pulled")
 speed = Speed(0.0, 0.0, {"noise_scale": 1.0, "running_means": 3.0}, 0.0, 0)
 print(json.dumps({
     "layers": study.layers[["step", "layer", "sign_changes", "weight_l2"]].to_dict("list"),
@@ -89,7 +96,8 @@ print(json.dumps({
     "rebuilt": json.loads((path / "trial.json").read_text())["measured"],
     "columns": {kind: table.names for kind, table in trainable.records.tables.SCHEMAS.items()},
     "document": render_columns(),
-    "w&b": sorted(expand_epoch(study.epochs.to_dict("records")[0], [])[-1].values),
+    "w&b": rows,
+    "pulled": {**pulled.steps.to_dict("list"), **pulled.trials.to_dict("list")},
     "epoch_s": speed.epoch_s(config, 320, 0),
 }))
 """
@@ -157,7 +165,12 @@ def test_columns_documents_tracking_and_plan_follow(added: tuple[Path, dict[str,
         assert [name for name in found["columns"][kind] if name not in names] == known, "the order stays"
         assert set(names) <= set(found["columns"][kind])
         assert all(f"| `{name}` |" in found["document"] for name in names)
-    assert "instruments/running_mean_abs" in found["w&b"]
+    sent = {name for row in found["w&b"] for name in row}
+    assert {"instruments/running_mean_abs", "instruments/sign_changes"} <= sent
+    assert found["w&b"][-1]["instruments/final_weight_l2"] == found["trials"]["final_weight_l2"][0]
+    assert "instruments/final_nothing" not in sent
+    for kind, name in (("steps", "sign_changes"), ("trials", "final_weight_l2")):
+        assert found["pulled"][name] == pytest.approx(found[kind][name], nan_ok=True), "W&B gives it back"
     assert found["epoch_s"] == pytest.approx(1.0 + 3.0 / 2)
 
 
