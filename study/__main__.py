@@ -24,6 +24,7 @@ COMMANDS = {
     "pull": ("study.pull", "fetch the records and tables of a study on a cluster"),
     "report": ("analysis.__main__", "make tables, figures and report page of a study folder anew from its records"),
     "compare": ("analysis.__main__", "compare the cells of several studies that share data and code"),
+    "sync": ("study.tracking.__main__", "make or complete the W&B runs of a study from its records"),
     "barriers": ("study.barriers", "measure loss barriers between the final weights of a study's trials"),
     "check": ("trainable.device.check", "hold what the device of this machine computes against the CPU"),
 }  # fmt: skip
@@ -45,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     run: Callable[..., int] = import_module(COMMANDS[command][0]).main
     if command in ("report", "check"):
         return run(rest, program=f"{_program()} {command}")
-    if command == "compare":
+    if command in ("compare", "sync"):
         return run([command, *rest], program=_program())
     return run(rest)
 

@@ -97,7 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--wandb", choices=CHOICES, help="mirror to W&B; auto: online where a key is configured, else offline "
-        "(default: online with a key, else off; `python -m study.tracking sync` makes the runs at any time)",
+        "(default: online with a key, else off; `study sync` makes the runs at any time)",
     )  # fmt: skip
     parser.add_argument(
         "--wandb-project", metavar="NAME", help=f"W&B project (default: as before, $WANDB_PROJECT or {DEFAULT_PROJECT})"

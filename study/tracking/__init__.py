@@ -6,7 +6,7 @@
     writer.py      that process: looks every second at what the named trials have saved, so runs lag by a checkpoint interval
     run_writer.py  the study's runs; trial_run.py one trial's, exact on resumption; summary_run.py the study's own
     rows.py        names, units and axes;  connection.py  wandb itself
-    __main__.py    `python -m study.tracking sync STUDY`: the same runs from the same files, at any time
+    __main__.py    `study sync STUDY`: the same runs from the same files, at any time
 
 Why not Ray's logging actors: they are three processes and 475 MB per running trial, are killed before wandb-core has
 written everything, start a resumed run over, and are waited for half an hour. Here one niced process of its own session

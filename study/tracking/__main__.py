@@ -1,4 +1,4 @@
-"""`python -m study.tracking sync STUDY`: make the study's W&B runs from its records, or complete the ones there are.
+"""`study sync STUDY`, also `python -m study.tracking sync STUDY`: make the study's W&B runs from its records, or complete the ones there are.
 
 Can be repeated at any time: what W&B holds is not sent again. Exit status: 0 all runs are complete, 2 they are not,
 130 interrupted.
@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from analysis.records.study_folder import StudyFolder, StudyFolderError, check_links
 from analysis.sources.pull import is_url
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 OK, INCOMPLETE, INTERRUPTED = 0, 2, 130
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(program: str) -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m study.tracking", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog=program, description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     sync = commands.add_parser("sync", help="make or complete the W&B runs of a study from its records")
     sync.add_argument("study", metavar="STUDY", help="study folder, or its URL")
@@ -40,9 +40,14 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
-    options = build_parser().parse_args(arguments)
+def main(arguments: list[str] | None = None, *, program: str = "python -m study.tracking") -> NoReturn:
+    """Run the command line, and end the process."""
+    exit_status = _run(build_parser(program).parse_args(arguments))
+    sys.stdout.flush()
+    os._exit(exit_status)  # all runs are finished, or were given up: wandb's exit hooks would wait for those once more
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         store = _find_store(options.study, offline=options.offline)
         with store.open():  # a driver that works on the study writes its runs, too
@@ -107,6 +112,4 @@ def _sync_trial(writer: RunWriter, state: TrialState, number: str) -> int:
 
 
 if __name__ == "__main__":
-    exit_status = main()
-    sys.stdout.flush()
-    os._exit(exit_status)  # all runs are finished, or were given up: wandb's exit hooks would wait for those once more
+    main()

@@ -70,7 +70,7 @@ class Mirror:
         """Say once that the mirror is not complete, and how to make up for it."""
         if not self._warned:
             self._warned = True
-            command = shlex.join(["python", "-m", "study.tracking", "sync", self._shown])
+            command = shlex.join(["study", "sync", self._shown])
             print(f"warning: W&B: {reason}\nThe study goes on; this makes its runs later:  {command}", file=sys.stderr)
 
     def finish(self) -> None:

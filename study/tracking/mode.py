@@ -45,7 +45,7 @@ def check_offline(mode: Mode, results: str) -> None:
     if mode == "offline" and is_url(results):
         raise SpecError(
             f"W&B offline: its runs are files of the study folder, which are not put to {results}; give --wandb off, and "
-            "python -m study.tracking sync makes the runs from the records later"
+            "study sync makes the runs from the records later"
         )
 
 

@@ -295,7 +295,7 @@ def test_trouble_with_wandb_is_one_warning_and_never_an_error(
         mirror.finish()
     said = capfd.readouterr()
     assert said.err.count("warning: W&B") == 1, said.err
-    assert f"python -m study.tracking sync {trained.path}" in said.err
+    assert f"study sync {trained.path}" in said.err
     assert KEY not in said.err + said.out
     assert "Traceback" not in said.err
 

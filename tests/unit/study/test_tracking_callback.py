@@ -106,7 +106,7 @@ def test_what_wandb_still_writes_when_all_is_over_is_no_error(
         monkeypatch.setattr(os, "rmdir", refuse)
         mirror.finish()
     assert [path.name[:6] for path in (tmp_path / "tmp").iterdir()] == ["wandb-"], "it was tried"
-    assert "python -m study.tracking sync s3://bucket/study" in capfd.readouterr().err
+    assert "study sync s3://bucket/study" in capfd.readouterr().err
 
 
 def test_the_driver_imports_wandb_for_a_mirror_only() -> None:

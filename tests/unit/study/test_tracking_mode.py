@@ -126,7 +126,7 @@ def test_the_project_of_a_study_at_a_url_outlives_the_copy_of_its_driver(
 
 
 def test_offline_runs_of_a_study_at_a_url_are_refused() -> None:
-    with pytest.raises(SpecError, match=r"not put to s3://bucket/results; .*study\.tracking sync"):
+    with pytest.raises(SpecError, match=r"not put to s3://bucket/results; .*study sync"):
         check_offline("offline", "s3://bucket/results")
     check_offline("offline", "/mnt/results")
     check_offline("online", "s3://bucket/results")
