@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainable.config import FIELDS, TrialConfig, model_name, parse_override, trial_id
+from trainable.config import FIELDS, TrialConfig, model_name, parse_overrides, trial_id
 from trainable.models import complete_config
 
 if TYPE_CHECKING:
@@ -41,9 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one trial; 0 completed, 1 diverged, 2 bad input, 130 interrupted."""
     options = build_parser().parse_args(arguments)
     try:
-        texts = [*options.set, *([f"epochs={options.epochs}"] if options.epochs is not None else [])]
         default = {"precision": "bf16" if options.device.startswith("cuda") else "fp32"}  # as study.run has it
-        config = TrialConfig.from_dict({**default, **dict(map(parse_override, texts))})
+        config = TrialConfig.from_dict({**default, **parse_overrides(options.set, options.epochs)})
         config = complete_config(config, [Path()])
         return _run(config, options)
     except ValueError as error:

@@ -15,7 +15,7 @@ import json
 import math
 import re
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,6 +32,7 @@ Engine = Literal["eager", "compile", "graph", "auto"]
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["cosine", "constant", "step", "linear"]
 BranchScaling = Literal["none", "sqrt", "linear"]
+PUBLISHED_MODEL = "resnet18"
 _MODEL_FIELD = re.compile(r"model_fields\.[A-Za-z_]\w{0,63}", re.ASCII)
 
 
@@ -95,7 +96,7 @@ class TrialConfig:
         "eager",
         "what runs the steps: eager, compile, graph, or auto, the fastest that trains as eager does on the device",
     )
-    model: str = _option("resnet18", "network to train: a shipped one, or package.module:function of yours")
+    model: str = _option(PUBLISHED_MODEL, "network to train: a shipped one, or package.module:function of yours")
     model_source: str = _option("", "hash of the source of a network of yours; follows from model")
     model_fields: tuple[tuple[str, FieldValue], ...] = ()  # by name; in `to_dict` each is a field `model_fields.NAME`
     branch_epoch: int = _option(
@@ -272,6 +273,11 @@ def complete_fields(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**{name: spec.default for name, spec in FIELDS.items() if name not in _FIRST_FIELDS}, **values}
 
 
+def parse_overrides(texts: Iterable[str], epochs: str | None) -> dict[str, FieldValue]:
+    """The fields of each `--set field=value` and of `--epochs`, which is one more. Errors: ValueError."""
+    return dict(map(parse_override, [*texts, *([] if epochs is None else [f"epochs={epochs}"])]))
+
+
 def parse_override(text: str) -> tuple[str, FieldValue]:
     """`field=value` as typed on a command line -> the field's name and its checked value. Errors: ValueError."""
     name, equals, value = text.partition("=")
@@ -287,8 +293,8 @@ def model_name(config: Mapping[str, Any]) -> str:
     own = {
         name.partition(".")[2]: value for name, value in config.items() if is_model_field(name) and value is not None
     }
-    model, width = str(config.get("model", "resnet18")), config["width"]
-    told = [] if model == "resnet18" else [f"{model} {config.get('model_source', '')[:8]}".rstrip()]
+    model, width = str(config.get("model", PUBLISHED_MODEL)), config["width"]
+    told = [] if model == PUBLISHED_MODEL else [f"{model} {config.get('model_source', '')[:8]}".rstrip()]
     told += [f"{name} {value}" for name, value in sorted(own.items())]
     if ":" not in model or width != FIELDS["width"].default:
         told.append(f"width {width}")

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainable.config import TrialConfig
-from trainable.models import PUBLISHED_MODEL, InputShape, find_builder
+from trainable.config import PUBLISHED_MODEL, TrialConfig
+from trainable.models import InputShape, find_builder
 from trainable.models.resnet import ResNet18
 from trainable.user_code import is_reference, source_hash
 

@@ -15,7 +15,7 @@ from study.spec.grid_file import Grid, list_grids, parse_seeds
 from study.spec.run_settings import RunSettings
 from study.spec.study_spec import StudySpec, build_spec
 from study.tracking.mode import CHOICES, DEFAULT_PROJECT
-from trainable.config import FIELDS, parse_override
+from trainable.config import FIELDS, parse_overrides
 
 DEFAULTS = RunSettings()
 MOST_SEEDS = 20  # of --until-decided
@@ -112,9 +112,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def build_study_spec(options: argparse.Namespace, grid: Grid, precision: str = "fp32") -> StudySpec:
     """What the command line asks for of its grid, in this precision where neither names one. Errors: SpecError."""
-    texts = [*options.set, *([f"epochs={options.epochs}"] if options.epochs is not None else [])]
     try:
-        overrides = dict(parse_override(text) for text in texts)
+        overrides = parse_overrides(options.set, options.epochs)
     except ValueError as error:
         raise SpecError(str(error)) from error
     return build_spec(

@@ -8,12 +8,11 @@ from pathlib import Path
 from study.spec.errors import SpecError
 from study.spec.search_space import list_corners
 from study.spec.study_spec import StudySpec
-from trainable.config import TrialConfig, model_name
+from trainable.config import PUBLISHED_MODEL, TrialConfig, model_name
 from trainable.data.data_set import check_source, load_data, split_data
 from trainable.data.image_data import DataError, ImageData
 from trainable.data.kinds import sizes_of
 from trainable.errors import first_line
-from trainable.models import PUBLISHED_MODEL
 from trainable.user_code import user_lines_told
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cache
 
-from trainable.config import TrialConfig
-from trainable.models import PUBLISHED_MODEL
+from trainable.config import PUBLISHED_MODEL, TrialConfig
 
 _WIDTH_64 = (
     11_173_962,

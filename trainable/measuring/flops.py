@@ -27,13 +27,10 @@ from trainable.config import TrialConfig, model_name
 from trainable.measuring.parts import layer_groups, module_kind
 from trainable.model import INPUT_SHAPE, NUM_CLASSES, build_network
 from trainable.models import InputShape
-from trainable.models.resnet import ResNet18
 from trainable.records.tables import SCHEMAS, build_table
 
 Convention = Literal["worksheet", "fvcore", "two_per_mac", "two_per_mac_training"]
-BYTES_PER_PARAMETER = 4  # fp32
 _WORKSHEET_KINDS = ("conv", "bn", "relu", "add", "pool", "linear")
-_BYTES_PER_MB = 2**20  # the worksheet's 42.6 MB are MiB
 
 
 @dataclass(frozen=True)
@@ -77,16 +74,6 @@ class ModelFlops:
         """Trainable elements."""
         return sum(layer.num_parameters for layer in self.layers)
 
-    @property
-    def memory_mb(self) -> float:
-        """Parameters in fp32, in MB of 2**20 bytes as the worksheet has them."""
-        return self.num_parameters * BYTES_PER_PARAMETER / _BYTES_PER_MB
-
-    @property
-    def flops_per_parameter(self) -> float:
-        """Published convention, forward pass of one image."""
-        return self.total("worksheet") / self.num_parameters
-
 
 @dataclass(frozen=True)
 class _Call:
@@ -107,13 +94,6 @@ class _Call:
     def is_counted_exactly(self) -> bool:
         """Whether it multiplies one weight with one input each, so that shapes say everything."""
         return isinstance(self.module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear)
-
-
-def count_flops(width: int, num_classes: int = NUM_CLASSES) -> ModelFlops:
-    """FLOPs of ResNet18 of this width for one 32x32 image; moves no random stream."""
-    with torch.device("meta"):
-        model = ResNet18(width, num_classes)
-    return count_model(model.to_empty(device="cpu"), INPUT_SHAPE)  # fvcore traces real tensors; values do not matter
 
 
 def count_model(model: nn.Module, input_shape: InputShape) -> ModelFlops:

@@ -59,10 +59,6 @@ class PackedTensors:
         torch._foreach_copy_(self.views, tensors)
         self._fill_padding(0.0)
 
-    def subtract(self, tensors: list[Tensor]) -> None:
-        """Subtract each of `tensors` from what is held."""
-        torch._foreach_sub_(self.views, tensors)
-
     def multiply(self, tensors: list[Tensor]) -> None:
         """Multiply what is held with `tensors`, element by element."""
         torch._foreach_mul_(self.views, tensors)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
-from trainable.config import FIELDS, TrialConfig
+from trainable.config import FIELDS, PUBLISHED_MODEL, TrialConfig
 from trainable.discovery import discover
 from trainable.user_code import check_fields, is_reference, provide, read_sources, resolve, source_hash
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 InputShape = tuple[int, int, int]  # channels, height, width
-PUBLISHED_MODEL = "resnet18"
 GIVEN = ("num_classes", "input_shape", "width")
 
 

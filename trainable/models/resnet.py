@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from trainable.config import PUBLISHED_MODEL
 from trainable.models import InputShape, ModelKind
 from trainable.models._parts import ResidualSum, initialise
 
@@ -152,7 +153,7 @@ def _rename_projections(model: nn.Module, state: dict[str, Any], prefix: str, *_
 
 
 RESNET18 = ModelKind(
-    name="resnet18", meaning="two basic blocks in each of four stages, as published", build=build_resnet18
+    name=PUBLISHED_MODEL, meaning="two basic blocks in each of four stages, as published", build=build_resnet18
 )
 RESNET34 = ModelKind(name="resnet34", meaning="3, 4, 6 and 3 basic blocks in four stages", build=build_resnet34)
 RESNET50 = ModelKind(name="resnet50", meaning="3, 4, 6 and 3 bottlenecks in four stages", build=build_resnet50)

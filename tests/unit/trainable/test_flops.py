@@ -11,8 +11,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainable.config import TrialConfig
-from trainable.measuring.flops import ModelFlops, count_flops, model_table
-from trainable.model import build_model
+from trainable.measuring.flops import ModelFlops, count_model, model_table
+from trainable.model import INPUT_SHAPE, NUM_CLASSES, build_model, build_network
 from trainable.records.tables import SCHEMAS
 
 PUBLISHED_TEN = [
@@ -29,6 +29,10 @@ PUBLISHED_TEN = [
 ]
 
 
+def count_flops(width: int) -> ModelFlops:
+    return count_model(build_network(TrialConfig(width=width), NUM_CLASSES, INPUT_SHAPE), INPUT_SHAPE)
+
+
 @pytest.fixture(scope="module")
 def published() -> ModelFlops:
     """The published model, counted once."""
@@ -41,8 +45,6 @@ def test_published_totals(published: ModelFlops) -> None:
     assert published.total("two_per_mac") == 1_110_845_440
     assert published.total("two_per_mac_training") == 3_328_997_376
     assert published.num_parameters == 11_173_962
-    assert round(published.memory_mb, 1) == 42.6
-    assert round(published.flops_per_parameter) == 50
 
 
 def test_published_parts_of_the_worksheet_count(published: ModelFlops) -> None:
