@@ -8,8 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from pydantic import AfterValidator, Field, PlainValidator, TypeAdapter, ValidationInfo, create_model, model_validator
+
+from analysis.claims.fields import Count, Table, Text, one_of, some_of
+from analysis.toml_values import Number
 from trainable.discovery import discover
 
 if TYPE_CHECKING:
@@ -48,27 +53,12 @@ class Expectation:
     order: bool = False
 
 
-@dataclass(frozen=True)
-class Claim:
-    """One published statement and how it is checked."""
-
-    id: str
-    section: str
-    statement: str
-    query: Query
-    expect: Expectation
-    needs: Mapping[str, Any]
-    min_seeds: int = 1
-    source: str = ""  # `text only`: nothing that the published program puts out says so
-    reading: str = ""  # how the statement is read, and the other reading
-
-
 @dataclass(frozen=True, kw_only=True)
 class ClaimKind:
     """A kind of claim: what its query asks for and how that is measured.
 
     name: the `kind` of its queries.
-    fields: of a query, each with the check of its value (fields.py); `optional` ones may be left out.
+    fields: of a query, each with the type of its value (fields.py); `optional` ones may be left out.
     measure: what a query comes to in a study; `measurements` find cells and records.
     unit: how the number that a query comes to is written.
     ordered: it claims an order, so that `expect = { order = true }` belongs to it.
@@ -76,17 +66,110 @@ class ClaimKind:
     """
 
     name: str
-    fields: Mapping[str, Callable[[Any, str], Any]]
+    fields: Mapping[str, Any]
     measure: Callable[[Measurements, Claim], Measurement]
     unit: Callable[[Query], ColumnKind]
     optional: tuple[str, ...] = ()
     ordered: bool = False
     directions: tuple[str, str] = ("above 0", "below 0")
 
+    @cached_property
+    def table(self) -> type[Table]:
+        """Its queries as pydantic reads them, but for their kind."""
+        fields: dict[str, Any] = {
+            n: (t | None, None) if n in self.optional else (t, ...) for n, t in self.fields.items()
+        }
+        return create_model(self.name, __base__=Table, **fields)
+
 
 def claim_kinds() -> dict[str, ClaimKind]:
     """Every kind that is declared, by name."""
     return discover("analysis.claims.kinds", ClaimKind)
+
+
+def _read_query(content: Any) -> Query:
+    kinds = claim_kinds()
+    kind = content.get("kind") if isinstance(content, dict) else None
+    if kind not in list(kinds):
+        raise ValueError(f"kind {repr(kind)[:40]} is not one of {', '.join(kinds)}")
+    fields = kinds[kind].table.model_validate({n: value for n, value in content.items() if n != "kind"})
+    query = Query(kind, dict(fields))
+    if query["cell"] and query["cells"]:
+        raise ValueError("has both cell and cells")
+    return query
+
+
+def _check_range(bounds: tuple[float, ...]) -> tuple[float, ...]:
+    if bounds[0] >= bounds[1]:
+        raise ValueError("is empty: low is not below high")
+    return bounds
+
+
+_Bound = Annotated[Number, AfterValidator(float)]
+
+
+class _Expected(Table):
+    """`expect` as it is written."""
+
+    value: _Bound | None = None
+    tolerance: Annotated[_Bound, Field(ge=0)] | None = None
+    range: Annotated[tuple[_Bound, ...], Field(min_length=2, max_length=2), AfterValidator(_check_range)] | None = None
+    at_least: _Bound | None = None
+    at_most: _Bound | None = None
+    direction: Literal["positive", "negative"] | None = None
+    order: Literal[True] | None = None
+
+
+def _read_expectation(content: Any) -> Expectation:
+    match [(name, given) for name, given in _Expected.model_validate(content) if given is not None]:
+        case [("value", value), ("tolerance", tolerance)]:
+            return Expectation(value - tolerance, value + tolerance, value)
+        case [("range", (low, high))]:
+            return Expectation(low, high)
+        case [("at_least", low)]:
+            return Expectation(low=low)
+        case [("at_most", high)]:
+            return Expectation(high=high)
+        case [("direction", "positive")]:
+            return Expectation(low=0.0, strict=True)
+        case [("direction", "negative")]:
+            return Expectation(high=0.0, strict=True)
+        case [("order", True)]:
+            return Expectation(order=True)
+    raise ValueError(
+        "is none of { value, tolerance }, { range = [low, high] }, { at_least }, { at_most }, "
+        '{ direction = "positive" or "negative" }, { order = true }'
+    )
+
+
+def _find_needs(names: Any, info: ValidationInfo) -> dict[str, Any]:
+    """The [needs] tables of these names, which the context holds, as one."""
+    known: Mapping[str, Any] = info.context or {}
+    found = TypeAdapter(some_of(one_of(known))).validate_python(names) if names else ()
+    return {field: wanted for name in found for field, wanted in known[name].items()}
+
+
+class Claim(Table):
+    """One published statement and how it is checked."""
+
+    id: Text
+    section: Text
+    statement: Text
+    query: Annotated[Query, PlainValidator(_read_query)]
+    expect: Annotated[Expectation, PlainValidator(_read_expectation)]
+    needs: Annotated[dict[str, Any], PlainValidator(_find_needs)] = Field(default_factory=dict)
+    min_seeds: Count = 1
+    source: Literal["text only"] | None = None  # nothing that the published program puts out says so
+    reading: Text | None = None  # how the statement is read, and the other reading
+
+    @model_validator(mode="after")
+    def _check(self) -> Claim:
+        if (self.source is None) != (self.reading is None):
+            raise ValueError(f"{'source' if self.reading else 'reading'} is missing: source and reading go together")
+        if self.expect.order != claim_kinds()[self.query.kind].ordered:
+            ordered = " and ".join(kind.name for kind in claim_kinds().values() if kind.ordered)
+            raise ValueError(f"expect = {{ order = true }} belongs to queries of kind {ordered}, and only to them")
+        return self
 
 
 @dataclass(frozen=True)

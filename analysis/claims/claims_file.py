@@ -20,24 +20,26 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from analysis.claims.claim import Claim, ClaimKind, ClaimsError, ClaimSet, Expectation, Query, claim_kinds
-from analysis.claims.fields import (
-    check_count,
-    check_keys,
-    check_needs,
-    check_number,
-    check_type,
-    one_of,
-    some_of,
-)
+from pydantic import Field
+
+from analysis.claims.claim import Claim, ClaimsError, ClaimSet
+from analysis.claims.fields import Needs, Table, Text
+from analysis.toml_values import read_table
 
 MOST_BYTES = 1_000_000
 WORKSHEET = "worksheet"  # what a grid file calls the claims that come with the program
+
+
+class _File(Table):
+    """A claims file; each claim is read by itself, so that an error has its line."""
+
+    title: Text
+    claim: Annotated[list[Any], Field(min_length=1)]
+    needs: dict[str, Needs] = Field(default_factory=dict)
 
 
 def load_claims(path: Path | None = None) -> ClaimSet:
@@ -73,113 +75,20 @@ def parse_claims(content: bytes, source: str) -> ClaimSet:
     except (ValueError, RecursionError) as error:
         raise ClaimsError(f"{source}: not valid TOML ({error})") from error
     try:
-        check_keys(parsed, required=("title", "claim"), allowed=("title", "claim", "needs"))
-        check_type(parsed["title"], str, "title")
-        needs = _parse_needs(parsed.get("needs", {}))
-        if not isinstance(parsed["claim"], list) or not parsed["claim"]:
-            raise ValueError("there is no [[claim]]")
+        file = read_table(_File, parsed)
     except ValueError as error:
         raise ClaimsError(f"{source}: {error}") from error
     claims: dict[str, Claim] = {}
-    kinds = claim_kinds()
-    for number, entry in enumerate(parsed["claim"]):
+    for number, entry in enumerate(file.claim):
         try:
-            claim = _parse_claim(entry, needs, kinds)
+            claim = read_table(Claim, entry, file.needs)
             if claim.id in claims:
                 raise ValueError("the id is used twice")
         except ValueError as error:
             name = entry.get("id") if isinstance(entry, dict) else None
             raise ClaimsError(f"{source}:{_line(text, number)}: claim {name!r}: {error}") from error
         claims[claim.id] = claim
-    return ClaimSet(parsed["title"], source, tuple(claims.values()))
-
-
-def _parse_claim(entry: Any, needs: Mapping[str, Mapping[str, Any]], kinds: Mapping[str, ClaimKind]) -> Claim:
-    if not isinstance(entry, dict):
-        raise ValueError("not a table")
-    keys = ("id", "section", "statement", "query", "expect")
-    check_keys(entry, required=keys, allowed=(*keys, "needs", "min_seeds", "source", "reading"))
-    for key in (
-        "id",
-        "section",
-        "statement",
-        *(("source", "reading") if "source" in entry or "reading" in entry else ()),
-    ):
-        check_type(entry.get(key), str, key)
-    source = one_of(("text only",))(entry["source"], "source") if "source" in entry else ""
-    query, expect = _parse_query(entry["query"], kinds), _parse_expectation(entry["expect"])
-    if expect.order != kinds[query.kind].ordered:
-        ordered = " and ".join(kind.name for kind in kinds.values() if kind.ordered)
-        raise ValueError(f"expect = {{ order = true }} belongs to queries of kind {ordered}, and only to them")
-    needed: dict[str, Any] = {}
-    if names := entry.get("needs", []):
-        for name in some_of(tuple(needs))(names, "needs"):
-            needed |= needs[name]
-    min_seeds = check_count(entry.get("min_seeds", 1), "min_seeds")
-    return Claim(
-        entry["id"],
-        entry["section"],
-        entry["statement"],
-        query,
-        expect,
-        needed,
-        min_seeds,
-        source,
-        entry.get("reading", ""),
-    )
-
-
-def _parse_query(content: Any, kinds: Mapping[str, ClaimKind]) -> Query:
-    if not isinstance(content, dict) or "kind" not in content:
-        raise ValueError(f"query needs kind = one of {', '.join(kinds)}")
-    kind = one_of(tuple(kinds))(content["kind"], "query.kind")
-    checks, optional = kinds[kind].fields, kinds[kind].optional
-    check_keys(content, required=("kind", *(c for c in checks if c not in optional)), allowed=("kind", *checks))
-    if {"cell", "cells"} <= set(content):
-        raise ValueError("query has both cell and cells")
-    fields = {name: checks[name](value, name) for name, value in content.items() if name != "kind"}
-    return Query(kind, fields)
-
-
-def _parse_expectation(content: Any) -> Expectation:
-    if not isinstance(content, dict):
-        raise ValueError("expect is not a table")
-    keys = set(content)
-    if keys == {"value", "tolerance"}:
-        value, tolerance = check_number(content["value"], "value"), check_number(content["tolerance"], "tolerance")
-        if tolerance < 0:
-            raise ValueError("tolerance is negative")
-        return Expectation(value - tolerance, value + tolerance, value)
-    if keys == {"range"}:
-        bounds = content["range"]
-        if not isinstance(bounds, list) or len(bounds) != 2:
-            raise ValueError("range is not [low, high]")
-        low, high = (check_number(bound, "range") for bound in bounds)
-        if low >= high:
-            raise ValueError("range is empty: low is not below high")
-        return Expectation(low, high)
-    if keys == {"at_least"}:
-        return Expectation(low=check_number(content["at_least"], "at_least"))
-    if keys == {"at_most"}:
-        return Expectation(high=check_number(content["at_most"], "at_most"))
-    if keys == {"direction"} and content["direction"] in ("positive", "negative"):
-        return (
-            Expectation(low=0.0, strict=True)
-            if content["direction"] == "positive"
-            else Expectation(high=0.0, strict=True)
-        )
-    if keys == {"order"} and content["order"] is True:
-        return Expectation(order=True)
-    raise ValueError(
-        "expect is none of { value, tolerance }, { range = [low, high] }, { at_least }, { at_most }, "
-        '{ direction = "positive" or "negative" }, { order = true }'
-    )
-
-
-def _parse_needs(content: Any) -> dict[str, dict[str, Any]]:
-    if not isinstance(content, dict):
-        raise ValueError("needs is not a table of tables")
-    return {name: check_needs(value, f"needs.{name}") for name, value in content.items()}
+    return ClaimSet(file.title, source, tuple(claims.values()))
 
 
 def _line(text: str, number: int) -> int:

@@ -1,13 +1,11 @@
-"""The values that a claims file may hold, each with its check: names, numbers, epochs, configurations.
-
-A check takes a parsed TOML value and the name of its field and returns the value, or raises ValueError saying what is
-wrong. Knows no file and no study.
-"""
+"""The values that a claims file may hold, as types that pydantic checks: names, numbers, epochs, configurations. Knows no file and no study."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
 
 from analysis.metrics import list_metrics
 from analysis.records.phases import KINDS
@@ -15,110 +13,76 @@ from trainable.config import TrialConfig, flatten
 from trainable.records.columns import COLUMNS
 
 STATISTICS = ("median", "mean", "min", "max", "log_spread")
-# What a study must be like besides its configuration: how its data source begins, the fingerprint of its data, all images
-# of the data set in use, words in the name of the hardware, and the loss.
-NEEDS = {"data_source": str, "data_fingerprint": str, "complete_data": bool, "hardware": str, "loss": str}
 
 
-def check_keys(content: Mapping[str, Any], required: tuple[str, ...], allowed: tuple[str, ...]) -> None:
+class Table(BaseModel):
     """A table has its keys and no others."""
-    if missing := [key for key in required if key not in content]:
-        raise ValueError(f"{missing[0]!r} is missing")
-    if unknown := [key for key in content if key not in allowed]:
-        raise ValueError(f"unknown key {unknown[0]!r}; keys are {', '.join(allowed)}")
+
+    model_config = ConfigDict(frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_keys(cls, content: Any) -> Any:
+        if not isinstance(content, dict):
+            raise ValueError("is not a table")
+        if unknown := [key for key in content if key not in cls.model_fields]:
+            raise ValueError(f"unknown key {unknown[0]!r}; keys are {', '.join(cls.model_fields)}")
+        return content
 
 
-def check_type(value: Any, kind: type, name: str) -> None:
-    """A text that is not empty, or true or false."""
-    if not isinstance(value, kind) or value == "":
-        raise ValueError(f"{name} is not {'a text' if kind is str else 'true or false'}")
+def one_of(names: Iterable[str] | Callable[[], Iterable[str]]) -> Any:
+    """The type of one of these names; a function lists those that there are when the file is read."""
 
-
-def check_number(value: Any, name: str) -> float:
-    """A finite number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e300:
-        raise ValueError(f"{name} is not a number")
-    return float(value)
-
-
-def one_of(choices: tuple[str, ...]) -> Callable[[Any, str], str]:
-    """A check for one of these names."""
-
-    def check(value: Any, name: str) -> str:
-        if not isinstance(value, str) or value not in choices:
-            raise ValueError(f"{name} = {value!r} is not one of {', '.join(choices)}")
+    def check(value: Any) -> Any:
+        known = list(names() if callable(names) else names)
+        if value not in known:
+            raise ValueError(f"is not one of {', '.join(known)}")
         return value
 
-    return check
+    return Annotated[Any, AfterValidator(check)]
 
 
-def some_of(choices: tuple[str, ...]) -> Callable[[Any, str], tuple[str, ...]]:
-    """A check for a list of these names."""
-    one = one_of(choices)
-
-    def check(value: Any, name: str) -> tuple[str, ...]:
-        if not isinstance(value, list) or not value:
-            raise ValueError(f"{name} is not a list of names")
-        return tuple(one(item, name) for item in value)
-
-    return check
+def some_of(kind: Any) -> Any:
+    """The type of a list of values of one type, at least one."""
+    return Annotated[tuple[kind, ...], Field(min_length=1)]
 
 
-def check_selector(value: Any, name: str) -> dict[str, Any]:
-    """Fields of a configuration with values that it allows, other than the seed."""
-    if not isinstance(value, dict) or not value:
-        raise ValueError(f"{name} is not a table of configuration fields")
+def _check_selector(value: dict[str, Any]) -> dict[str, Any]:
     if "seed" in value:
-        raise ValueError(f"{name}: a cell has no seed")
+        raise ValueError("a cell has no seed")
     wanted = flatten(value)
     config = TrialConfig.from_dict(wanted).to_dict()
     return {field: config[field] for field in wanted}
 
 
-def check_selectors(value: Any, name: str) -> tuple[dict[str, Any], ...]:
-    """A list of what `check_selector` takes, for several cells."""
-    if not isinstance(value, list) or not value:
-        raise ValueError(f"{name} is not a list of tables")
-    return tuple(check_selector(item, name) for item in value)
+def _check_needs(value: dict[str, Any]) -> dict[str, Any]:
+    found = Needed.model_validate(value)
+    settings = {name: wanted for name, wanted in found if wanted is not None}
+    return settings | (_check_selector(found.model_extra) if found.model_extra else {})
 
 
-def check_needs(value: Any, name: str) -> dict[str, Any]:
-    """What a study must be like: fields of a configuration, and the settings of NEEDS."""
-    if not isinstance(value, dict) or not value:
-        raise ValueError(f"{name} is not a table")
-    settings = {setting: value[setting] for setting in NEEDS if setting in value}
-    for setting, wanted in settings.items():
-        check_type(wanted, NEEDS[setting], f"{name}.{setting}")
-    config = {field: wanted for field, wanted in value.items() if field not in NEEDS}
-    return settings | (check_selector(config, name) if config else {})
+def _check_epochs(epochs: tuple[int, ...]) -> tuple[int, ...]:
+    if epochs[0] > epochs[1]:
+        raise ValueError("the first epoch is after the last")
+    return epochs
 
 
-def check_metric(value: Any, name: str) -> str:
-    """A metric of cells."""
-    return one_of(tuple(list_metrics()))(value, name)
+Text = Annotated[StrictStr, Field(min_length=1)]
+Count = Annotated[StrictInt, Field(ge=1, le=100_000)]
+Epochs = Annotated[tuple[Count, ...], Field(min_length=2, max_length=2), AfterValidator(_check_epochs)]  # both included
+MetricName = one_of(list_metrics)
+Selector = Annotated[dict[str, Any], Field(min_length=1), AfterValidator(_check_selector)]  # fields of a configuration
+Needs = Annotated[dict[str, Any], Field(min_length=1), AfterValidator(_check_needs)]
 
 
-def check_count(value: Any, name: str) -> int:
-    """A whole number from 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 100_000:
-        raise ValueError(f"{name} is not a whole number from 1")
-    return value
+class Needed(BaseModel, extra="allow"):
+    """What a study must be like besides fields of its configuration, which are the others."""
 
-
-def check_epochs(value: Any, name: str) -> tuple[int, int]:
-    """First and last epoch of a phase, both part of it."""
-    if not isinstance(value, list) or len(value) != 2:
-        raise ValueError(f"{name} is not [first, last]")
-    first, last = (check_count(epoch, name) for epoch in value)
-    if first > last:
-        raise ValueError(f"{name}: the first epoch is after the last")
-    return first, last
-
-
-def check_text(value: Any, name: str) -> str:
-    """A text that is not empty."""
-    check_type(value, str, name)
-    return str(value)
+    data_source: Text | None = None  # how it begins
+    data_fingerprint: Text | None = None
+    complete_data: StrictBool | None = None  # all images of the data set are in use
+    hardware: Text | None = None  # words in its name
+    loss: Text | None = None
 
 
 def columns_of(kind: str) -> tuple[str, ...]:
@@ -127,15 +91,8 @@ def columns_of(kind: str) -> tuple[str, ...]:
     return tuple(column.name for column in COLUMNS[kind] if column.name not in names)
 
 
-def check_groups(value: Any, name: str) -> tuple[str, ...]:
-    """Groups of layers, by the names that the network gives them."""
-    if not isinstance(value, list) or not value:
-        raise ValueError(f"{name} is not a list of names of groups of layers")
-    return tuple(check_text(item, name) for item in value)
-
-
-# The fields of queries about rows of layers.
-ROWS: Mapping[str, Callable[[Any, str], Any]] = {
-    "column": one_of(columns_of("layers")), "statistic": one_of(STATISTICS), "groups": check_groups,
-    "kinds": some_of(KINDS), "cell": check_selector,
+# The fields of queries about rows of layers; groups have the names that the network gives them.
+ROWS: Mapping[str, Any] = {
+    "column": one_of(columns_of("layers")), "statistic": one_of(STATISTICS), "groups": some_of(Text),
+    "kinds": some_of(one_of(KINDS)), "cell": Selector,
 }  # fmt: skip

@@ -16,17 +16,15 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
-    PlainValidator,
     StrictBool,
     StrictInt,
     StrictStr,
     Tag,
-    TypeAdapter,
-    ValidationError,
     model_validator,
 )
 from pydantic.dataclasses import dataclass
 
+from analysis.toml_values import Number, read_table
 from trainable.config import BRANCH_FIELDS, FIELDS, FieldValue, check_field_name, is_model_field
 from trainable.records.columns import EPOCH_INSTRUMENTS
 
@@ -52,12 +50,6 @@ _NOT_SEARCHED = {
     ),
     **dict.fromkeys(BRANCH_FIELDS, "branches are no trials of a search"),
 }
-
-
-def _check_number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e300:
-        raise ValueError("is not a number")
-    return value  # whole numbers stay whole
 
 
 def _check_choices(values: tuple[FieldValue, ...]) -> tuple[FieldValue, ...]:
@@ -86,9 +78,6 @@ def _list_seeds(value: Any) -> Any:
     if not isinstance(seeds, (list, tuple)) or not seeds:
         raise ValueError("give a number of seeds from 1 to 1,000, or a list of seeds")
     return seeds
-
-
-Number = Annotated[float, PlainValidator(_check_number)]
 
 
 @dataclass(frozen=True)
@@ -209,7 +198,7 @@ Domain = Annotated[
 Space = Annotated[
     dict[Annotated[str, AfterValidator(_check_searched)], Domain], Field(min_length=1), AfterValidator(_check_domains)
 ]  # fmt: skip
-Budget = Annotated[float, PlainValidator(_check_number), Field(gt=0)]
+Budget = Annotated[Number, Field(gt=0)]
 
 
 @dataclass(frozen=True, config=ConfigDict(validate_by_name=True))
@@ -258,33 +247,6 @@ class SearchSpec:
         return " or ".join(filter(None, parts))
 
 
-_ADAPTER = TypeAdapter(SearchSpec)
-
-
 def read_search(table: Mapping[str, Any]) -> SearchSpec:
     """The search that a table describes; keys that are not known are passed over. Errors: ValueError in one line."""
-    try:
-        return _ADAPTER.validate_python(table)
-    except ValidationError as error:
-        raise ValueError(_describe(error)) from None
-
-
-_TOML_WORDS = {
-    "Field required": "is missing",
-    "Tuple": "List",
-    "tuple": "list",
-    "Dictionary": "Table",
-    "dictionary": "table",
-}
-
-
-def _describe(error: ValidationError) -> str:
-    """The first value that was refused, and why, in the words of a grid file."""
-    found = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in found["loc"] if not str(part).startswith(("<", "[")))
-    said = str(found.get("ctx", {}).get("error", found["msg"])).removeprefix("Input ")
-    for word, toml_word in _TOML_WORDS.items():
-        said = said.replace(word, toml_word)
-    given = found["input"]
-    is_shown = not isinstance(given, (dict, list, tuple)) and repr(given) not in said
-    return f"{place}{f' {repr(given)[:40]}' if is_shown else ''}: {said.splitlines()[0][:200]}"
+    return read_table(SearchSpec, table)

@@ -139,7 +139,7 @@ def test_a_kind_of_claim(study: Study, tmp_path: Path) -> None:
     with added(tmp_path, CLAIM):
         (checked,) = check_claims(load_study(study.folder, claims))
         assert (checked.verdict, checked.value, checked.num_seeds) == ("reproduced", 2.0, 2)
-    with pytest.raises(ClaimsError, match="'ratio' is not one of"):
+    with pytest.raises(ClaimsError, match="kind 'ratio' is not one of"):
         load_claims(claims)
 
 

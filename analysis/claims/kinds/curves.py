@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from analysis.claims.claim import Claim, ClaimKind
-from analysis.claims.fields import check_count, check_epochs, check_selector, columns_of, one_of
+from analysis.claims.fields import Count, Epochs, Selector, columns_of, one_of
 from analysis.claims.measures import Measurement, Measurements, column_unit
 
 
@@ -26,13 +26,13 @@ def measure_steps(measurements: Measurements, claim: Claim) -> Measurement:
 
 
 EPOCH = ClaimKind(
-    name="epoch", fields={"column": one_of(columns_of("epochs")), "epoch": check_count, "cell": check_selector},
+    name="epoch", fields={"column": one_of(columns_of("epochs")), "epoch": Count, "cell": Selector},
     measure=measure_epoch, unit=lambda query: column_unit(query["column"]),
 )  # fmt: skip
 STEPS = ClaimKind(
     name="steps", optional=("statistic",), measure=measure_steps, unit=lambda query: column_unit(query["column"]),
     fields={
-        "column": one_of(columns_of("steps")), "statistic": one_of(("mean", "min", "max", "last")), "epochs": check_epochs,
-        "cell": check_selector,
+        "column": one_of(columns_of("steps")), "statistic": one_of(("mean", "min", "max", "last")), "epochs": Epochs,
+        "cell": Selector,
     },
 )  # fmt: skip

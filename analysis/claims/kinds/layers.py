@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.claims.claim import Claim, ClaimKind, Query
-from analysis.claims.fields import ROWS, check_epochs, check_selectors
+from analysis.claims.fields import ROWS, Epochs, Selector, some_of
 from analysis.claims.measures import Measurement, Measurements, by_trial, column_unit, logarithmic
 from analysis.records.frames import FINISHED
 from analysis.statistics import mean_interval
@@ -57,14 +57,14 @@ def measure_order(measurements: Measurements, claim: Claim) -> Measurement:
 
 
 LAYERS = ClaimKind(
-    name="layers", fields={**ROWS, "epochs": check_epochs, "cells": check_selectors}, measure=measure_layers,
+    name="layers", fields={**ROWS, "epochs": Epochs, "cells": some_of(Selector)}, measure=measure_layers,
     optional=("groups", "kinds", "epochs", "cell", "cells"), unit=lambda query: column_unit(query["column"]),
 )  # fmt: skip
 CHANGE = ClaimKind(
-    name="layers_change", fields={**ROWS, "from": check_epochs, "to": check_epochs}, optional=("groups", "kinds"),
+    name="layers_change", fields={**ROWS, "from": Epochs, "to": Epochs}, optional=("groups", "kinds"),
     measure=measure_change, unit=lambda query: "number", directions=("increase", "decrease"),
 )  # fmt: skip
 ORDER = ClaimKind(
-    name="layers_order", fields={**ROWS, "epochs": check_epochs}, optional=("kinds",), measure=measure_order,
+    name="layers_order", fields={**ROWS, "epochs": Epochs}, optional=("kinds",), measure=measure_order,
     unit=lambda query: "number", ordered=True,
 )  # fmt: skip

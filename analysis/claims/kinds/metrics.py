@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from analysis.claims.claim import Claim, ClaimKind, Query
-from analysis.claims.fields import check_metric, check_selector
+from analysis.claims.fields import MetricName, Selector
 from analysis.claims.measures import Measurement, Measurements
 from analysis.metrics import list_metrics
 from analysis.results.result_table import ColumnKind
@@ -33,10 +33,10 @@ def _unit_of_difference(query: Query) -> ColumnKind:
 
 
 METRIC = ClaimKind(
-    name="metric", fields={"metric": check_metric, "cell": check_selector}, measure=measure_metric,
+    name="metric", fields={"metric": MetricName, "cell": Selector}, measure=measure_metric,
     unit=lambda query: list_metrics()[query["metric"]].kind,
 )  # fmt: skip
 DIFFERENCE = ClaimKind(
-    name="difference", fields={"metric": check_metric, "cell": check_selector, "other": check_selector},
+    name="difference", fields={"metric": MetricName, "cell": Selector, "other": Selector},
     measure=measure_difference, unit=_unit_of_difference,
 )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from analysis.claims.claim import Claim, ClaimKind, Query
-from analysis.claims.fields import check_count, check_text, one_of
+from analysis.claims.fields import Count, Text, one_of
 from analysis.claims.measures import Measurement, Measurements, Unmeasurable, model_quantity
 from analysis.results.result_table import ColumnKind
 
@@ -33,6 +33,6 @@ def _unit(query: Query) -> ColumnKind:
 
 
 KIND = ClaimKind(
-    name="model", fields={"quantity": one_of(QUANTITIES), "layer": check_text, "width": check_count}, optional=("layer",),
+    name="model", fields={"quantity": one_of(QUANTITIES), "layer": Text, "width": Count}, optional=("layer",),
     measure=measure, unit=_unit,
 )  # fmt: skip

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from analysis.claims.claim import Claim, ClaimKind
-from analysis.claims.fields import check_count, one_of
+from analysis.claims.claim import Claim, ClaimKind, Query
+from analysis.claims.fields import Count, one_of
 from analysis.claims.measures import Measurement, Measurements, Unmeasurable, unmet_config
 from analysis.comparison.stability import angular_equilibrium, is_plain_sgd, plateaus, settled_angles, settled_sharpness
 from analysis.records.study_folder import Cell
@@ -24,7 +24,7 @@ def measure(measurements: Measurements, claim: Claim) -> Measurement:
     hold at once.
     """
     query, study = claim.query, measurements.study
-    cells = tuple(cell for cell in study.info.cells if _is_about(cell, query.fields))
+    cells = tuple(cell for cell in study.info.cells if _is_about(cell, query))
     if not cells:
         raise Unmeasurable("missing cells: the study has none with such momentum and batch sizes")
     cells = tuple(cell for cell in cells if not unmet_config(cell, claim.needs, {})) or cells
@@ -53,16 +53,16 @@ def _predict(law: str, config: Mapping[str, Any]) -> float:
     return plateaus(config)["small" if law == "sharpness_of_small_batches" else "large"]
 
 
-def _is_about(cell: Cell, fields: Mapping[str, Any]) -> bool:
+def _is_about(cell: Cell, query: Query) -> bool:
     size, momentum = int(cell.config["batch_size"]), float(cell.config["momentum"])
-    sizes = range(fields.get("smallest_batch", 1), fields.get("largest_batch", size) + 1)
-    return is_plain_sgd(cell.config) and (momentum > 0) == (fields["momentum"] == "some") and size in sizes
+    sizes = range(query["smallest_batch"] or 1, (query["largest_batch"] or size) + 1)
+    return is_plain_sgd(cell.config) and (momentum > 0) == (query["momentum"] == "some") and size in sizes
 
 
 KIND = ClaimKind(
     name="prediction", measure=measure, unit=lambda query: "number", optional=("smallest_batch", "largest_batch"),
     fields={
-        "law": one_of(LAWS), "momentum": one_of(("none", "some")), "smallest_batch": check_count,
-        "largest_batch": check_count,
+        "law": one_of(LAWS), "momentum": one_of(("none", "some")), "smallest_batch": Count,
+        "largest_batch": Count,
     },
 )  # fmt: skip
