@@ -32,7 +32,7 @@ def build(text: str, **build_options: Any) -> StudySpec:
     return build_spec(parse_grid(text, "g.toml"), **build_options)
 
 
-SAMPLERS, PRUNERS, OBJECTIVES = sorted(list_samplers()), sorted(list_pruners()), sorted(list_objectives())
+SAMPLERS, PRUNERS, OBJECTIVES = list(list_samplers()), list(list_pruners()), list(list_objectives())
 CADENCES = sorted({one.every for one in EPOCH_INSTRUMENTS if isinstance(one.every, str)})
 
 

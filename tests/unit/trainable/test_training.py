@@ -20,6 +20,7 @@ from trainable.config import Precision, TrialConfig
 from trainable.data.augmentation import EvaluationBatches, TrainingBatches, normalise
 from trainable.data.data_set import Split
 from trainable.data.image_data import ImageData
+from trainable.instrument import is_due
 from trainable.measuring.evaluation import evaluate
 from trainable.model import build_model
 from trainable.models.resnet import ResNet18
@@ -127,9 +128,12 @@ def test_instruments_change_no_bit(few: ImageData) -> None:
     assert with_all[-1].records.layers.num_rows == 3 * 2 * 62
     assert without[-1].records.layers.num_rows == 0
     measuring = [one for one in EPOCH_INSTRUMENTS if one.cadence(all_on)]  # others measure other kinds of trials
-    measured_columns = [c.name for one in measuring for c in one.columns if c.name != "noise_scale"]
     assert len(measuring) >= 5
-    assert all(None not in with_all[-1].records.epochs[name].to_pylist() for name in measured_columns)
+    records = with_all[-1].records
+    for instrument in measuring:
+        due = [is_due(epoch, instrument.cadence(all_on)) for epoch in range(all_on.epochs)]
+        for name in {column.name for column in instrument.columns} - {"noise_scale"}:
+            assert [value is not None for value in records.epochs[name].to_pylist()] == due, name
     rows = with_all[-1].records.layers.to_pylist()
     assert {row["step"] for row in rows if row["layer_hessian_trace"] is not None} == {1, 3, 5}, "an epoch's last step"
     total = sum(row["layer_hessian_trace"] for row in rows if row["step"] == 5)
