@@ -17,17 +17,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gzip
-import hashlib
-import hmac
 import json
 import logging
 from collections.abc import AsyncIterator, Callable
-from functools import cache
-from http.cookies import CookieError, SimpleCookie
-from importlib import resources
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import pandas as pd
 from starlette.applications import Starlette
@@ -40,34 +34,27 @@ from starlette.responses import (
     HTMLResponse,
     JSONResponse,
     PlainTextResponse,
-    RedirectResponse,
     Response,
     StreamingResponse,
 )
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from analysis.figures import figure_kinds
 from analysis.records.study_folder import StudyFolderError
-from analysis.report.page import read_asset, read_styles, show_invisible
+from analysis.report.page import show_invisible
 from analysis.results.formats import to_csv
 from analysis.results.result_table import ResultTable
 from analysis.tables import build_tables, table_kinds
+from study.page.assets import answer_asset, compress_asset, with_etag
 from study.page.blocks import list_trials, plan_sections, render_block, templates
 from study.page.control import ControlError, describe_command, go_on, stop
 from study.page.elsewhere import ClusterStudies
+from study.page.guard import Guard
 from study.page.live_study import LiveStudy
 from study.page.watched import LOOK_EVERY_S, Watch, WatchedStudy, describe
 
-COOKIE = "study_token"
 _log = logging.getLogger(__name__)
 _KEEP_ALIVE_S = 15.0
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Resource-Policy": "same-origin",
-}  # fmt: skip
 _TRIAL_COLUMNS = ("trial_id", "label", "seed", "status", "reason", "epochs_completed", "attempts", "failures", "hostname",
                   "hardware", "gpu_ids", "started_at", "ended_at", "wall_time_s")  # fmt: skip
 
@@ -82,7 +69,7 @@ def build_app(
         Route("/", pages.overview),
         Route("/studies/{name}", pages.study),
         Route("/studies/{name}/blocks/{block}", pages.block),
-        Route("/assets/{name}", _asset),
+        Route("/assets/{name}", answer_asset),
         Route("/api/studies", pages.list_studies),
         Route("/api/events", pages.all_events),
         Route(study, pages.describe_study),
@@ -94,7 +81,7 @@ def build_app(
     ]
     middleware = [
         Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
-        Middleware(_Guard, token=token),
+        Middleware(Guard, token=token),
         Middleware(GZipMiddleware),
     ]
     errors: dict[Any, Any] = {
@@ -103,57 +90,6 @@ def build_app(
     app = Starlette(routes=routes, middleware=middleware, lifespan=pages.looking, exception_handlers=errors)
     app.state.is_ending = lambda: False  # whoever runs the server tells it: streams would keep it from ending
     return app
-
-
-class _Guard:
-    """Puts the safety headers on every answer, and asks for the token where there is one."""
-
-    def __init__(self, app: ASGIApp, token: str | None) -> None:
-        self._app, self._token = app, token
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_safely(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *((k.encode(), v.encode()) for k, v in _HEADERS.items())]
-            await send(message)
-
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        request = Request(scope)
-        answer: ASGIApp = self._app
-        if self._token is not None and not self._knows_token(request):
-            query = dict(parse_qsl(request.url.query, keep_blank_values=True))
-            if self._is_token(query.pop("token", "")):
-                answer = RedirectResponse(
-                    "/" + request.url.path.lstrip("/") + ("?" + urlencode(query) if query else ""), 303
-                )
-                # Lax: a link on another site brings it along. What changes anything asks for the page's own origin.
-                answer.set_cookie(_cookie_name(request), self._token, httponly=True, samesite="lax")
-            else:
-                answer = PlainTextResponse(
-                    "this page needs its token: open the address that `study serve` printed last\n", 403
-                )
-        await answer(scope, receive, send_safely)
-
-    def _knows_token(self, request: Request) -> bool:
-        cookies = SimpleCookie()
-        with contextlib.suppress(CookieError):
-            cookies.load(request.headers.get("cookie", ""))
-        cookie = cookies.get(_cookie_name(request))
-        scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
-        return (cookie is not None and self._is_token(cookie.value)) or (
-            scheme.lower() == "bearer" and self._is_token(bearer)
-        )
-
-    def _is_token(self, given: str) -> bool:
-        return hmac.compare_digest(given.encode(), (self._token or "").encode())
-
-
-def _cookie_name(request: Request) -> str:
-    """A name for each port: browsers send a host's cookies to all of them."""
-    port = request.headers.get("host", "").rpartition(":")[2]
-    return f"{COOKIE}_{port}" if port.isdecimal() else COOKIE
 
 
 class _Pages:
@@ -210,7 +146,7 @@ class _Pages:
                 controls=self._controls and not watched.is_copy,
             )
         )
-        return _with_etag(request, HTMLResponse(show_invisible(page)))
+        return with_etag(request, HTMLResponse(show_invisible(page)))
 
     def block(self, request: Request) -> Response:
         parameters = request.path_params
@@ -220,7 +156,7 @@ class _Pages:
             parameters["block"],
             request.query_params,
         )
-        return _with_etag(request, HTMLResponse(text))
+        return with_etag(request, HTMLResponse(text))
 
     def list_studies(self, request: Request) -> Response:
         return _Json(self._describe_all())
@@ -345,55 +281,14 @@ def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def _with_etag(request: Request, response: Response) -> Response:
-    """`response`, or only the word that it is the one that the browser has."""
-    etag = f'"{hashlib.sha256(response.body).hexdigest()[:20]}"'
-    headers = {"ETag": etag, "Cache-Control": "no-cache"}
-    if request.headers.get("if-none-match", "").removeprefix("W/") == etag:
-        return Response(status_code=304, headers=headers)
-    response.headers.update(headers)
-    return response
-
-
-@cache
-def _read(name: str) -> tuple[bytes, str]:
-    """One of the files that pages load, and its type."""
-    if name == "plotly.js":
-        from plotly.offline import get_plotlyjs  # a second to import
-
-        return get_plotlyjs().encode(), "text/javascript"
-    if name == "report.css":
-        return read_styles().encode(), "text/css"
-    if name == "report.js":
-        return read_asset(name).encode(), "text/javascript"
-    if name not in ("events.js", "overview.js", "page.js", "page.css"):
-        raise LookupError(f"no file {name!r}")
-    kind = "text/css" if name.endswith(".css") else "text/javascript"
-    return resources.files("study.page.templates").joinpath(name).read_bytes(), kind
-
-
 def _warm_up() -> None:
     """What takes seconds the first time, before anybody asks for it."""
     for name in ("plotly.js", "report.css"):
-        _compress(name)
+        compress_asset(name)
     figure_kinds()
     table_kinds()
     for name in ("study.html", "blocks.html", "map.html"):
         templates().get_template(name)
-
-
-@cache
-def _compress(name: str) -> bytes:
-    return gzip.compress(_read(name)[0], mtime=0)  # the same bytes from every server: browsers keep them
-
-
-def _asset(request: Request) -> Response:
-    name = request.path_params["name"]
-    content, kind = _read(name)
-    if "gzip" in request.headers.get("accept-encoding", ""):
-        headers = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
-        return _with_etag(request, Response(_compress(name), media_type=kind, headers=headers))
-    return _with_etag(request, Response(content, media_type=kind))
 
 
 def _error(status: int) -> Callable[[Request, Exception], Response]:

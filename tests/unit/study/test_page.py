@@ -41,7 +41,8 @@ from analysis.tables import build_tables
 from study import serve
 from study.command_line.live_page import live_page
 from study.page import elsewhere, server, watched
-from study.page.server import COOKIE, build_app
+from study.page.guard import COOKIE
+from study.page.server import build_app
 from study.page.watched import Watch, WatchedStudy, describe
 from study.storage.study_lock import describe_driver
 from tests.unit.analysis.figure_studies import HOSTILE, write_hostile_study, write_small_study
