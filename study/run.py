@@ -11,13 +11,12 @@ import argparse
 import os
 import shlex
 import sys
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from analysis.records.study_folder import StudyFolderError, StudyInfo, check_links
+from analysis.records.study_folder import StudyFolderError, check_links
 from study.cluster.head import ClusterUnusableError
 from study.cluster.session import LocalRay, joined_cluster
 from study.command_line.exit_status import BAD_INPUT, INTERRUPTED, OK, SOME_FAILED, STATES
@@ -32,7 +31,7 @@ from study.driver.invocation import Invocation
 from study.driver.quiet_output import quiet_output
 from study.driver.study_data import check_study_source, is_size_known, load_study_data
 from study.folder.driver_log import kept_log
-from study.folder.ledger import Ledger, consolidate, list_states, open_ledger
+from study.folder.ledger import Ledger, consolidate
 from study.folder.model_and_samples import write_telling_images
 from study.folder.progress_file import ProgressFile, StudyState
 from study.folder.study_record import IncomparableError, build_study, extend_study
@@ -58,8 +57,10 @@ from study.storage.location import find_store
 from study.storage.study_lock import StudyLockedError
 from study.tracking.mirror import Mirror
 from study.tracking.mode import check_offline, choose_mode
-from trainable.config import TrialConfig, cell_id
 from trainable.data.data_set import DataError
+
+if TYPE_CHECKING:
+    from study.driver.phases import Phases
 
 _USER_ERRORS = (
     SpecError, DataError, ResourceError, StudyFolderError, IncomparableError, StudyLockedError, NoSpaceError,
@@ -180,6 +181,8 @@ def _check_search(spec: StudySpec, settings: RunSettings, machine: Machine, reso
 
 def _run_trials(invocation: Invocation, spec: StudySpec) -> int:
     """The search, if there is one, then the trials that are missing, then the report; returns the exit status."""
+    from study.driver.phases import run_phases  # imports rich
+
     settings, folder = invocation.settings, invocation.store.folder
     study = build_study(spec, invocation.data, invocation.machine, invocation.resources)
     invocation.repair()
@@ -188,82 +191,21 @@ def _run_trials(invocation: Invocation, spec: StudySpec) -> int:
     progress_file = invocation.progress_file
     log = kept_log(folder.path, invocation.command) if progress_file.is_of_job else nullcontext()
     with log, progress_file.kept_in(folder.path, lambda: invocation.lock.lost):
-        status = _run_phases(invocation, spec, study)
+        status = _end(invocation, run_phases(invocation, spec, study))
         progress_file.end(STATES[status])
     return status
 
 
-def _run_phases(invocation: Invocation, spec: StudySpec, study: StudyInfo) -> int:
-    from study.driver.trial_phase import run_missing  # imports rich
-
-    num_invocations = len(study.attempts)
-    if spec.search is not None:
-        from study.driver.search_phase import run_search
-
-        outcome = run_search(invocation, spec, study)
-        if not outcome.over:
-            return INTERRUPTED if outcome.interrupted else SOME_FAILED
-        study, spec = outcome.study, outcome.spec
-    configs, folder = _plan_trials(invocation, spec), invocation.store.folder
-    while True:
-        ledger = open_ledger(
-            folder, configs, invocation.data.fingerprint, retry_failed=invocation.settings.retry_failed,
-            role="confirmation" if spec.search else "grid",
-        )  # fmt: skip
-        invocation.progress_file.change(
-            num_trials=ledger.total, num_done=len(ledger.done), num_failed=len(ledger.left_failed)
-        )
-        if not ledger.to_run:
-            print(f"nothing to run: {len(ledger.done)} of {ledger.total} trials are done")
-            with invocation.artifacts():
-                pass
-        elif not run_missing(
-            invocation, study, ledger, noted=len(study.attempts) > num_invocations, factors=study.factors,
-            branch_epochs=spec.branch.epochs if spec.branch else (),
-        ):  # fmt: skip
-            return _say_interrupted(invocation, [ledger])
-        more = _next_trials(invocation, configs) if spec.stopping else ()
-        if not more:
-            break
-        configs = [*configs, *more]
-        study = folder.read_study()
-        study = replace(study, seeds=tuple(sorted({*study.seeds, *(config.seed for config in more)})))
-    ledgers = [ledger]
-    if spec.branch is not None:
-        from study.driver.branch_phase import run_branches
-
-        branches, finished = run_branches(invocation, spec, study, configs)
-        ledgers.append(branches)
-        if not finished:
-            return _say_interrupted(invocation, ledgers)
+def _end(invocation: Invocation, phases: Phases) -> int:
+    """Say how the study has ended, with its report if it has; the exit status."""
+    if not phases.ledgers:  # a search that is not over has said so
+        return INTERRUPTED if phases.interrupted else SOME_FAILED
+    if phases.interrupted:
+        return _say_interrupted(invocation, phases.ledgers)
     invocation.ray.end()
-    status = _report(invocation, ledgers)
+    status = _report(invocation, phases.ledgers)
     invocation.mirror.finish()
     return status
-
-
-def _plan_trials(invocation: Invocation, spec: StudySpec) -> list[TrialConfig]:
-    """The trials that are asked for; where seeds are added until it is settled, also those that were added before."""
-    planned = spec.trial_configs()
-    if spec.stopping is None:
-        return planned
-    cells = {cell.cell_id for cell in spec.cells}
-    before = [state.config for state in list_states(invocation.store.folder) if state.role != "search"]
-    return list(dict.fromkeys([*planned, *(config for config in before if cell_id(config) in cells)]))
-
-
-def _next_trials(invocation: Invocation, configs: Sequence[TrialConfig]) -> tuple[TrialConfig, ...]:
-    """Look at the verdicts, say what they are, and return the trials that may settle what is open."""
-    from analysis.records.frames import load_study
-    from study.driver.until_decided import look
-
-    consolidate(invocation.store.folder)
-    tried: dict[str, set[int]] = defaultdict(set)
-    for config in configs:
-        tried[cell_id(config)].add(config.seed)
-    found = look(load_study(invocation.store.folder), tried, invocation.resources.max_concurrent)
-    print(found.said)
-    return found.configs
 
 
 def _say_interrupted(invocation: Invocation, ledgers: Sequence[Ledger]) -> int:
