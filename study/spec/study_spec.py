@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.records.factors import align_fields, find_factors, short_name
 from analysis.records.study_folder import EQUIVALENCE_MARGIN, PRIMARY_METRIC, Cell
+from study.spec.asked_search import choose_search, hold_out, start_search
 from study.spec.branch_spec import BranchSpec, branch_configs, with_images
 from study.spec.errors import SpecError
 from study.spec.grid_file import MAX_TRIALS, Grid, cell_fields, check_seeds, check_study_name
-from study.spec.search_space import check_space
-from study.spec.search_spec import FIRST_SEARCH_SEED, with_trials
 from trainable.config import BRANCH_FIELDS, FIELDS, FieldValue, Precision, TrialConfig, cell_id
 from trainable.data.kinds import check_dataset, sizes_of
 from trainable.models import complete_config
@@ -84,12 +83,12 @@ def build_spec(
     grid. Errors: SpecError.
     """
     overrides, defaults = dict(overrides or {}), dict(defaults or {})
-    search = _choose_search(grid, trials, searching)
+    search = choose_search(grid, trials, searching)
     configs = _build_configs(grid, overrides, defaults)
     used = _choose_seeds(grid, search, seeds, len(configs))
     if most_seeds is not None:
         used = _first_seeds(used, most_seeds, len(configs) + (search.top_k if search else 0))
-    search_base = None if search is None else _search_base(configs[0])
+    search_base = {} if search is None else {**_without_seed(configs[0]), **hold_out(configs[0])}
     if search is not None:
         configs = [replace(config, validation_size=0) for config in configs]  # confirmed on the full training set
     factors = find_factors(config.to_dict() for config in configs)
@@ -108,7 +107,10 @@ def build_spec(
         stopping=None if most_seeds is None else {"first": len(used), "most": most_seeds},
         branch=_check_branch(grid, configs),
     )
-    return spec if search is None else _with_search(spec, search, search_base or {}, overrides)
+    if search is None:
+        return spec
+    search = start_search(search, spec.cells, spec.seeds, search_base, overrides)
+    return replace(spec, search=search, search_base=search_base)
 
 
 def _build_configs(
@@ -211,82 +213,6 @@ def with_cells(spec: StudySpec, cells: Sequence[Cell]) -> StudySpec:
 def build_cell(config: TrialConfig, label: str) -> Cell:
     """The cell of this configuration."""
     return Cell(cell_id(config), label, _without_seed(config))
-
-
-def _choose_search(grid: Grid, trials: int | None, searching: bool | None) -> SearchSpec | None:
-    if grid.search is None and (searching or trials is not None):
-        raise SpecError(
-            "--search, --trials: the grid has no ranges to search; give it a [search.space] (README, Searching)"
-        )
-    if grid.search is None or searching is False:
-        return None
-    try:
-        search = grid.search if trials is None else with_trials(grid.search, trials)
-    except ValueError as error:
-        raise SpecError(f"--trials {trials}: {error}") from error
-    if search.trials is None and search.gpu_hours is None and search.wall_time_h is None:
-        raise SpecError("the search has no end: give --trials N, or trials, gpu_hours or wall_time_h in [search]")
-    return search
-
-
-def _with_search(
-    spec: StudySpec, search: SearchSpec, base: dict[str, FieldValue], overrides: Mapping[str, FieldValue]
-) -> StudySpec:
-    """The study with its search, checked against the cells that it starts from. Errors: SpecError."""
-    if studied := [name for name in search.space if name in overrides]:
-        raise SpecError(f"--set {studied[0]}=...: the grid searches {studied[0]}; edit a copy of its file")
-    _check_start(search, spec.cells, base)
-    if spec.cells[0].config["test_limit"] == 0:
-        raise SpecError(
-            "test_limit=0: the winners of a search are reported on the test set; leave it out (searched trials never see it)"
-        )
-    if high := [seed for seed in spec.seeds if seed >= FIRST_SEARCH_SEED]:
-        raise SpecError(
-            f"seed {high[0]}: seeds from {FIRST_SEARCH_SEED:,} on are those of searched trials; use lower ones"
-        )
-    try:
-        check_space(search.space, base)
-    except ValueError as error:
-        raise SpecError(str(error)) from error
-    enqueued = tuple({name: cell.config[name] for name in search.space} for cell in spec.cells)
-    return replace(
-        spec,
-        search=replace(search, confirmation_seeds=spec.seeds, enqueued=enqueued),
-        search_base=base,
-    )
-
-
-def _check_start(search: SearchSpec, cells: Sequence[Cell], base: Mapping[str, FieldValue]) -> None:
-    """Refuse cells that are not in the space of the search, which starts from them. Errors: SpecError."""
-    for cell in cells:
-        for name, value in cell.config.items():
-            if name in ("validation_size", "test_limit"):
-                continue
-            domain = search.space.get(name)
-            if domain is None and value != base[name]:
-                raise SpecError(
-                    f"cell {cell.label!r} has another {name} than the first one, but [search.space] has no {name}: add it there"
-                )
-            if domain is not None and not domain.holds(value):
-                raise SpecError(
-                    f"cell {cell.label!r}, which the search starts from, has {name} {_text(value)}, outside of [search.space]: "
-                    f"{domain}; widen that, or change {name} in [[cells]] or [base]"
-                )
-
-
-def _search_base(config: TrialConfig) -> dict[str, FieldValue]:
-    """What searched trials share: the first cell, blind to the test set, validated on a tenth of the training images.
-
-    Or on as many as the grid's validation_size says; always the same number of each of ten classes. Errors: SpecError.
-    """
-    known = sizes_of(config.dataset)
-    if known is None and not (config.validation_size or config.train_limit):
-        raise SpecError(
-            f"dataset={config.dataset}: say with validation_size how many training images a search holds out"
-        )
-    images = config.train_limit or (known or (0, 0))[0]
-    held_out = config.validation_size or max(10, images // 100 * 10)
-    return {**_without_seed(config), "test_limit": 0, "validation_size": held_out}
 
 
 def _without_seed(config: TrialConfig) -> dict[str, Any]:
