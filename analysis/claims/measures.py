@@ -16,7 +16,7 @@ from analysis.claims.claim import Claim, Query, claim_kinds
 from analysis.claims.published import load_study_claims
 from analysis.records.factors import same_value
 from analysis.records.frames import FINISHED, Study
-from analysis.records.study_folder import Cell
+from analysis.records.study_json import Cell
 from analysis.records.summary import summarize_trials
 from analysis.results.result_table import ColumnKind
 

@@ -33,7 +33,7 @@ from analysis.claims.claim import Claim, Expectation, claim_kinds
 from analysis.claims.measures import Measurement, Measurements, unmet_config
 from analysis.claims.published import load_study_claims
 from analysis.records.frames import Study
-from analysis.records.study_folder import Cell
+from analysis.records.study_json import Cell
 from analysis.results.formats import with_points
 from analysis.results.result_table import ColumnKind
 from analysis.statistics import mean_interval

@@ -15,7 +15,7 @@ import pandas as pd
 
 from analysis.comparison.critical_batch import NOWHERE, Located, divide_means, find_departure, judge
 from analysis.records.frames import FINISHED, Study
-from analysis.records.study_folder import BRANCH_TOLERANCE
+from analysis.records.study_json import BRANCH_TOLERANCE
 from analysis.statistics import Array
 
 LOSS = "training_set_loss"

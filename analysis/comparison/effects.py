@@ -20,7 +20,7 @@ from analysis.comparison.pairs import compare_in_families, find_primary, values_
 from analysis.metrics import Metric
 from analysis.records.factors import field_title
 from analysis.records.frames import Study
-from analysis.records.study_folder import Cell
+from analysis.records.study_json import Cell
 
 
 @dataclass(frozen=True)

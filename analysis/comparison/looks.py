@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import count, islice, pairwise
 
-from analysis.records.study_folder import StudyInfo
+from analysis.records.study_json import StudyInfo
 
 
 def order_seeds(seeds: Sequence[int]) -> Iterator[int]:

@@ -17,7 +17,7 @@ import pandas as pd
 from analysis import statistics
 from analysis.metrics import Metric, list_metrics
 from analysis.records.frames import Study
-from analysis.records.study_folder import PRIMARY_METRIC
+from analysis.records.study_json import PRIMARY_METRIC
 from analysis.records.summary import summarize_trials
 
 MOST_CELLS_IN_PAIRS = 20

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis.records.factors import field_title
-from analysis.records.study_folder import Cell
+from analysis.records.study_json import Cell
 from analysis.words import join_words
 from trainable.config import FIELDS, TrialConfig, is_model_field
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from analysis.design.confounds import Confounds
-from analysis.records.study_folder import Cell
+from analysis.records.study_json import Cell
 from trainable.config import FIELDS
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 from analysis.drawing.style import NothingToDraw
 from analysis.records.factors import network_labels
 from analysis.records.frames import Study
-from analysis.records.study_folder import StudyInfo
+from analysis.records.study_json import StudyInfo
 from trainable.config import model_name
 
 MAX_CELLS = 20  # in a figure that compares cells

@@ -21,7 +21,8 @@ import pyarrow.compute as pc
 from analysis.records.derivable import Derivable
 from analysis.records.layer_file import find_cadence, find_last_steps, read_layers
 from analysis.records.phases import merge_orders
-from analysis.records.study_folder import Cell, StudyFolder, StudyFolderError, StudyInfo
+from analysis.records.study_folder import StudyFolder, StudyFolderError
+from analysis.records.study_json import Cell, StudyInfo
 from trainable.errors import first_line
 from trainable.records.columns import RESERVED
 

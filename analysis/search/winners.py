@@ -17,7 +17,7 @@ import pandas as pd
 
 from analysis import statistics
 from analysis.records.factors import field_title, same_value
-from analysis.records.study_folder import Cell
+from analysis.records.study_json import Cell
 from analysis.records.summary import summarize_trials
 from analysis.search.history import Search, find_front
 

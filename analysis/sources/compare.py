@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 
 from analysis.comparison.looks import merge_looks
 from analysis.records.factors import find_factors
-from analysis.records.study_folder import Cell, StudyFolder, StudyFolderError, StudyInfo, check_schema
+from analysis.records.study_folder import StudyFolder, StudyFolderError, check_schema
+from analysis.records.study_json import Cell, StudyInfo
 from trainable.errors import first_line
 from trainable.fingerprint import training_fingerprint
 from trainable.records.tables import SCHEMAS, conform, joined, widened

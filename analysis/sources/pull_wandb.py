@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from analysis.records.factors import field_title, find_factors
-from analysis.records.study_folder import EQUIVALENCE_MARGIN, Cell, StudyFolder, StudyFolderError, StudyInfo
+from analysis.records.study_folder import StudyFolder, StudyFolderError
+from analysis.records.study_json import EQUIVALENCE_MARGIN, Cell, StudyInfo
 from trainable.config import FIELDS, TrialConfig, cell_id, is_model_field, trial_id
 from trainable.errors import first_line
 from trainable.records.columns import EPOCH_INSTRUMENTS, TENSOR_INSTRUMENTS, TRIAL_INSTRUMENT_COLUMNS

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from analysis.records.study_folder import StudyInfo
+from analysis.records.study_json import StudyInfo
 from study.driver.invocation import Invocation
 from study.driver.trial_phase import run_missing
 from study.folder.ledger import Ledger, open_ledger

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from analysis.records.study_folder import StudyFolderError, StudyInfo
+from analysis.records.study_folder import StudyFolderError
+from analysis.records.study_json import StudyInfo
 from study.cluster.node_probe import check_nodes
 from study.cluster.session import LocalRay
 from study.driver.device import check_gpus

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from analysis.records.study_folder import StudyInfo
+from analysis.records.study_json import StudyInfo
 from study.driver.branch_phase import run_branches
 from study.driver.invocation import Invocation
 from study.driver.trial_phase import run_missing

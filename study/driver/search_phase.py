@@ -16,7 +16,7 @@ import pandas as pd
 from rich.console import Console
 
 from analysis.records.factors import field_title
-from analysis.records.study_folder import StudyInfo
+from analysis.records.study_json import StudyInfo
 from analysis.results.formats import to_text
 from analysis.results.result_table import ColumnKind, ResultTable, TableColumn
 from analysis.search.spec import SearchSpec

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from analysis.records.study_folder import StudyInfo
+from analysis.records.study_json import StudyInfo
 from study.driver.experiment import Work, run_trials
 from study.driver.invocation import Invocation
 from study.driver.progress import Progress

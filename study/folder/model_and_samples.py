@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from analysis.records.image_files import read_test_labels
-from analysis.records.study_folder import StudyFolder, StudyInfo
+from analysis.records.study_folder import StudyFolder
+from analysis.records.study_json import StudyInfo
 from trainable.config import TrialConfig, model_name
 from trainable.data.data_set import Split, split_data
 from trainable.data.image_data import ImageData

@@ -12,14 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.records.image_files import read_telling_images, read_test_labels
-from analysis.records.study_folder import (
-    IncompatibleStudyError,
-    StudyFolder,
-    StudyFolderError,
-    StudyInfo,
-    parse_study,
-    read_json,
-)
+from analysis.records.study_folder import IncompatibleStudyError, StudyFolder, StudyFolderError
+from analysis.records.study_json import StudyInfo, parse_study, read_json
 from trainable.errors import IncompatibleVersionError
 from trainable.files import write_atomically
 from trainable.records.trial_state import (

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.records.factors import find_factors
-from analysis.records.study_folder import StudyInfo
+from analysis.records.study_json import StudyInfo
 from study.plan.resources import Machine, TrialResources
 from study.spec.study_spec import StudySpec
 from trainable.config import FIELDS

@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from analysis.records.study_folder import StudyFolder, StudyInfo
+from analysis.records.study_folder import StudyFolder
+from analysis.records.study_json import StudyInfo
 from study.storage.folder_lock import LOCK_FILE, read_lock
 from study.storage.study_lock import has_process
 

@@ -16,7 +16,7 @@ from trainable.data.kinds import sizes_of
 from trainable.fields import value_text
 
 if TYPE_CHECKING:
-    from analysis.records.study_folder import Cell
+    from analysis.records.study_json import Cell
     from analysis.search.spec import SearchSpec
     from study.spec.grid_file import Grid
     from trainable.config import FieldValue, TrialConfig

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, get_args
 
-from analysis.records.study_folder import BRANCH_TOLERANCE
+from analysis.records.study_json import BRANCH_TOLERANCE
 from trainable.config import BranchScaling, TrialConfig
 
 _KEYS = ("epochs", "batch_sizes", "scaling", "length", "images", "tolerance")

@@ -28,7 +28,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from analysis.records.study_folder import EQUIVALENCE_MARGIN, PRIMARY_METRIC
+from analysis.records.study_json import EQUIVALENCE_MARGIN, PRIMARY_METRIC
 from study.spec.branch_spec import BranchSpec, parse_branch
 from study.spec.errors import SpecError
 from study.spec.search_spec import parse_search

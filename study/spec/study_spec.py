@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.records.factors import align_fields, find_factors, short_name
-from analysis.records.study_folder import EQUIVALENCE_MARGIN, PRIMARY_METRIC, Cell
+from analysis.records.study_json import EQUIVALENCE_MARGIN, PRIMARY_METRIC, Cell
 from study.spec.asked_search import choose_search, hold_out, start_search
 from study.spec.branch_spec import BranchSpec, branch_configs, with_images
 from study.spec.errors import SpecError

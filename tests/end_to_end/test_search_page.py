@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from analysis.records.frames import Study, load_study
-from analysis.records.study_folder import Cell, StudyFolder, StudyFolderError
+from analysis.records.study_folder import StudyFolder, StudyFolderError
+from analysis.records.study_json import Cell
 from analysis.report.page import write_report
 from analysis.search import importances as importances_module
 from analysis.search.history import load_search

@@ -9,7 +9,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.records.study_folder import StudyFolder, StudyInfo
+from analysis.records.study_folder import StudyFolder
+from analysis.records.study_json import StudyInfo
 from tests.support.faults import Workplace, states
 from tests.support.stored_studies import STUDIES
 from trainable.fingerprint import TRAINS_THE_SAME

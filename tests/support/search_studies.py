@@ -18,7 +18,8 @@ import pyarrow as pa
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from analysis.records.study_folder import Cell, StudyFolder
+from analysis.records.study_folder import StudyFolder
+from analysis.records.study_json import Cell
 from tests.support.studies import Truth, build_cell, write_synthetic_study
 from trainable.config import TrialConfig, cell_id, trial_id
 from trainable.records.tables import build_table, config_columns

@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from analysis.records.factors import find_factors
-from analysis.records.study_folder import Cell, StudyFolder, StudyInfo
+from analysis.records.study_folder import StudyFolder
+from analysis.records.study_json import Cell, StudyInfo
 from tests.support import synthetic_model
 from trainable.config import TrialConfig, cell_id, trial_id
 from trainable.records.tables import SCHEMAS, build_table, config_columns

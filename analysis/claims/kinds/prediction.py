@@ -11,7 +11,7 @@ from analysis.claims.claim import Claim, ClaimKind, Query
 from analysis.claims.fields import Count, one_of
 from analysis.claims.measures import Measurement, Measurements, Unmeasurable, unmet_config
 from analysis.comparison.stability import angular_equilibrium, is_plain_sgd, plateaus, settled_angles, settled_sharpness
-from analysis.records.study_folder import Cell
+from analysis.records.study_json import Cell
 from analysis.statistics import mean_interval
 
 LAWS = ("sharpness_of_small_batches", "sharpness_of_large_batches", "angular_update")

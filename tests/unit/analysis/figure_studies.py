@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from analysis.records.frames import Study, load_study
-from analysis.records.study_folder import Cell, StudyFolder
+from analysis.records.study_folder import StudyFolder
+from analysis.records.study_json import Cell
 from tests.support.studies import build_cell, paper_cells, write_synthetic_study
 from trainable.records.tables import SCHEMAS
 

@@ -12,7 +12,7 @@ import pytest
 
 from analysis.design.confounds import Confounds, count_updates, find_confounds
 from analysis.design.grid_text import write_grid
-from analysis.records.study_folder import Cell
+from analysis.records.study_json import Cell
 from study.spec.grid_file import parse_grid
 from study.spec.study_spec import StudySpec, build_spec
 from tests.support.studies import build_cell, paper_cells

@@ -11,7 +11,8 @@ import pytest
 
 from analysis.records.frames import Study, load_study
 from analysis.records.phases import picture_epochs, scale_phases, shown_epochs
-from analysis.records.study_folder import Cell, StudyFolder
+from analysis.records.study_folder import StudyFolder
+from analysis.records.study_json import Cell
 from analysis.results.formats import to_html, to_latex, to_markdown, to_text, write_tables
 from analysis.tables import build_tables, table_kinds
 from tests.support.studies import PUBLISHED, Truth, build_cell, paper_cells, write_synthetic_study

@@ -25,7 +25,8 @@ from hypothesis import strategies as st
 
 from analysis.claims.claim import ClaimsError
 from analysis.claims.claims_file import parse_claims
-from analysis.records.study_folder import StudyFolderError, StudyInfo, parse_study, read_json
+from analysis.records.study_folder import StudyFolderError
+from analysis.records.study_json import StudyInfo, parse_study, read_json
 from study.folder.study_record import extend_study, find_changes
 from study.spec.errors import SpecError
 from study.spec.grid_file import list_grids, parse_grid, parse_seeds

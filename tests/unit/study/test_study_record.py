@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from analysis.records.study_folder import StudyInfo
+from analysis.records.study_json import StudyInfo
 from study.folder.study_record import IncomparableError, describe_invocation, extend_study, find_changes
 from tests.support.studies import build_cell, build_study
 
