@@ -115,7 +115,7 @@ def build_compare_parser(program: str = _PROGRAM) -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None, *, program: str = _PROGRAM) -> int:
     """Run the command line, whose help calls it `program`; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    run, options = _parse(arguments, program)
+    run, options = parse(arguments, program)
     from analysis.records.study_folder import StudyFolderError  # not before --help has answered
 
     try:
@@ -131,7 +131,8 @@ def main(arguments: list[str] | None = None, *, program: str = _PROGRAM) -> int:
         return INTERRUPTED
 
 
-def _parse(arguments: list[str], program: str) -> tuple[Callable[[argparse.Namespace], int], argparse.Namespace]:
+def parse(arguments: list[str], program: str) -> tuple[Callable[[argparse.Namespace], int], argparse.Namespace]:
+    """What a command line asks for: the command, and its options."""
     command = arguments[0] if arguments else ""
     if command == "pull":
         return _pull, build_pull_parser(program).parse_args(arguments[1:])

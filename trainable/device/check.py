@@ -84,12 +84,17 @@ def _driver() -> str:
         return f"unknown ({error})"
 
 
-def main(arguments: list[str] | None = None, *, program: str = "python -m trainable.device.check") -> int:
-    """Check a device and print the table; `program` is what the usage calls this command."""
+def build_parser(program: str = "python -m trainable.device.check") -> argparse.ArgumentParser:
+    """The command line; `program` is what the usage calls this command."""
     parser = argparse.ArgumentParser(prog=program, description="Does this device train as the CPU does?")
     parser.add_argument("--device", default="cuda", help="torch device (default: cuda)")
     parser.add_argument("--json", action="store_true", help="print the report as one line of JSON")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None, *, program: str = "python -m trainable.device.check") -> int:
+    """Check a device and print the table."""
+    options = build_parser(program).parse_args(arguments)
     try:
         torch.device(options.device)
     except RuntimeError as error:
