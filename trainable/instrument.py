@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from trainable.config import TrialConfig
     from trainable.data.data_set import Split
     from trainable.measuring.packing import PackedTensors
-    from trainable.records.checkpoint import Checkpoint
 
 Array = NDArray[np.float64]
 
@@ -131,14 +130,22 @@ class EpochInstrument(Instrument):
         return int(getattr(config, self.every)) if isinstance(self.every, str) else self.every
 
 
+@dataclass(frozen=True)
+class TrialEnd:
+    """What a completed trial ends with: the states of its model and optimizer, on the training device or the CPU, and its records."""
+
+    config: TrialConfig
+    epoch: int
+    model: Mapping[str, Tensor]
+    optimizer: Mapping[str, Any]
+    records: Mapping[str, pa.Table]  # epochs, steps and layers
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrialInstrument(Instrument):
-    """Measures a completed trial from its last checkpoint, whose tensors may lie on the training device: columns of trials.
+    """Measures a completed trial: columns of trials. They hold numbers alone; one that is left out or not finite is null."""
 
-    They hold numbers alone; one that is left out or not finite is null.
-    """
-
-    measure: Callable[[Checkpoint], Mapping[str, float | None]]
+    measure: Callable[[TrialEnd], Mapping[str, float | None]]
 
 
 def is_due(count: int, every: int) -> bool:

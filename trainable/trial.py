@@ -30,6 +30,7 @@ from trainable.data.data_set import ImageData
 from trainable.device.engine_check import Chosen, choose_engine
 from trainable.files import write_atomically
 from trainable.fingerprint import code_fingerprint, cpu_name
+from trainable.instrument import TrialEnd
 from trainable.records.checkpoint import Checkpoint, load_newest_checkpoint, write_checkpoint
 from trainable.records.clock import utc_now
 from trainable.records.columns import TRIAL_INSTRUMENTS
@@ -136,7 +137,8 @@ def run_trial(
 
 def measure_trial(last: Checkpoint) -> dict[str, float | None]:
     """The columns of trials that instruments measure of a completed trial; what is not finite is null."""
-    found = {name: value for one in TRIAL_INSTRUMENTS for name, value in one.measure(last).items()}
+    end = TrialEnd(last.config, last.epoch, last.model, last.optimizer, last.records.tables())
+    found = {name: value for one in TRIAL_INSTRUMENTS for name, value in one.measure(end).items()}
     return {name: value if value is not None and math.isfinite(value) else None for name, value in found.items()}
 
 

@@ -1,25 +1,16 @@
-"""What a claim is, and what declares a kind of claim (ClaimKind). Knows no file and no study.
-
-A module of analysis/claims/kinds declares a kind as `KIND = ClaimKind(...)`, and nothing else needs to know it.
-"""
+"""What a claim is. Read by pydantic, whose context is the [needs] tables of the file and the kinds of claims. Knows no file and no study."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PlainValidator, TypeAdapter, ValidationInfo, create_model, model_validator
+from pydantic import AfterValidator, Field, PlainValidator, TypeAdapter, ValidationInfo, model_validator
 
 from analysis.claims.fields import Count, Table, Text, one_of, some_of
 from analysis.toml_values import Number
-from trainable.discovery import discover
-
-if TYPE_CHECKING:
-    from analysis.claims.measures import Measurement, Measurements
-    from analysis.results.result_table import ColumnKind
 
 
 class ClaimsError(ValueError):
@@ -53,43 +44,9 @@ class Expectation:
     order: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClaimKind:
-    """A kind of claim: what its query asks for and how that is measured.
-
-    name: the `kind` of its queries.
-    fields: of a query, each with the type of its value (fields.py); `optional` ones may be left out.
-    measure: what a query comes to in a study; `measurements` find cells and records.
-    unit: how the number that a query comes to is written.
-    ordered: it claims an order, so that `expect = { order = true }` belongs to it.
-    directions: what `expect = { direction = ... }` is called where it is shown, positive and negative.
-    """
-
-    name: str
-    fields: Mapping[str, Any]
-    measure: Callable[[Measurements, Claim], Measurement]
-    unit: Callable[[Query], ColumnKind]
-    optional: tuple[str, ...] = ()
-    ordered: bool = False
-    directions: tuple[str, str] = ("above 0", "below 0")
-
-    @cached_property
-    def table(self) -> type[Table]:
-        """Its queries as pydantic reads them, but for their kind."""
-        fields: dict[str, Any] = {
-            n: (t | None, None) if n in self.optional else (t, ...) for n, t in self.fields.items()
-        }
-        return create_model(self.name, __base__=Table, **fields)
-
-
-def claim_kinds() -> dict[str, ClaimKind]:
-    """Every kind that is declared, by name."""
-    return discover("analysis.claims.kinds", ClaimKind)
-
-
-def _read_query(content: Any) -> Query:
-    kinds = claim_kinds()
-    kind = content.get("kind") if isinstance(content, dict) else None
+def _read_query(content: Any, info: ValidationInfo) -> Query:
+    kinds = info.context["kinds"]  # type: ignore[index]
+    kind: Any = content.get("kind") if isinstance(content, dict) else None
     if kind not in list(kinds):
         raise ValueError(f"kind {repr(kind)[:40]} is not one of {', '.join(kinds)}")
     fields = kinds[kind].table.model_validate({n: value for n, value in content.items() if n != "kind"})
@@ -144,7 +101,7 @@ def _read_expectation(content: Any) -> Expectation:
 
 def _find_needs(names: Any, info: ValidationInfo) -> dict[str, Any]:
     """The [needs] tables of these names, which the context holds, as one."""
-    known: Mapping[str, Any] = info.context or {}
+    known = info.context["needs"]  # type: ignore[index]
     found = TypeAdapter(some_of(one_of(known))).validate_python(names) if names else ()
     return {field: wanted for name in found for field, wanted in known[name].items()}
 
@@ -163,11 +120,12 @@ class Claim(Table):
     reading: Text | None = None  # how the statement is read, and the other reading
 
     @model_validator(mode="after")
-    def _check(self) -> Claim:
+    def _check(self, info: ValidationInfo) -> Claim:
+        kinds = info.context["kinds"]  # type: ignore[index]
         if (self.source is None) != (self.reading is None):
             raise ValueError(f"{'source' if self.reading else 'reading'} is missing: source and reading go together")
-        if self.expect.order != claim_kinds()[self.query.kind].ordered:
-            ordered = " and ".join(kind.name for kind in claim_kinds().values() if kind.ordered)
+        if self.expect.order != kinds[self.query.kind].ordered:
+            ordered = " and ".join(kind.name for kind in kinds.values() if kind.ordered)
             raise ValueError(f"expect = {{ order = true }} belongs to queries of kind {ordered}, and only to them")
         return self
 

@@ -28,6 +28,7 @@ from pydantic import Field
 
 from analysis.claims.claim import Claim, ClaimsError, ClaimSet
 from analysis.claims.fields import Needs, Table, Text
+from analysis.claims.measures import claim_kinds
 from analysis.toml_values import read_table
 
 MOST_BYTES = 1_000_000
@@ -79,9 +80,10 @@ def parse_claims(content: bytes, source: str) -> ClaimSet:
     except ValueError as error:
         raise ClaimsError(f"{source}: {error}") from error
     claims: dict[str, Claim] = {}
+    context = {"needs": file.needs, "kinds": claim_kinds()}
     for number, entry in enumerate(file.claim):
         try:
-            claim = read_table(Claim, entry, file.needs)
+            claim = read_table(Claim, entry, context)
             if claim.id in claims:
                 raise ValueError("the id is used twice")
         except ValueError as error:

@@ -1,24 +1,28 @@
 """What a claim's query comes to in a study: one number per completed trial of the cell that it names.
 
-The kinds of queries (claims/kinds) find cells and records through `Measurements`. It says what was measured and where; whether that reproduces the claim is for verdicts.py.
+A module of analysis/claims/kinds declares a kind of query as `KIND = ClaimKind(...)`, and nothing else needs to know it; it finds
+cells and records through `Measurements`. It says what was measured and where; whether that reproduces the claim is for verdicts.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import create_model
 
-from analysis.claims.claim import Claim, Query, claim_kinds
-from analysis.claims.published import load_study_claims
+from analysis.claims.claim import Claim, Query
+from analysis.claims.fields import Table
 from analysis.records.factors import same_value
 from analysis.records.frames import FINISHED, Study
 from analysis.records.study_json import Cell
 from analysis.records.summary import summarize_trials
 from analysis.results.result_table import ColumnKind
+from trainable.discovery import discover
 
 _LAYER_KEYS = ("trial_id", "epoch", "layer", "group", "kind")
 
@@ -58,8 +62,9 @@ class Unmeasurable(Exception):
 class Measurements:
     """Measures the queries of many claims in one study, reading each record once."""
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: Study, claims: Iterable[Claim]) -> None:
         self.study = study
+        self._columns = {claim.query["column"] for claim in claims if claim.query.kind.startswith("layers")}
         self.trials = summarize_trials(study)
         self._kinds = claim_kinds()
         self._layers: dict[tuple[str, ...], pd.DataFrame] = {}
@@ -125,13 +130,42 @@ class Measurements:
             everything = set(recorded) <= set(ids)  # not so with trials of a search, or of cells that are gone
             return self.study.read_layers([*_LAYER_KEYS, column], None if everything else ids)
         if cell_ids not in self._layers:
-            asked = {
-                claim.query["column"]
-                for claim in load_study_claims(self.study).claims
-                if claim.query.kind.startswith("layers")
-            }
-            self._layers[cell_ids] = self.study.read_layers([*_LAYER_KEYS, *sorted(asked)], ids)
+            self._layers[cell_ids] = self.study.read_layers([*_LAYER_KEYS, *sorted(self._columns)], ids)
         return self._layers[cell_ids]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimKind:
+    """A kind of claim: what its query asks for and how that is measured.
+
+    name: the `kind` of its queries.
+    fields: of a query, each with the type of its value (fields.py); `optional` ones may be left out.
+    measure: what a query comes to in a study; `measurements` find cells and records.
+    unit: how the number that a query comes to is written.
+    ordered: it claims an order, so that `expect = { order = true }` belongs to it.
+    directions: what `expect = { direction = ... }` is called where it is shown, positive and negative.
+    """
+
+    name: str
+    fields: Mapping[str, Any]
+    measure: Callable[[Measurements, Claim], Measurement]
+    unit: Callable[[Query], ColumnKind]
+    optional: tuple[str, ...] = ()
+    ordered: bool = False
+    directions: tuple[str, str] = ("above 0", "below 0")
+
+    @cached_property
+    def table(self) -> type[Table]:
+        """Its queries as pydantic reads them, but for their kind."""
+        fields: dict[str, Any] = {
+            n: (t | None, None) if n in self.optional else (t, ...) for n, t in self.fields.items()
+        }
+        return create_model(self.name, __base__=Table, **fields)
+
+
+def claim_kinds() -> dict[str, ClaimKind]:
+    """Every kind that is declared, by name."""
+    return discover("analysis.claims.kinds", ClaimKind)
 
 
 def column_unit(column: str) -> ColumnKind:

@@ -29,8 +29,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from analysis.claims.claim import Claim, Expectation, claim_kinds
-from analysis.claims.measures import Measurement, Measurements, unmet_config
+from analysis.claims.claim import Claim, Expectation
+from analysis.claims.measures import Measurement, Measurements, claim_kinds, unmet_config
 from analysis.claims.published import load_study_claims
 from analysis.records.frames import Study
 from analysis.records.study_json import Cell
@@ -66,7 +66,8 @@ class CheckedClaim:
 
 def check_claims(study: Study) -> list[CheckedClaim]:
     """Every claim of the study's claims file, checked, in the order of the file. Errors: ClaimsError."""
-    claims, measurements = load_study_claims(study).claims, Measurements(study)
+    claims = load_study_claims(study).claims
+    measurements = Measurements(study, claims)
     return [_check(study, claim, measurements.measure(claim)) for claim in claims]
 
 

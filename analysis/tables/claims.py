@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from analysis.claims.claim import claim_kinds
+from analysis.claims.measures import claim_kinds
 from analysis.claims.published import load_study_claims
 from analysis.claims.verdicts import CheckedClaim, check_claims, count_verdicts
 from analysis.records.frames import Study

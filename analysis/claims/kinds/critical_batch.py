@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from analysis.claims.claim import Claim, ClaimKind
+from analysis.claims.claim import Claim
 from analysis.claims.fields import one_of
-from analysis.claims.measures import Measurement, Measurements, Unmeasurable
+from analysis.claims.measures import ClaimKind, Measurement, Measurements, Unmeasurable
 from analysis.comparison.branches import BranchPoint, list_points
 
 

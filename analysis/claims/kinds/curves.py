@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from analysis.claims.claim import Claim, ClaimKind
+from analysis.claims.claim import Claim
 from analysis.claims.fields import Count, Epochs, Selector, columns_of, one_of
-from analysis.claims.measures import Measurement, Measurements, column_unit
+from analysis.claims.measures import ClaimKind, Measurement, Measurements, column_unit
 
 
 def measure_epoch(measurements: Measurements, claim: Claim) -> Measurement:

@@ -7,9 +7,9 @@ import itertools
 import numpy as np
 import pandas as pd
 
-from analysis.claims.claim import Claim, ClaimKind, Query
+from analysis.claims.claim import Claim, Query
 from analysis.claims.fields import ROWS, Epochs, Selector, some_of
-from analysis.claims.measures import Measurement, Measurements, by_trial, column_unit, logarithmic
+from analysis.claims.measures import ClaimKind, Measurement, Measurements, by_trial, column_unit, logarithmic
 from analysis.records.frames import FINISHED
 from analysis.statistics import mean_interval
 

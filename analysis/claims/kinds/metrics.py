@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.claims.claim import Claim, ClaimKind, Query
+from analysis.claims.claim import Claim, Query
 from analysis.claims.fields import MetricName, Selector
-from analysis.claims.measures import Measurement, Measurements
+from analysis.claims.measures import ClaimKind, Measurement, Measurements
 from analysis.metrics import list_metrics
 from analysis.results.result_table import ColumnKind
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.claims.claim import Claim, ClaimKind, Query
+from analysis.claims.claim import Claim, Query
 from analysis.claims.fields import Count, Text, one_of
-from analysis.claims.measures import Measurement, Measurements, Unmeasurable, model_quantity
+from analysis.claims.measures import ClaimKind, Measurement, Measurements, Unmeasurable, model_quantity
 from analysis.results.result_table import ColumnKind
 
 QUANTITIES = (

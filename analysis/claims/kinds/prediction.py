@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from analysis.claims.claim import Claim, ClaimKind, Query
+from analysis.claims.claim import Claim, Query
 from analysis.claims.fields import Count, one_of
-from analysis.claims.measures import Measurement, Measurements, Unmeasurable, unmet_config
+from analysis.claims.measures import ClaimKind, Measurement, Measurements, Unmeasurable, unmet_config
 from analysis.comparison.stability import angular_equilibrium, is_plain_sgd, plateaus, settled_angles, settled_sharpness
 from analysis.records.study_json import Cell
 from analysis.statistics import mean_interval

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.claims.claim import Claim, ClaimsError, Expectation, claim_kinds
+from analysis.claims.claim import Claim, ClaimsError, Expectation
 from analysis.claims.claims_file import MOST_BYTES, load_claims, parse_claims, shipped_claims
+from analysis.claims.measures import claim_kinds
 from tests.support.made_up_inputs import try_inputs
 
 GOOD = """

@@ -127,7 +127,7 @@ def test_claims_over_all_cells_leave_searched_layers_out(study: Study) -> None:
 
     cells = tuple(cell.cell_id for cell in study.info.cells)
     assert len(study.read_layers(["trial_id"])) > 0
-    assert len(Measurements(study)._layers_of(cells, "update_ratio")) == 0
+    assert len(Measurements(study, ())._layers_of(cells, "update_ratio")) == 0
 
 
 def test_winners_are_the_best_by_validation_and_tested_by_the_confirmations(
@@ -307,7 +307,7 @@ def test_too_few_trials_have_no_importances(tmp_path: Path) -> None:
     [
         ({"objective": 5}, "objective 5: give one name"),
         ({"objective": ["val_accuracy", "train_flops"]}, "has 1 objectives, study.json 2"),
-        ({"space": {}}, "space: Table should have at least 1 item"),
+        ({"space": {}}, "space: is empty"),
         ({"space": {"learning_rat": {}}}, "did you mean learning_rate"),
         ({"space": {"learning_rate": 5}}, "space.learning_rate 5: give { choices"),
         ({"top_k": -1}, "top_k -1: should be greater than or equal to 1"),

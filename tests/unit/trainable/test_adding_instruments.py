@@ -42,7 +42,7 @@ SPOILER = TensorInstrument(name="a spoiler", columns=(measured_column("spoilt", 
 AFTER = TensorInstrument(name="another", columns=(measured_column("spoilt_after", "NaN"),), num_values=1, after_step=spoil,
                          finish=lambda values, tensors: {"spoilt_after": values[:, 0]})
 NOTHING = TrialInstrument(name="nothing", columns=(Column("final_nothing", pa.float64(), "", "no number"),),
-                          measure=lambda checkpoint: {"final_nothing": float("nan")})
+                          measure=lambda end: {"final_nothing": float("nan")})
 """
 
 
