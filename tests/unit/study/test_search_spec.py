@@ -20,6 +20,7 @@ from study.spec.study_spec import StudySpec, build_spec
 from tests.support.images import make_image_data
 from tests.support.journals import small_spec
 from trainable.config import TrialConfig
+from trainable.data import kinds
 from trainable.data.data_set import split_data
 from trainable.records.columns import EPOCH_INSTRUMENTS
 
@@ -34,6 +35,12 @@ def build(text: str, **build_options: Any) -> StudySpec:
 
 SAMPLERS, PRUNERS, OBJECTIVES = list(list_samplers()), list(list_pruners()), list(list_objectives())
 CADENCES = sorted({one.every for one in EPOCH_INSTRUMENTS if isinstance(one.every, str)})
+
+
+@pytest.fixture(autouse=True)
+def no_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process that has read no images yet, whatever other tests have read."""
+    monkeypatch.setattr(kinds, "_sizes", {})
 
 
 def test_what_is_shipped_is_declared() -> None:
