@@ -11,7 +11,7 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from study.cluster.head import ClusterUnusableError
 from study.cluster.session import LocalRay, joined_cluster
 from study.command_line.exit_status import BAD_INPUT, INTERRUPTED, OK, SOME_FAILED, STATES
 from study.command_line.live_page import live_page
-from study.command_line.options import build_parser, build_study_spec, read_settings
+from study.command_line.options import build_parser, read_settings, read_study
 from study.command_line.program import program_name
 from study.command_line.report import describe_unfinished, print_comparison, report_results
 from study.command_line.waiting import WaitingLine
@@ -50,7 +50,6 @@ from study.plan.resources import (
     resolve_gpus_per_trial,
 )
 from study.spec.errors import SpecError
-from study.spec.grid_file import Grid, load_grid
 from study.spec.run_settings import RunSettings
 from study.spec.study_spec import StudySpec
 from study.storage.location import find_store
@@ -93,9 +92,8 @@ def main(arguments: list[str] | None = None, progress_copy: Path | None = None) 
 
 
 def _run(options: argparse.Namespace, arguments: list[str], progress_file: ProgressFile) -> int:
-    grid = load_grid(options.grid)  # once: the file may change while a cluster is joined
-    asked = build_study_spec(options, grid)  # what can be refused without a machine is, before a cluster is joined
-    settings = read_settings(options)
+    specify = read_study(options)  # once: the grid's file may change while a cluster is joined
+    asked, settings = specify(), read_settings(options)  # what can be refused is, before a cluster is joined
     check_offline(choose_mode(settings.wandb), settings.results)
     source = check_study_source(asked, settings.data)
     read = None if is_size_known(asked) else load_study_data(asked, settings.data)
@@ -103,7 +101,7 @@ def _run(options: argparse.Namespace, arguments: list[str], progress_file: Progr
     if not settings.plan:
         store.check_writable(settings.results)
     with _machine(settings, progress_file) as machine, nullcontext() if settings.plan else quiet_output():
-        spec, resources = _specify(options, grid, asked, settings, machine)
+        spec, resources = _specify(specify, asked, settings, machine)
         if spec.search is not None:
             _check_search(spec, settings, machine, resources)
         print(describe_header(spec, resources, machine, f"{settings.results.rstrip('/')}/{spec.name}"))
@@ -125,7 +123,7 @@ def _run(options: argparse.Namespace, arguments: list[str], progress_file: Progr
         with (
             store.open() as lock,
             Mirror(store.folder, choose_mode(settings.wandb), settings.wandb_project, shown=store.shown) as mirror,
-            live_page(str(store.folder.path.parent)) if options.serve else nullcontext(),
+            live_page(str(store.folder.path.parent)) if settings.serve else nullcontext(),
             LocalRay(machine, resources, verbose=settings.verbose) as ray,
         ):
             invocation = Invocation(
@@ -162,7 +160,7 @@ def _machine(settings: RunSettings, progress_file: ProgressFile) -> Iterator[Mac
 
 
 def _specify(
-    options: argparse.Namespace, grid: Grid, asked: StudySpec, settings: RunSettings, machine: Machine
+    specify: Callable[..., StudySpec], asked: StudySpec, settings: RunSettings, machine: Machine
 ) -> tuple[StudySpec, TrialResources]:
     """What is studied, and what each trial gets. What a trial gets decides on the precision that the command line left open."""
     num_trials = asked.search.trials or machine.num_cpus if asked.search else len(list_work(asked))
@@ -170,7 +168,7 @@ def _specify(
         machine, num_trials, gpus_per_trial=settings.gpus_per_trial, max_concurrent=settings.max_concurrent
     )
     precision = default_precision(machine, resources, asked.gpu_precision)
-    return build_study_spec(options, grid, precision), resources
+    return specify(defaults={"precision": precision}), resources
 
 
 def _check_search(spec: StudySpec, settings: RunSettings, machine: Machine, resources: TrialResources) -> None:

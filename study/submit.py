@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from analysis.records.study_folder import StudyFolderError
 from study.command_line.exit_status import OK
 from study.command_line.live_page import PAGE_PORT
-from study.command_line.options import DEFAULTS, build_study_spec, read_settings
+from study.command_line.options import DEFAULTS, read_settings, read_study
 from study.command_line.options import build_parser as build_run_parser
 from study.command_line.program import program_name
 from study.command_line.waiting import WaitingLine
@@ -35,7 +35,6 @@ from study.service.study_jobs import (
     read_reason,
 )
 from study.spec.errors import SpecError
-from study.spec.grid_file import load_grid
 from study.spec.run_settings import RunSettings
 from study.storage.location import check_plain_url
 from study.tracking.mode import check_offline
@@ -74,7 +73,7 @@ def _submit(options: argparse.Namespace, study_arguments: list[str]) -> int:
     study_options = build_run_parser().parse_args(study_arguments)
     settings = read_settings(study_options)
     _check_settings(settings)
-    study = build_study_spec(study_options, load_grid(study_options.grid)).name
+    study = read_study(study_options)().name
     results = "" if settings.results == DEFAULTS.results else settings.results
     cluster = connect_as_asked(options)
     cluster.check_version()
@@ -90,7 +89,7 @@ def _submit(options: argparse.Namespace, study_arguments: list[str]) -> int:
         )
     found = parse_job(cluster.read_job(job))
     _say_submitted(found, cluster, settings)
-    if study_options.serve:
+    if settings.serve:
         print(
             f"page     http://localhost:{PAGE_PORT}/ once that port of the head is forwarded, as the dashboard's; the log has the address"
         )

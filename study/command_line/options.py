@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 from study.command_line.program import program_name
 from study.spec.errors import SpecError
-from study.spec.grid_file import Grid, list_grids, parse_seeds
+from study.spec.grid_file import list_grids, load_grid, parse_seeds
 from study.spec.run_settings import RunSettings
 from study.spec.study_spec import StudySpec, build_spec
 from study.tracking.mode import CHOICES, DEFAULT_PROJECT
@@ -110,18 +111,19 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def build_study_spec(options: argparse.Namespace, grid: Grid, precision: str = "fp32") -> StudySpec:
-    """What the command line asks for of its grid, in this precision where neither names one. Errors: SpecError."""
+def read_study(options: argparse.Namespace) -> partial[StudySpec]:
+    """What the command line asks for of its grid, read once: `build_spec`, to which `defaults` may be given. Errors: SpecError."""
+    grid = load_grid(options.grid)
     try:
         overrides = parse_overrides(options.set, options.epochs)
     except ValueError as error:
         raise SpecError(str(error)) from error
-    return build_spec(
+    return partial(
+        build_spec,
         grid,
         name=options.name,
         seeds=None if options.seeds is None else parse_seeds(options.seeds),
         overrides=overrides,
-        defaults={"precision": precision},
         trials=options.trials,
         most_seeds=_most_seeds(options),
         searching={"optuna": True, "none": False}.get(options.search or ""),

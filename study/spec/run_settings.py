@@ -29,6 +29,7 @@ class RunSettings:
     wandb: str | None = None  # off, offline, online or auto; else as $WANDB_MODE and the key say
     wandb_project: str | None = None  # else the one of the study so far
     report: bool = True  # write it at the end
+    serve: bool = False  # the live page, while it runs
     verbose: bool = False  # show what Ray says
 
     def __post_init__(self) -> None:

@@ -16,14 +16,13 @@ import torch
 from analysis.records.study_folder import StudyFolder
 from analysis.results.formats import to_text
 from analysis.tables import build_tables
-from study.command_line.options import build_parser, build_study_spec
+from study.command_line.options import build_parser, read_study
 from study.driver.study_data import load_study_data
 from study.folder.ledger import consolidate, open_ledger, register_trials
 from study.folder.model_and_samples import write_samples
 from study.folder.repair import write_study
 from study.folder.study_record import build_study, describe_invocation, extend_study, with_invocation
 from study.plan.resources import TrialResources, default_precision, inspect_machine
-from study.spec.grid_file import load_grid
 from study.storage.folder_lock import FolderLock
 from trainable.trial import Placement, run_trial
 
@@ -37,11 +36,9 @@ def main(arguments: list[str]) -> int:
     options.gpus_per_trial = 1.0 if on_gpu else None
     machine = inspect_machine()
     resources = TrialResources(machine.num_cpus, 1.0 if on_gpu else 0.0, max_concurrent=1)
-    grid = load_grid(options.grid)
-    precision = default_precision(
-        machine, resources, build_study_spec(options, grid).gpu_precision
-    )  # as study.run has it
-    spec = build_study_spec(options, grid, precision)
+    asked = read_study(options)
+    precision = default_precision(machine, resources, asked().gpu_precision)  # as study.run has it
+    spec = asked(defaults={"precision": precision})
     data = load_study_data(spec, options.data)
     placement = Placement(options.device, machine.num_cpus, resources.gpus_per_trial)
     folder = StudyFolder(Path(options.results) / spec.name)
