@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import AfterValidator, ConfigDict, Field
 
 from analysis.records.study_folder import StudyFolderError
+from trainable.errors import first_problem
 
 MOST_BYTES = 1 << 30
 # What a replay of lines raises that are JSON but not what Optuna writes.
@@ -77,7 +78,8 @@ def read_journal(path: Path, names: Iterable[str]) -> Journal:
         trials = [_parse_trial(trial) for trial in storage.get_all_trials(found[0]._study_id)]
         directions = tuple(StudyDirection(direction).name.lower() for direction in found[0].directions)
     except _REPLAY_ERRORS as error:
-        raise StudyFolderError(f"{path}: not a search of this project ({_first_reason(error)})") from error
+        reason = first_problem(error) if isinstance(error, pydantic.ValidationError) else error
+        raise StudyFolderError(f"{path}: not a search of this project ({_short(reason)})") from error
     if any(len(trial.values) not in (0, len(directions)) for trial in trials):
         raise StudyFolderError(f"{path}: not a search of this project (a trial has another number of objectives)")
     return Journal(directions, tuple(trials))
@@ -140,14 +142,6 @@ def _parse_trial(trial: FrozenTrial) -> JournalTrial:
         enqueued="fixed_params" in trial.system_attrs,
         seconds=(ended - began).total_seconds() if ended and began else math.nan,
     )
-
-
-def _first_reason(error: Exception) -> str:
-    """Where pydantic found the first value that it does not take, and why; of other errors the first line."""
-    if not isinstance(error, pydantic.ValidationError):
-        return _short(error)
-    found = error.errors(include_url=False, include_input=False)[0]
-    return _short(f"{'.'.join(map(str, found['loc'][:2]))}: {found['msg']}")
 
 
 def _short(text: object) -> str:

@@ -146,8 +146,7 @@ BAD_STUDIES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("message", BAD_STUDIES)
-def test_bad_studies_are_refused_in_one_line(message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainable.data.kinds._sizes", {})  # as of a process that has read no images
+def test_bad_studies_are_refused_in_one_line(message: str) -> None:
     text, options = BAD_STUDIES[message]
     with pytest.raises(SpecError) as caught:
         build(text, **options)
