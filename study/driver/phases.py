@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from analysis.records.study_json import StudyInfo
-from study.driver.branch_phase import run_branches
 from study.driver.invocation import Invocation
 from study.driver.trial_phase import run_missing
 from study.folder.ledger import Ledger, consolidate, list_states, open_ledger
@@ -49,6 +48,8 @@ def run_phases(invocation: Invocation, spec: StudySpec, study: StudyInfo) -> Pha
         study = replace(study, seeds=tuple(sorted({*study.seeds, *(config.seed for config in more)})))
     if spec.branch is None:
         return Phases((ledger,))
+    from study.driver.branch_phase import run_branches  # torch: seconds, and 400 MB
+
     branches, finished = run_branches(invocation, spec, study, configs)
     return Phases((ledger, branches), interrupted=not finished)
 

@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 
 import analysis
@@ -77,6 +78,10 @@ def terminated(workplace: Workplace) -> Stage:
     """The first driver, which gets SIGTERM in the third epoch of a trial."""
     with workplace.start("life", *SMALL, "--checkpoint-interval", "3600", "--wandb", "offline") as driver:
         driver.wait_for(f"epoch 3/{EPOCHS} ")
+        libraries = [part.path for part in psutil.Process(driver.process.pid).memory_maps()]
+        assert not [path for path in libraries if "libtorch" in path], (
+            "a driver does without torch's seconds and 400 MB"
+        )
         driver.process.send_signal(signal.SIGTERM)
         assert driver.wait(120) == 130, driver.output
         return stage(workplace, driver.output)
