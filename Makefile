@@ -39,10 +39,12 @@ test-fast: setup
 test-slow: setup
 	$(PYTEST) tests/integration tests/end_to_end
 
-# What of test-faults CI has time for: branches whose driver is killed, looks at the verdicts whose driver is ended, and an interrupted
-# study of an earlier version go on.
+# What of test-faults CI has time for: what was killed, interrupted or trained by earlier code goes on.
+KILLED := tests/integration/test_branches.py tests/integration/test_until_decided.py tests/integration/test_stored_studies.py \
+	tests/integration/test_tracking.py::test_a_run_that_was_begun_is_made_whole_from_the_records_and_is_there_once \
+	tests/unit/study/test_compatibility.py
 test-killed: setup
-	$(PYTEST) -m faults tests/integration/test_branches.py tests/integration/test_until_decided.py tests/integration/test_stored_studies.py
+	$(PYTEST) -m faults $(KILLED)
 
 test-cluster: setup
 	$(PYTEST) tests/cluster

@@ -64,6 +64,15 @@ def browser(tmp_path: Path) -> Iterator[Browser]:
         yield browser
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a small study's page, for tests that change nothing of the study."""
+    results = tmp_path_factory.mktemp("results")
+    write_small_study(results / "small")
+    with serve(results) as address:
+        yield f"{address}studies/small"
+
+
 def visit(browser: Browser, url: str) -> None:
     deadline = time.monotonic() + 60
     while True:  # the server prints its address before it answers
@@ -158,53 +167,49 @@ def test_a_study_is_watched_from_start_to_end_over_a_killed_driver(tmp_path: Pat
         assert {url.split("/")[2] for url in browser.requests()} == {address.split("/")[2]}
 
 
-def test_view_is_in_the_address(tmp_path: Path, browser: Browser) -> None:
-    write_small_study(tmp_path / "small")
-    with serve(tmp_path) as address:
-        visit(browser, f"{address}studies/small")
-        browser.run("document.getElementById('curves').scrollIntoView()")
-        wait_for(
-            browser, DRAWN, lambda number: isinstance(number, int) and number >= 16
-        )  # two lines with bands in four panels
-        browser.run("document.querySelectorAll('#cells button')[1].click()")
-        browser.run(
-            "const axis = document.getElementById('axis'); axis.value = 'images'; axis.dispatchEvent(new Event('change'))"
-        )
-        browser.run("document.querySelectorAll('#curves .switches button')[0].click()")
-        browser.run("document.getElementById('bands').click()")
-        panel = "document.querySelectorAll('#curves .panel')[1]"
-        wait_for(browser, f"{panel}.data.length", lambda number: number == 1)  # the line of a cell, without its band
-        point_at(browser, 1)
-        x, y, width, height = box_of(browser, 1)
-        at = {"x": x + width / 2, "y": y + height / 2, "button": "left", "clickCount": 1}
-        browser.call("Input.dispatchMouseEvent", type="mousePressed", **at)
-        browser.call("Input.dispatchMouseEvent", type="mouseReleased", **at)
-        wait_for(browser, "location.href.includes('pin=')")
-        url = str(browser.run("location.href"))
-        for part in ("hide=1", "x=images", "off=training_curves.train_loss", "bands=0", "pin="):
-            assert part in url
-        visit(browser, url)
-        browser.run("document.getElementById('curves').scrollIntoView()")
-        wait_for(browser, "document.querySelectorAll('#curves .panel .annotation').length", lambda number: number == 1)
-        assert browser.run("document.querySelectorAll('#cells button')[1].getAttribute('aria-pressed')") == "false"
-        assert browser.run("document.querySelectorAll('#curves .panel')[0].hidden")
-        assert browser.run(f"{panel}.data.length") == 1
-        assert browser.run(f"{panel}.data[0].x[0]") == 1280  # images after one epoch
-        assert browser.complaints() == []
+def test_view_is_in_the_address(small: str, browser: Browser) -> None:
+    visit(browser, small)
+    browser.run("document.getElementById('curves').scrollIntoView()")
+    wait_for(
+        browser, DRAWN, lambda number: isinstance(number, int) and number >= 16
+    )  # two lines with bands in four panels
+    browser.run("document.querySelectorAll('#cells button')[1].click()")
+    browser.run(
+        "const axis = document.getElementById('axis'); axis.value = 'images'; axis.dispatchEvent(new Event('change'))"
+    )
+    browser.run("document.querySelectorAll('#curves .switches button')[0].click()")
+    browser.run("document.getElementById('bands').click()")
+    panel = "document.querySelectorAll('#curves .panel')[1]"
+    wait_for(browser, f"{panel}.data.length", lambda number: number == 1)  # the line of a cell, without its band
+    point_at(browser, 1)
+    x, y, width, height = box_of(browser, 1)
+    at = {"x": x + width / 2, "y": y + height / 2, "button": "left", "clickCount": 1}
+    browser.call("Input.dispatchMouseEvent", type="mousePressed", **at)
+    browser.call("Input.dispatchMouseEvent", type="mouseReleased", **at)
+    wait_for(browser, "location.href.includes('pin=')")
+    url = str(browser.run("location.href"))
+    for part in ("hide=1", "x=images", "off=training_curves.train_loss", "bands=0", "pin="):
+        assert part in url
+    visit(browser, url)
+    browser.run("document.getElementById('curves').scrollIntoView()")
+    wait_for(browser, "document.querySelectorAll('#curves .panel .annotation').length", lambda number: number == 1)
+    assert browser.run("document.querySelectorAll('#cells button')[1].getAttribute('aria-pressed')") == "false"
+    assert browser.run("document.querySelectorAll('#curves .panel')[0].hidden")
+    assert browser.run(f"{panel}.data.length") == 1
+    assert browser.run(f"{panel}.data[0].x[0]") == 1280  # images after one epoch
+    assert browser.complaints() == []
 
 
-def test_an_address_that_is_none_shows_the_page(tmp_path: Path, browser: Browser) -> None:
-    write_small_study(tmp_path / "small")
-    with serve(tmp_path) as address:
-        for query in (
-            "zoom={",
-            "zoom=null&trial=../..",
-            'zoom={"training_curves.train_loss":5}',
-            "x=constructor&pin=x:y",
-        ):
-            visit(browser, f"{address}studies/small?{quote(query, safe='=&')}")
-            browser.run("document.getElementById('curves').scrollIntoView()")
-            wait_for(browser, DRAWN, lambda number: isinstance(number, int) and number >= 16)
+def test_an_address_that_is_none_shows_the_page(small: str, browser: Browser) -> None:
+    for query in (
+        "zoom={",
+        "zoom=null&trial=../..",
+        'zoom={"training_curves.train_loss":5}',
+        "x=constructor&pin=x:y",
+    ):
+        visit(browser, f"{small}?{quote(query, safe='=&')}")
+        browser.run("document.getElementById('curves').scrollIntoView()")
+        wait_for(browser, DRAWN, lambda number: isinstance(number, int) and number >= 16)
 
 
 def test_an_open_page_goes_on_when_the_server_is_started_again(tmp_path: Path, browser: Browser) -> None:
@@ -248,25 +253,23 @@ def test_more_tabs_than_a_browser_has_connections(tmp_path: Path, browser: Brows
         assert browser.complaints() == []
 
 
-def test_pointer_tells_values_and_drag_zooms(tmp_path: Path, browser: Browser) -> None:
-    write_small_study(tmp_path / "small")
-    with serve(tmp_path) as address:
-        visit(browser, f"{address}studies/small")
-        browser.run("document.getElementById('curves').scrollIntoView()")
-        wait_for(browser, DRAWN, lambda number: isinstance(number, int) and number >= 16)
-        told = point_at(browser, 0)
-        x, y, width, height = box_of(browser, 0)
-        assert "n = 3" in str(told)
-        assert "±" in str(told)
-        at = {"y": y + height / 2, "button": "left", "buttons": 1, "clickCount": 1}
-        browser.call("Input.dispatchMouseEvent", type="mousePressed", x=x + width * 0.2, **at)
-        for share in (0.3, 0.5, 0.7):
-            browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=x + width * share, **at)
-        browser.call("Input.dispatchMouseEvent", type="mouseReleased", x=x + width * 0.7, **at)
-        wait_for(browser, "new URLSearchParams(location.search).get('zoom')")
-        zoom = json.loads(str(browser.run("new URLSearchParams(location.search).get('zoom')")))
-        low, high = zoom["training_curves.train_loss"][:2]
-        assert 1 < low < high < 4
+def test_pointer_tells_values_and_drag_zooms(small: str, browser: Browser) -> None:
+    visit(browser, small)
+    browser.run("document.getElementById('curves').scrollIntoView()")
+    wait_for(browser, DRAWN, lambda number: isinstance(number, int) and number >= 16)
+    told = point_at(browser, 0)
+    x, y, width, height = box_of(browser, 0)
+    assert "n = 3" in str(told)
+    assert "±" in str(told)
+    at = {"y": y + height / 2, "button": "left", "buttons": 1, "clickCount": 1}
+    browser.call("Input.dispatchMouseEvent", type="mousePressed", x=x + width * 0.2, **at)
+    for share in (0.3, 0.5, 0.7):
+        browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=x + width * share, **at)
+    browser.call("Input.dispatchMouseEvent", type="mouseReleased", x=x + width * 0.7, **at)
+    wait_for(browser, "new URLSearchParams(location.search).get('zoom')")
+    zoom = json.loads(str(browser.run("new URLSearchParams(location.search).get('zoom')")))
+    low, high = zoom["training_curves.train_loss"][:2]
+    assert 1 < low < high < 4
 
 
 def test_a_hostile_study_runs_nothing(tmp_path: Path, browser: Browser) -> None:
@@ -284,13 +287,11 @@ def test_a_hostile_study_runs_nothing(tmp_path: Path, browser: Browser) -> None:
         assert browser.complaints() == []
 
 
-def test_narrow_and_dark_screens_show_all_of_it(tmp_path: Path, browser: Browser) -> None:
-    write_small_study(tmp_path / "small")
-    with serve(tmp_path) as address:
-        browser.set_width(390)
-        browser.set_media(scheme="dark")
-        visit(browser, f"{address}studies/small")
-        browser.run("document.getElementById('curves').scrollIntoView()")
-        wait_for(browser, DRAWN, lambda number: isinstance(number, int) and number >= 4)
-        assert browser.run("document.documentElement.scrollWidth") == 390
-        assert browser.run("document.querySelector('#curves .panel').data.at(-1).line.color") == "#ff7a2e"
+def test_narrow_and_dark_screens_show_all_of_it(small: str, browser: Browser) -> None:
+    browser.set_width(390)
+    browser.set_media(scheme="dark")
+    visit(browser, small)
+    browser.run("document.getElementById('curves').scrollIntoView()")
+    wait_for(browser, DRAWN, lambda number: isinstance(number, int) and number >= 4)
+    assert browser.run("document.documentElement.scrollWidth") == 390
+    assert browser.run("document.querySelector('#curves .panel').data.at(-1).line.color") == "#ff7a2e"

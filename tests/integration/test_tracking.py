@@ -215,6 +215,7 @@ def test_a_trial_with_damaged_records_does_not_keep_others_from_their_runs(
     check_history(read_offline_runs(folder.path)[other].history, folder, other)
 
 
+@pytest.mark.faults
 def test_a_run_that_was_begun_is_made_whole_from_the_records_and_is_there_once(
     begun: tuple[StudyFolder, TrialState],
 ) -> None:

@@ -99,7 +99,7 @@ def test_gpus_are_timed_on_themselves_and_claimed_meanwhile() -> None:
     with pytest.raises(
         ResourceError, match=r"--calibrate: the timing ended early \((RuntimeError|AssertionError|BrokenBarr)"
     ):
-        calibrate([TINY], load_data("synthetic"), machine, on_gpus, times)
+        calibrate([TINY], load_data("synthetic"), machine, TrialResources(1, 1, 1), times)
     with claimed_gpus(GPUS, 1, shared=False), pytest.raises(GpuTakenError, match="1 of the 2 GPUs"):
         calibrate([TINY], load_data("synthetic"), machine, on_gpus, times)
 

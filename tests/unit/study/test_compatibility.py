@@ -129,6 +129,7 @@ def test_what_the_first_stored_version_did_not_measure_is_null() -> None:
     assert study.epochs["test_accuracy"].notna().all()
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("fingerprint", TRAINS_THE_SAME)
 def test_code_that_is_said_to_train_the_same_does(fingerprint: str, data: ImageData, tmp_path: Path) -> None:
     """Each trial of the stored grid again, column for column; on another kind of CPU, which rounds differently, nearly."""

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from analysis.records.study_folder import StudyFolder
 from analysis.report.page import write_report
 from analysis.results.formats import write_tables
+from analysis.search import importances
 from analysis.sources.pull import pull
 from analysis.tables import build_tables
 from study import pull as pull_command
@@ -75,7 +76,10 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
     return folder
 
 
-def test_a_search_arrives_so_that_its_report_can_be_made(searched: StudyFolder, tmp_path: Path) -> None:
+def test_a_search_arrives_so_that_its_report_can_be_made(
+    searched: StudyFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importances, "NUM_RESAMPLES", 3)  # they take seconds
     receive_folder(["\n".join(sent_lines(searched.path))], tmp_path)
     assert (tmp_path / "search.journal").read_bytes() == searched.search_journal.read_bytes()
     assert write_report(StudyFolder(tmp_path)).is_file()

@@ -28,7 +28,7 @@ from trainable.training.loop import train
 from trainable.trial import Placement, run_trial
 
 CONFIG = TrialConfig(
-    dataset="synthetic", width=2, epochs=3, batch_size=32, learning_rate=0.05, instrument_every_steps=2
+    dataset="synthetic", width=2, epochs=2, batch_size=32, learning_rate=0.05, instrument_every_steps=2
 )
 
 
