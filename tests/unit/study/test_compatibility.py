@@ -79,10 +79,8 @@ def test_tables_and_figures_are_made_of_all_others() -> None:
         study = load_study(path)
         tables, figures = build_tables(study), list(draw_study_figures(study))
         assert len(tables["trials"].frame) == len(study.trials) > 0
-        assert {figure.name for figure in figures if figure.figure is not None} >= {
-            "training_curves",
-            "gradient_flow-cell1",
-        }
+        drawn = {figure.name for figure in figures if figure.figure is not None}
+        assert drawn >= {"training_curves", *(["gradient_flow-cell1"] if path.name == "grid" else [])}
 
 
 def test_an_interrupted_trial_of_a_stored_study_goes_on(stored: Path, data: ImageData) -> None:
