@@ -39,9 +39,10 @@ test-fast: setup
 test-slow: setup
 	$(PYTEST) tests/integration tests/end_to_end
 
-# What of test-faults CI has time for: what was killed, interrupted or trained by earlier code goes on.
+# What of test-faults CI has time for: what was killed, interrupted or made by other code goes on.
 KILLED := tests/integration/test_branches.py tests/integration/test_until_decided.py tests/integration/test_stored_studies.py \
 	tests/integration/test_tracking.py::test_a_run_that_was_begun_is_made_whole_from_the_records_and_is_there_once \
+	tests/end_to_end/test_live_page.py::test_an_open_page_goes_on_when_the_server_is_started_again \
 	tests/unit/study/test_compatibility.py
 test-killed: setup
 	$(PYTEST) -m faults $(KILLED)

@@ -212,6 +212,7 @@ def test_an_address_that_is_none_shows_the_page(small: str, browser: Browser) ->
         wait_for(browser, DRAWN, lambda number: isinstance(number, int) and number >= 16)
 
 
+@pytest.mark.faults
 def test_an_open_page_goes_on_when_the_server_is_started_again(tmp_path: Path, browser: Browser) -> None:
     study = write_small_study(tmp_path / "small")
     with serve(tmp_path) as address:

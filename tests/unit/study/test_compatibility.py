@@ -1,7 +1,7 @@
 """Studies of earlier and of newer versions: what docs/compatibility.md promises.
 
 tests/data/studies holds what earlier versions wrote. A newer version is made of this one: a copy of its source with a
-configuration field and columns that this one does not know.
+configuration field and columns that this one does not know. What trains is run by `make test-killed`.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ def test_a_report_is_made_of_the_oldest_study_of_each_kind(path: Path, tmp_path:
     assert load_study(path).info.title in (copy / "report" / "index.html").read_text()
 
 
+@pytest.mark.faults
 def test_tables_and_figures_are_made_of_all_others() -> None:
     for path in set(STUDIES.glob("*/*")) - set(OLDEST.values()):
         study = load_study(path)
@@ -83,6 +84,7 @@ def test_tables_and_figures_are_made_of_all_others() -> None:
         assert drawn >= {"training_curves", *(["gradient_flow-cell1"] if path.name == "grid" else [])}
 
 
+@pytest.mark.faults
 def test_an_interrupted_trial_of_a_stored_study_goes_on(stored: Path, data: ImageData) -> None:
     folder = StudyFolder(stored / "grid")
     before = folder.read_records("epochs")
@@ -301,6 +303,7 @@ def run_newer(code: Path, folder: StudyFolder, status: str, **values: float) -> 
     return done.stdout
 
 
+@pytest.mark.faults
 def test_a_version_with_one_more_field_and_column_goes_on_with_an_interrupted_trial(
     field_added: partial[str], tmp_path: Path
 ) -> None:
@@ -320,6 +323,7 @@ def test_a_version_with_one_more_field_and_column_goes_on_with_an_interrupted_tr
     assert pq.read_table(folder.records("trials"))["config.drop_path"].to_pylist() == [0.0, 0.0]
 
 
+@pytest.mark.faults
 def test_this_version_keeps_the_columns_of_a_newer_one(column_added: partial[str], tmp_path: Path) -> None:
     """In a trial that it goes on with, and in a study where one of its own trials is beside it."""
     folder = StudyFolder(tmp_path / "study")
@@ -337,6 +341,7 @@ def test_this_version_keeps_the_columns_of_a_newer_one(column_added: partial[str
             assert [row["train_margin"] for row in rows if row["trial_id"] == name] == expected
 
 
+@pytest.mark.faults
 def test_what_only_a_newer_version_understands_is_refused_and_left_as_it_is(
     field_added: partial[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
