@@ -15,10 +15,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from analysis.records.study_folder import StudyFolder, StudyFolderError
 from study.command_line.exit_status import OK, SOME_FAILED
 from study.command_line.program import program_name
-from study.folder.ledger import list_states
 from study.folder.progress_file import PROGRESS_FILE, StudyProgress, StudyState, format_clock, parse_progress
 from study.service.command_line import add_cluster_options, connect_as_asked, guarded
 from study.service.connection import Cluster, ClusterError
@@ -79,13 +77,13 @@ def main(arguments: list[str] | None = None) -> int:
             return _watch(cluster, options.name)
         return _show(cluster, options.name, as_json=options.json)
 
-    return guarded(command, StudyFolderError)
+    return guarded(command)
 
 
 def _show_folder(folder: Path, *, as_json: bool) -> int:
-    """Show what the driver of a study on this machine has written last. Errors: ClusterError, StudyFolderError."""
+    """Show what the driver of a study on this machine has written last. Errors: ClusterError."""
     if not (folder / PROGRESS_FILE).is_file():
-        return _show_trials(StudyFolder(folder), as_json=as_json)
+        return _show_trials(folder, as_json=as_json)
     try:
         progress = parse_progress((folder / PROGRESS_FILE).read_text())
     except (OSError, UnicodeDecodeError) as error:
@@ -106,16 +104,23 @@ def _show_folder(folder: Path, *, as_json: bool) -> int:
     return _exit_status(state)
 
 
-def _show_trials(folder: StudyFolder, *, as_json: bool) -> int:
-    """Show the trials of a study of which no progress was kept: an older one, or a copy. Errors: StudyFolderError."""
-    folder.read_study()
-    statuses = [state.status for state in list_states(folder)]
-    counts = Counter(statuses or folder.read_records("trials", ["status"])["status"].to_pylist())
+def _show_trials(path: Path, *, as_json: bool) -> int:
+    """Show the trials of a study of which no progress was kept: an older one, or a copy. Errors: ClusterError."""
+    from analysis.records.study_folder import StudyFolder, StudyFolderError  # pyarrow, which clusters are asked without
+    from study.folder.ledger import list_states
+
+    folder, study = StudyFolder(path), path.resolve().name
+    try:
+        folder.read_study()
+        statuses = [state.status for state in list_states(folder)]
+        counts = Counter(statuses or folder.read_records("trials", ["status"])["status"].to_pylist())
+    except StudyFolderError as error:
+        raise ClusterError(str(error)) from error
     if as_json:
-        print(json.dumps({"study": folder.path.name, "state": None, "progress": None, "trials": counts}, indent=1))
+        print(json.dumps({"study": study, "state": None, "progress": None, "trials": counts}, indent=1))
     else:
         listed = ", ".join(f"{number} {status}" for status, number in sorted(counts.items())) or "none yet"
-        print(f"{folder.path.name}  trials: {listed}; no driver's progress is kept there")
+        print(f"{study}  trials: {listed}; no driver's progress is kept there")
     return OK
 
 
